@@ -1,0 +1,95 @@
+"""The entry point: finds the command, and turns every error into one sentence and a documented exit code."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+import msgspec
+
+from stoker import __version__
+from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, EXIT_USAGE, StokerError
+
+COMMANDS = {
+    "feed": "Can this storage feed N accelerators? A quick, honest answer.",
+    "run": "Run a workload against storage that holds its dataset.",
+    "gen": "Make a dataset: parallel, resumable, verifiable.",
+    "plan": "Show what a run would do, in files, bytes and seconds, without touching the target.",
+    "dlio": "Run a DLIO workload: the same YAML, the same overrides, the same output files.",
+    "report": "Turn a saved result into one self-contained HTML page.",
+    "doctor": "Check this machine, and a target, before anything is started.",
+    "completion": "Print the completion script for bash, zsh or fish.",
+    "version": "Print the version, and those of what it stands on.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module only when the command is asked for, so that start-up stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of a newcomer's path, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, importing its module."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"stoker.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="stoker")
+def cli() -> None:
+    """Storage that keeps accelerators fed, and the benchmark that proves it.
+
+    Exit codes: 0 good, 1 failed, 2 wrong use, 3 ran but the verdict is not yes, 4 ran but invalid, 5 preflight
+    failed, 6 partial, 124 time-out, 130 and 143 stopped by a signal.
+    """
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line `arguments` and return the exit code."""
+    try:
+        code: Any = cli.main(args=arguments, prog_name="stoker", standalone_mode=False)
+        return code if isinstance(code, int) else EXIT_GOOD
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except click.Abort:
+        return 130
+    except StokerError as error:
+        _tell(error, arguments)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away: point stdout elsewhere so that the interpreter's last flush stays quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_GOOD
+    except OSError as error:
+        _tell(StokerError(f"{error.strerror or error}", where=str(error.filename or "")), arguments)
+        return EXIT_FAILED
+
+
+def _tell(error: StokerError, arguments: list[str]) -> None:
+    """Say what went wrong: a sentence on stderr and, when JSON was asked for, an object on stdout."""
+    if "--json" in arguments:
+        facts = {name: getattr(error, name) for name in ("what", "where", "expected", "got", "remedy")}
+        document = {"error": {"kind": type(error).__name__, **facts, "exit_code": error.exit_code}}
+        click.echo(msgspec.json.encode(document).decode())
+    click.echo(f"stoker: {error}", err=True)

@@ -1,0 +1,71 @@
+"""Turns option rows into click options, and what was typed into settings that remember their origin."""
+
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from stoker.core.errors import UsageError
+from stoker.core.files import redact_arguments
+from stoker.core.options import Option, Setting, resolve
+from stoker.core.plan import Job
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+CONFIG_BYTES_MAX = 1 << 20
+
+
+def with_rows(rows: Sequence[Option], *, config: bool = True) -> Callable[[Function], Function]:
+    """Return a decorator that adds an option a row, and `--config FILE` for values from a TOML file."""
+
+    def decorate(function: Function) -> Function:
+        if config:
+            help_text = "TOML file with values for these options; flags and environment win over it."
+            function = click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help=help_text)(
+                function
+            )
+        for row in reversed(rows):
+            function = _click_option(row)(function)
+        return function
+
+    return decorate
+
+
+def _click_option(row: Option) -> Callable[[Function], Function]:
+    default = "" if row.default is None or row.kind == "flag" else f"  [default: {row.default}]"
+    if row.kind == "flag":
+        spelling = f"{row.flag}/--no-{row.flag[2:]}" if row.default else row.flag
+        return click.option(spelling, row.name, default=None, is_flag=True, help=row.help + default)
+    metavar = row.metavar or ("|".join(row.choices) if row.choices else row.kind.upper())
+    return click.option(row.flag, row.name, default=None, multiple=row.many, metavar=metavar, help=row.help + default)
+
+
+def settings_from(rows: Sequence[Option], given: dict[str, Any], config: str | None) -> dict[str, Setting]:
+    """Return every row's setting: flag > environment > file > default."""
+    return resolve(rows, flags=given, file=read_config(Path(config)) if config else None)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the table in a TOML file. Raises UsageError for a missing, huge or malformed one."""
+    try:
+        if path.stat().st_size > CONFIG_BYTES_MAX:
+            raise UsageError("configuration is too large", where=str(path), expected="at most 1 MiB")
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UsageError("no such configuration file", where=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError("configuration is not TOML", where=str(path), got=str(error)) from error
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+def job_from(verb: str, settings: dict[str, Setting]) -> Job:
+    """Return the job that is kept in the result; the words of the command line are redacted."""
+    return Job(verb=verb, arguments=tuple(redact_arguments(sys.argv[1:])), settings=settings)
+
+
+def emit_json(document: Any) -> None:
+    """Print a document as one JSON object on stdout."""
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())

@@ -1,0 +1,33 @@
+"""`stoker version`."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from stoker import __version__
+from stoker.cli.rows import emit_json
+
+PACKAGES = ("numpy", "click", "msgspec", "crc32c", "xxhash", "obstore", "h5py", "pyarrow", "pillow", "mpi4py")
+
+
+def _versions() -> dict[str, str]:
+    found = {"stoker": __version__, "python": platform.python_version(), "kernel": platform.release()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@click.command("version")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool) -> None:
+    """Print the version, and those of what it stands on."""
+    found = _versions()
+    if as_json:
+        emit_json(found)
+        return
+    for name, text in found.items():
+        click.echo(f"{name:10} {text}")

@@ -1,0 +1,35 @@
+"""The only doors to time: durations from the monotonic clock, dates from the wall clock.
+
+A stepped wall clock never changes a duration; `WallCheck` tells by how much it moved.
+"""
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+monotonic_ns = time.perf_counter_ns
+sleep = time.sleep
+
+
+def wall_seconds() -> float:
+    """Return the wall-clock time in seconds since the epoch."""
+    return time.time()
+
+
+def utc_text(seconds: float | None = None) -> str:
+    """Return an ISO 8601 UTC time with microseconds, `2026-01-31T12:00:00.000000Z`; now when not told."""
+    moment = datetime.fromtimestamp(wall_seconds() if seconds is None else seconds, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@dataclass(frozen=True, slots=True)
+class WallCheck:
+    """Holds the wall clock against the monotonic one over a run."""
+
+    wall_start_seconds: float = field(default_factory=wall_seconds)
+    monotonic_start_ns: int = field(default_factory=monotonic_ns)
+
+    def step_seconds(self) -> float:
+        """Return how far the wall clock was stepped since the start; about 0 when it was left alone."""
+        elapsed_seconds = (monotonic_ns() - self.monotonic_start_ns) / 1e9
+        return wall_seconds() - self.wall_start_seconds - elapsed_seconds

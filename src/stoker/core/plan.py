@@ -1,0 +1,124 @@
+"""What was asked (`Job`) and what was decided (`DatasetSpec`, `TrainingPlan`): pure data, kept in every result.
+
+Section, key and unit names follow DLIO where it has them; the unit stands last in ours.
+"""
+
+from typing import Any
+
+import msgspec
+
+from stoker.core.options import Setting
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What was asked: the verb (`feed`, `run training`, `dlio`, `gen`), the redacted words of the command line, and
+    every setting with its origin."""
+
+    verb: str
+    arguments: tuple[str, ...] = ()
+    settings: dict[str, Setting] = {}
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """A duration in seconds, constant or drawn: `kind` is constant, normal, uniform, gamma, exponential, poisson.
+
+    parameters: constant {value}; normal {mean, stdev}; uniform {min, max}; gamma {shape, scale};
+    exponential {scale}; poisson {lam}. The draw's absolute value counts (as in DLIO).
+    """
+
+    kind: str = "constant"
+    parameters: dict[str, float] = msgspec.field(default_factory=lambda: {"value": 0.0})
+
+    def mean_seconds(self) -> float:
+        """Return the expected value of the draw before its sign is dropped."""
+        p = self.parameters
+        means = {
+            "constant": lambda: p["value"],
+            "normal": lambda: p["mean"],
+            "uniform": lambda: (p["min"] + p["max"]) / 2,
+            "gamma": lambda: p["shape"] * p["scale"],
+            "exponential": lambda: p["scale"],
+            "poisson": lambda: p["lam"],
+        }
+        return means[self.kind]()
+
+
+class DatasetSpec(msgspec.Struct, frozen=True):
+    """One split of a dataset, enough to name, size and fill every file of it.
+
+    `record_length_bytes` (mean payload of a sample) with `record_length_stdev_bytes` gives two-dimensional shapes by
+    DLIO's rule; `record_dims` gives the shape itself. `split` is `train` or `valid`. `content_seed` and the two
+    knobs decide the bytes: `compress_ratio` 2.0 means that they shrink to half; `duplicate_ratio` 0.5 that half of
+    the 4 KiB blocks appear elsewhere.
+    """
+
+    format: str
+    files: int
+    samples_per_file: int = 1
+    record_length_bytes: float = 65536.0
+    record_length_stdev_bytes: float = 0.0
+    record_dims: tuple[int, ...] = ()
+    element_type: str = "uint8"
+    split: str = "train"
+    prefix: str = "img"
+    subfolders: int = 0
+    options: dict[str, Any] = {}
+    content_seed: int = 10
+    compress_ratio: float = 1.0
+    duplicate_ratio: float = 0.0
+
+    @property
+    def samples(self) -> int:
+        """Return the samples of the split."""
+        return self.files * self.samples_per_file
+
+
+class TrainingPlan(msgspec.Struct, frozen=True):
+    """All that is decided before a training run starts: a pure function of the job and the machine's facts.
+
+    One rank is one emulated accelerator. `steps_max` caps the steps of an epoch (0: no cap), `duration_seconds` the
+    whole run (0: no cap); a run ends at whichever comes first, and epochs repeat until then when `epochs` is 0.
+    `exclude_*_steps` are left out of the accelerator utilisation. `order` is `shuffled`, `sequential` or `dlio`
+    (ascending within each rank's contiguous share). `evict` drops the dataset's cached pages before each epoch.
+    `verify` is the ratio of samples whose checksum is checked, 0..1. `collate` is `views` or `stack`.
+    """
+
+    model: str
+    dataset: DatasetSpec
+    ranks: int
+    batch_size: int
+    computation: Spread
+    target_url: str = ""
+    accelerator: str = ""
+    epochs: int = 1
+    steps_max: int = 0
+    duration_seconds: float = 0.0
+    warmup_steps: int = 0
+    read_threads: int = 4
+    decode_threads: int = 1
+    prefetch_batches: int = 2
+    preprocess: Spread = Spread()
+    order: str = "shuffled"
+    seed: int = 123
+    seed_change_epoch: bool = True
+    evict: bool = True
+    verify: float = 0.0
+    collate: str = "views"
+    exclude_start_steps: int = 1
+    exclude_end_steps: int = 0
+    au_threshold_ratio: float = 0.90
+    barrier: bool = True
+    evaluation: "EvaluationPlan | None" = None
+    launcher: str = "local"
+    predicted: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
+
+
+class EvaluationPlan(msgspec.Struct, frozen=True):
+    """The evaluation phase: its dataset split, batch size, seconds a step, and after which epochs it runs."""
+
+    dataset: DatasetSpec
+    batch_size: int
+    computation: Spread
+    after_epoch: int = 1
+    epochs_between: int = 1
