@@ -1,0 +1,1 @@
+"""One narrow interface to every place bytes can lie, its backends, and layers that wrap them."""

@@ -1,0 +1,354 @@
+"""`s3://bucket/prefix`, `az://container/prefix`, `gs://bucket/prefix`: objects over HTTP, through obstore.
+
+One read is one GET: size and version come with its headers, so there is no HEAD before it. Objects larger than a
+part are uploaded in parts and looked at afterwards, because a service may lose a part without saying so.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+import obstore
+
+from stoker.core.errors import NotFoundError, ShortReadError, StoreError, TransientError, UsageError
+from stoker.core.files import check_key
+from stoker.core.units import MiB, format_bytes
+from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
+from stoker.storage.backends.object_clients import Client, Request, azure_client, google_client, s3_client
+from stoker.storage.backends.object_errors import NO_BUCKET, guarded
+from stoker.storage.base import (
+    BaseReader,
+    BaseStore,
+    byte_view,
+    check_object_key,
+    check_prefix,
+    check_range,
+    range_length,
+    short_read,
+)
+from stoker.storage.url import StoreURL
+
+T = TypeVar("T")
+
+_CHUNK_BYTES: Final = 4 * MiB
+_LIST_PAGE: Final = 1000
+_PART_RETRIES: Final = 3
+# Conditional uploads travel in one request, so they must fit into memory.
+_CONDITIONAL_BYTES_MAX: Final = 256 * MiB
+
+
+class _Runtime:
+    """The client's threads belong to one process: after a fork they are gone, and every call would hang."""
+
+    def __init__(self) -> None:
+        self._owner = 0
+
+    def enter(self, where: str) -> None:
+        """Note that this process uses the client. Raises StoreError in a fork of a process that did."""
+        process = os.getpid()
+        if self._owner not in (0, process):
+            raise StoreError(
+                "object stores were used before this process was forked",
+                where=where,
+                remedy="start workers with spawn or forkserver",
+            )
+        self._owner = process
+
+
+_RUNTIME: Final = _Runtime()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What a response's headers told: which bytes follow, of an object how large, in which version."""
+
+    span: range
+    object_bytes: int
+    version: str
+
+
+class ObjectReader(BaseReader):
+    """The body of one response."""
+
+    def __init__(self, chunks: Iterator[Buffer], opened: _Opened, store: "ObjectStore", key: str) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self._given_bytes = 0
+        self._store = store
+        self._key = key
+        self._version = opened.version
+        self.range_bytes = len(opened.span)
+        self.object_bytes = opened.object_bytes
+
+    @property
+    def version(self) -> str:
+        """Return the object's etag."""
+        return self._version
+
+    def read_into(self, into: memoryview) -> None:
+        """Fill `into` with the next bytes of the body."""
+        view = byte_view(into)
+        while view.nbytes:
+            if not self._rest.nbytes:
+                self._rest = self._next_chunk(view.nbytes)
+            taken_bytes = min(view.nbytes, self._rest.nbytes)
+            view[:taken_bytes] = self._rest[:taken_bytes]
+            self._rest = self._rest[taken_bytes:]
+            self._given_bytes += taken_bytes
+            view = view[taken_bytes:]
+
+    def _next_chunk(self, missing_bytes: int) -> memoryview:
+        chunk = self._store.request(self._key, lambda: next(self._chunks, None))
+        if chunk is None:
+            where = self._store.where(self._key)
+            raise short_read(where, wanted_bytes=self._given_bytes + missing_bytes, got_bytes=self._given_bytes)
+        view = memoryview(chunk)
+        self._store.count_received(view.nbytes)
+        return view
+
+    def close(self) -> None:
+        """Drop the connection when the body was not read to its end."""
+        self._chunks = iter(())
+        self._rest = memoryview(b"")
+
+
+class ObjectStore(BaseStore):
+    """A bucket, or the part of it below a prefix."""
+
+    def __init__(self, parsed: StoreURL, request: Request, connect: Callable[[Request], Client]) -> None:
+        prefix = parsed.path.strip("/")
+        self._base = f"{check_key(prefix)}/" if prefix else ""
+        self._url = parsed.redacted
+        self._location = parsed.location
+        self._settings = request.settings
+        self._client = connect(request)
+        # An upload in parts reads its data once, so nobody above can repeat it: its client repeats single parts.
+        self._uploader = connect(replace(request, retries=_PART_RETRIES))
+        self._received_bytes = 0
+        self._counting = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """Return the redacted URL."""
+        return self._url
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return the facts about this store."""
+        return Capabilities(io_mode="network", durable=True, in_flight=32)
+
+    @property
+    def received_body_bytes(self) -> int:
+        """Return the bytes of response bodies received so far."""
+        return self._received_bytes
+
+    def count_received(self, count_bytes: int) -> None:
+        """Add to the received bytes."""
+        with self._counting:
+            self._received_bytes += count_bytes
+
+    def where(self, key: str) -> str:
+        """Return how messages name the object."""
+        return f"{self._location}/{key}"
+
+    def request(self, key: str, action: Callable[[], T]) -> T:
+        """Run one request about `key`; its failures become ours."""
+        where = self.where(key)
+        _RUNTIME.enter(where)
+        return guarded(where, action)
+
+    def _path(self, key: str) -> str:
+        return self._base + check_object_key(key)
+
+    def open_read(self, key: str, *, offset_bytes: int = 0, length_bytes: int | None = None) -> Reader:
+        """Open `key` for reading: one GET, of the range when one is asked for."""
+        path = self._path(key)
+        check_range(offset_bytes, length_bytes, where=self.where(key))
+        if length_bytes == 0:
+            return self._open_nothing(key, offset_bytes, to_end=False)
+        try:
+            got = self.request(key, lambda: self._get(path, offset_bytes, length_bytes))
+        except ShortReadError:  # the service does not know ranges of length 0: look whether this is one
+            if length_bytes is not None:
+                raise
+            return self._open_nothing(key, offset_bytes, to_end=True)
+        size_bytes = got.meta["size"]
+        span = range(*got.range)
+        wanted_bytes = range_length(size_bytes, offset_bytes, length_bytes, where=self.where(key))
+        if span != range(offset_bytes, offset_bytes + wanted_bytes):
+            raise short_read(self.where(key), wanted_bytes=wanted_bytes, got_bytes=len(span))
+        chunks = iter(got.stream(min_chunk_size=max(1, min(wanted_bytes, _CHUNK_BYTES))))
+        return ObjectReader(chunks, _Opened(span, size_bytes, _version(got.meta)), self, key)
+
+    def _get(self, path: str, offset_bytes: int, length_bytes: int | None) -> Any:
+        if length_bytes is not None:
+            return obstore.get(self._client, path, options={"range": (offset_bytes, offset_bytes + length_bytes)})
+        if offset_bytes:
+            return obstore.get(self._client, path, options={"range": {"offset": offset_bytes}})
+        return obstore.get(self._client, path)
+
+    def _open_nothing(self, key: str, offset_bytes: int, *, to_end: bool) -> Reader:
+        info = self.stat(key)
+        range_length(info.size_bytes, offset_bytes, 0, where=self.where(key))
+        if to_end and offset_bytes != info.size_bytes:
+            raise TransientError("object changed while it was opened", where=self.where(key))
+        return ObjectReader(iter(()), _Opened(range(0), info.size_bytes, info.version), self, key)
+
+    def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> ObjectInfo:
+        """Store `data` under `key` whole or not at all."""
+        path = self._path(key)
+        view = byte_view(data)
+        if view.nbytes > self._settings["part_bytes"] and not if_absent:
+            return self._put_in_parts(key, path, _slices(view, self._settings["part_bytes"]))
+        mode: Any = "create" if if_absent else "overwrite"
+        body = view if view.nbytes else b""
+        result = self.request(key, lambda: obstore.put(self._client, path, body, mode=mode, use_multipart=False))
+        return ObjectInfo(key, view.nbytes, _version(result))
+
+    def put_parts(self, key: str, parts: Iterable[Buffer], *, if_absent: bool = False) -> ObjectInfo:
+        """Store the concatenation of `parts`, holding a few parts in memory.
+
+        Raises UsageError for more than 256 MiB with `if_absent`: services take conditions only on whole uploads.
+        """
+        path = self._path(key)
+        given = iter(parts)
+        limit_bytes = _CONDITIONAL_BYTES_MAX if if_absent else self._settings["part_bytes"]
+        head, complete = _take(given, limit_bytes)
+        if complete:
+            return self.put(key, head, if_absent=if_absent)
+        if if_absent:
+            raise UsageError(
+                "object is too large for a conditional upload",
+                where=self.where(key),
+                expected=f"at most {format_bytes(limit_bytes)}",
+                remedy="put it without if_absent",
+            )
+        return self._put_in_parts(key, path, itertools.chain([head], given))
+
+    def _put_in_parts(self, key: str, path: str, parts: Iterable[Buffer]) -> ObjectInfo:
+        sent = _Sent(parts)
+        try:
+            result = self.request(
+                key,
+                lambda: obstore.put(
+                    self._uploader,
+                    path,
+                    iter(sent),
+                    use_multipart=True,
+                    chunk_size=self._settings["part_bytes"],
+                    max_concurrency=self._settings["part_concurrency"],
+                ),
+            )
+        except Exception:
+            if sent.error is not None:
+                raise sent.error from None
+            raise
+        return self._checked(key, sent.size_bytes, _version(result))
+
+    def _checked(self, key: str, sent_bytes: int, version: str) -> ObjectInfo:
+        """Return the facts of what was just uploaded in parts, after a look at it. Raises StoreError for a loss."""
+        info = self.stat(key)
+        if info.size_bytes == sent_bytes:
+            return ObjectInfo(key, sent_bytes, version or info.version)
+        if info.version == version:
+            self.delete(key)
+        raise StoreError(
+            "object is not what was uploaded",
+            where=self.where(key),
+            expected=f"{sent_bytes} bytes",
+            got=f"{info.size_bytes} bytes",
+            remedy="the service lost a part, or another writer was faster; write it again",
+        )
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Return the object's facts."""
+        path = self._path(key)
+        return self._info(self.request(key, lambda: obstore.head(self._client, path)))
+
+    def _info(self, meta: Any) -> ObjectInfo:
+        return ObjectInfo(meta["path"][len(self._base) :], meta["size"], _version(meta))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose key begins with `prefix`, in key order.
+
+        All of them are fetched before the first is yielded: not every service lists in key order.
+        """
+        wanted = self._base + check_prefix(prefix)
+        return self._list(prefix, wanted)
+
+    def _list(self, prefix: str, wanted: str) -> Iterator[ObjectInfo]:
+        # The client's prefixes are whole folders; ours may end anywhere.
+        folder = wanted.rpartition("/")[0] or None
+        pages = iter(self.request(prefix, lambda: obstore.list(self._client, folder, chunk_size=_LIST_PAGE)))
+        found: list[ObjectInfo] = []
+        while (page := self.request(prefix, lambda: next(pages, None))) is not None:
+            found.extend(self._info(meta) for meta in page if meta["path"].startswith(wanted))
+        yield from sorted(found, key=lambda info: info.key)
+
+    def delete(self, key: str) -> None:
+        """Remove the object; removing what is not there is not an error."""
+        path = self._path(key)
+        try:
+            self.request(key, lambda: obstore.delete(self._client, path))
+        except NotFoundError as error:
+            if error.what == NO_BUCKET:
+                raise
+
+
+class _Sent:
+    """Iterates over parts, counting their bytes and remembering what their maker raised."""
+
+    def __init__(self, parts: Iterable[Buffer]) -> None:
+        self._parts = parts
+        self.size_bytes = 0
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[memoryview]:
+        try:
+            for part in self._parts:
+                view = byte_view(part)
+                if view.nbytes:
+                    self.size_bytes += view.nbytes
+                    yield view
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _take(parts: Iterator[Buffer], limit_bytes: int) -> tuple[bytes, bool]:
+    """Return the parts up to `limit_bytes` joined, one more than that at most, and whether these were all."""
+    taken: list[memoryview] = []
+    taken_bytes = 0
+    for part in parts:
+        view = byte_view(part)
+        taken.append(view)
+        taken_bytes += view.nbytes
+        if taken_bytes > limit_bytes:
+            return b"".join(taken), False
+    return b"".join(taken), True
+
+
+def _slices(view: memoryview, part_bytes: int) -> Iterator[memoryview]:
+    return (view[start : start + part_bytes] for start in range(0, view.nbytes, part_bytes))
+
+
+def _version(facts: Any) -> str:
+    return str(facts.get("e_tag") or "").strip('"')
+
+
+def open_s3(parsed: StoreURL) -> ObjectStore:
+    """Open an `s3://` URL. Raises DeniedError without credentials; nothing is asked of the service yet."""
+    return ObjectStore(parsed, Request.of(parsed), s3_client)
+
+
+def open_azure(parsed: StoreURL) -> ObjectStore:
+    """Open an `az://` URL. Raises DeniedError without credentials; nothing is asked of the service yet."""
+    return ObjectStore(parsed, Request.of(parsed), azure_client)
+
+
+def open_google(parsed: StoreURL) -> ObjectStore:
+    """Open a `gs://` URL. Raises DeniedError without credentials; nothing is asked of the service yet."""
+    return ObjectStore(parsed, Request.of(parsed), google_client)

@@ -1,0 +1,299 @@
+"""`file:///path`: a folder, read and written through the page cache.
+
+`?fsync=full` (default) makes a finished put survive power loss: the file and its folder are synced. `data` syncs
+only the file's bytes, `none` leaves it to the kernel.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from stoker.core.errors import NotFoundError, UsageError
+from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
+from stoker.storage.backends import page_cache
+from stoker.storage.backends.beneath import Root
+from stoker.storage.backends.listing import file_version, list_files, object_info
+from stoker.storage.backends.new_file import WriteMode, write_buffered, write_new_file
+from stoker.storage.backends.posix_errors import store_error, told
+from stoker.storage.backends.syscalls import RAMFS_MAGIC, TMPFS_MAGIC, file_system_magic
+from stoker.storage.base import (
+    BaseReader,
+    BaseStore,
+    byte_view,
+    check_object_key,
+    check_prefix,
+    range_length,
+    short_read,
+)
+from stoker.storage.url import StoreURL, UrlOption
+
+FSYNC: Final = UrlOption(
+    "fsync", "text", "what a finished put has made durable", default="full", choices=("full", "data", "none")
+)
+# A FIFO must not block the open; for regular files the flag means nothing.
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK
+_NOT_THERE: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class FileReader(BaseReader):
+    """A range of an open file."""
+
+    def __init__(self, file: int, span: range, status: os.stat_result, where: str) -> None:
+        self._file = file
+        self._span = span
+        self._position = span.start
+        self._end = span.stop
+        self._where = where
+        self.range_bytes = len(span)
+        self.object_bytes = status.st_size
+        self._status = status
+
+    @property
+    def version(self) -> str:
+        """Return the file's version."""
+        return file_version(self._status)
+
+    def cached_bytes(self) -> int | None:
+        """Return how many bytes of the range the page cache holds now, None when that cannot be told."""
+        with told(self._where, reading=True):
+            return page_cache.cached_bytes(self._file, self._span.start, self.range_bytes)
+
+    def read_into(self, into: memoryview) -> None:
+        """Fill `into` with the next bytes of the range."""
+        view = byte_view(into)
+        if view.nbytes > self._end - self._position:
+            raise short_read(self._where, wanted_bytes=view.nbytes, got_bytes=self._end - self._position)
+        try:
+            self._fill(view)
+        except OSError as error:
+            raise store_error(error, self._where, reading=True) from error
+
+    def _fill(self, view: memoryview) -> None:
+        wanted_bytes = view.nbytes
+        while view.nbytes:
+            got_bytes = os.preadv(self._file, [view], self._position)
+            if got_bytes == 0:
+                raise short_read(self._where, wanted_bytes=wanted_bytes, got_bytes=wanted_bytes - view.nbytes)
+            self._position += got_bytes
+            view = view[got_bytes:]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class PosixStore(BaseStore):
+    """The files below one folder. Symbolic links below it are not followed."""
+
+    _read_flags = 0
+
+    def __init__(self, parsed: StoreURL, root: Root, capabilities: Capabilities, mode: WriteMode) -> None:
+        self._url = parsed.redacted
+        self._location = parsed.location
+        self._path = parsed.path
+        self._root = root
+        self._capabilities = capabilities
+        self._mode = mode
+
+    @property
+    def url(self) -> str:
+        """Return the redacted URL."""
+        return self._url
+
+    @property
+    def root(self) -> str:
+        """Return the local folder."""
+        return self._path
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return the facts about this store."""
+        return self._capabilities
+
+    def open_read(self, key: str, *, offset_bytes: int = 0, length_bytes: int | None = None) -> Reader:
+        """Open `key` for reading `length_bytes` from `offset_bytes`."""
+        where = self._where(key)
+        file = -1
+        try:
+            file = self._root.open(key, _READ | self._read_flags)
+            status = _regular(file, where)
+            length = range_length(status.st_size, offset_bytes, length_bytes, where=where)
+            return self._reader(file, range(offset_bytes, offset_bytes + length), status, where)
+        except BaseException as error:
+            if file >= 0:
+                os.close(file)
+            if isinstance(error, OSError):
+                raise store_error(error, where, reading=True) from error
+            raise
+
+    def _reader(self, file: int, span: range, status: os.stat_result, where: str) -> Reader:
+        # A part of a file must not make the kernel read ahead what nobody asked for.
+        advice = os.POSIX_FADV_SEQUENTIAL if len(span) == status.st_size else os.POSIX_FADV_RANDOM
+        os.posix_fadvise(file, 0, 0, advice)
+        return FileReader(file, span, status, where)
+
+    def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> ObjectInfo:
+        """Store `data` under `key` whole or not at all."""
+        return self.put_parts(key, (data,), if_absent=if_absent)
+
+    def put_parts(self, key: str, parts: Iterable[Buffer], *, if_absent: bool = False) -> ObjectInfo:
+        """Store the concatenation of `parts`, written as they come."""
+        where = self._where(key)
+        given = _GivenParts(parts)
+        parent, _, name = key.rpartition("/")
+        try:
+            with self._root.opened_folder(parent, make=True, sync=self._synced) as folder:
+                status = write_new_file(folder, name, given, self._mode, if_absent=if_absent)
+        except OSError as error:
+            if error is given.error:
+                raise
+            raise store_error(error, where, reading=False) from error
+        return object_info(key, status)
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Return the object's facts."""
+        where = self._where(key)
+        with told(where, reading=True), self._root.opened(key, os.O_PATH) as file:
+            status = _regular(file, where)
+        return object_info(key, status)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose key begins with `prefix`, in key order, one folder in memory at a time."""
+        check_prefix(prefix)
+        return self._list(prefix)
+
+    def _list(self, prefix: str) -> Iterator[ObjectInfo]:
+        with told(f"{self._location}/{prefix}", reading=True):
+            yield from list_files(self._root, prefix)
+
+    def delete(self, key: str) -> None:
+        """Remove the object; removing what is not there is not an error."""
+        where = self._where(key)
+        parent, _, name = key.rpartition("/")
+        with told(where, reading=False), suppress(*_NOT_THERE), self._root.opened_folder(parent) as folder:
+            os.unlink(name, dir_fd=folder)
+            if self._synced:
+                os.fsync(folder)
+
+    def rename(self, source: str, target: str) -> None:
+        """Make `source` appear as `target` in one step, replacing what was there."""
+        self._where(target)
+        self.stat(source)
+        (before, _, old), (after, _, new) = source.rpartition("/"), target.rpartition("/")
+        with (
+            told(self._where(source), reading=False),
+            self._root.opened_folder(before) as origin,
+            self._root.opened_folder(after, make=True, sync=self._synced) as goal,
+        ):
+            os.rename(old, new, src_dir_fd=origin, dst_dir_fd=goal)
+            if self._synced:
+                os.fsync(goal)
+                os.fsync(origin)
+
+    def cached_bytes(self, key: str, offset_bytes: int = 0, length_bytes: int | None = None) -> int | None:
+        """Return how many bytes of the range are in the page cache, None when that cannot be told."""
+        where = self._where(key)
+        with told(where, reading=True), self._root.opened(key, _READ) as file:
+            length = range_length(_regular(file, where).st_size, offset_bytes, length_bytes, where=where)
+            return page_cache.cached_bytes(file, offset_bytes, length)
+
+    def evict(self, key: str) -> None:
+        """Write the object's dirty pages out and drop its clean ones from this host's page cache."""
+        where = self._where(key)
+        with told(where, reading=True), self._root.opened(key, _READ) as file:
+            _regular(file, where)
+            page_cache.evict(file)
+
+    def close(self) -> None:
+        """Close the root folder."""
+        self._root.close()
+
+    @property
+    def _synced(self) -> bool:
+        return self._mode.fsync == "full"
+
+    def _where(self, key: str) -> str:
+        """Return how messages name the object. Raises UsageError for a key no object may carry."""
+        return f"{self._location}/{check_object_key(key)}"
+
+
+class _GivenParts:
+    """Iterates over a caller's parts, remembering the caller's own OSError so that it is not taken for ours."""
+
+    def __init__(self, parts: Iterable[Buffer]) -> None:
+        self._parts = parts
+        self.error: OSError | None = None
+
+    def __iter__(self) -> Iterator[Buffer]:
+        try:
+            yield from self._parts
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _regular(file: int, where: str) -> os.stat_result:
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotFoundError("no such object", where=where, expected="a regular file", got=_kind(status.st_mode))
+    return status
+
+
+def _kind(mode: int) -> str:
+    return "a folder" if stat.S_ISDIR(mode) else "a symbolic link" if stat.S_ISLNK(mode) else "a device, pipe or socket"
+
+
+def open_root(parsed: StoreURL) -> Root:
+    """Open the root folder, made first when the URL says so.
+
+    Raises UsageError for a URL that names a host, NotFoundError for a missing folder, DeniedError.
+    """
+    if parsed.host not in ("", "localhost") or not parsed.path:
+        raise UsageError(
+            "local URL needs an absolute path",
+            where=parsed.redacted,
+            expected=f"{parsed.scheme}:///absolute/path",
+            remedy="write three slashes, then the path",
+        )
+    path = Path(parsed.path)
+    with told(parsed.location, reading=True):
+        try:
+            if parsed.create:
+                path.mkdir(parents=True, exist_ok=True)
+            return Root(path)
+        except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+            raise NotFoundError(
+                "no such folder", where=parsed.location, remedy="create it, or check the path and the mount"
+            ) from error
+
+
+def lies_in_memory(root: Root) -> bool:
+    """Tell whether a folder's file system keeps its files in memory alone."""
+    return file_system_magic(root.folder) in (TMPFS_MAGIC, RAMFS_MAGIC)
+
+
+def _buffered_capabilities(root: Root, fsync: str, notes: tuple[str, ...]) -> Capabilities:
+    in_memory = lies_in_memory(root)
+    return Capabilities(
+        io_mode="buffered",
+        durable=fsync == "full" and not in_memory,
+        in_flight=16,
+        cache_evictable=not in_memory,
+        notes=notes,
+    )
+
+
+def open_file(parsed: StoreURL) -> PosixStore:
+    """Open a `file://` URL. Raises NotFoundError when the folder is missing and is not to be created."""
+    fsync = parsed.settings((FSYNC,))["fsync"]
+    return buffered_store(parsed, open_root(parsed), fsync)
+
+
+def buffered_store(parsed: StoreURL, root: Root, fsync: str, notes: tuple[str, ...] = ()) -> PosixStore:
+    """Return a store that goes through the page cache; it closes `root`."""
+    return PosixStore(parsed, root, _buffered_capabilities(root, fsync, notes), WriteMode(fsync, 0, write_buffered))

