@@ -1,0 +1,1 @@
+"""Bytes ↔ samples, sans-I/O: a format says which ranges it wants and decodes what it is given."""

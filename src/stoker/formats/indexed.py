@@ -1,0 +1,93 @@
+"""Indexed binary: samples back to back, with two companions that tell offset and size of each.
+
+`<file>.off.idx` and `<file>.sz.idx` hold one native 64-bit unsigned number a sample. DLIO's files are read too, but
+not its defects: offsets that restart at zero, as its buffered writer leaves them, are refused as corrupt; ours
+run on. Without companions the file is read as raw. The `mmap` variant differs in name alone: how a file is
+mapped is the store's affair.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from stoker.core.errors import CorruptError
+from stoker.formats.api import Array, Block, ContentSource, Extent, Layout, RangeSource, SampleSpec
+from stoker.formats.base import (
+    FormatBase,
+    as_bytes,
+    extent_bytes,
+    gather,
+    take,
+    told_by,
+    view_samples,
+)
+from stoker.formats.raw import equal_extents
+
+OFFSET_SUFFIX: Final = ".off.idx"
+SIZE_SUFFIX: Final = ".sz.idx"
+_NUMBER: Final = np.dtype("uint64")
+
+
+class IndexedBinary(FormatBase):
+    """No options of its own."""
+
+    whole_file = False
+
+    def __init__(self, name: str) -> None:
+        self.name = self.extension = name
+
+    def encode(self, spec: SampleSpec, content: ContentSource) -> Iterator[memoryview]:
+        """Yield the samples, one in memory at a time."""
+        spec = self.check_spec(spec)
+        return gather(as_bytes(take(content, index, spec)) for index in range(spec.samples))
+
+    def side_files(self, spec: SampleSpec) -> dict[str, bytes]:
+        """Return offsets and sizes under `.off.idx` and `.sz.idx`."""
+        spec = self.check_spec(spec)
+        offsets = np.arange(spec.samples, dtype=_NUMBER) * np.uint64(spec.sample_bytes)
+        sizes = np.full(spec.samples, spec.sample_bytes, _NUMBER)
+        return {OFFSET_SUFFIX: offsets.tobytes(), SIZE_SUFFIX: sizes.tobytes()}
+
+    def layout(self, source: RangeSource, options: Mapping[str, Any]) -> Layout:
+        """Return one extent a sample, from the companions; by arithmetic when both are absent.
+
+        Raises CorruptError when the companions contradict each other, the file's size or the options.
+        """
+        told = self.expectation(options)
+        offsets, sizes = source.side_file(OFFSET_SUFFIX), source.side_file(SIZE_SUFFIX)
+        if offsets is None and sizes is None:
+            return Layout(equal_extents(self.name, source.size_bytes, told), told)
+        spans = self._spans(_numbers(offsets, OFFSET_SUFFIX), _numbers(sizes, SIZE_SUFFIX), source.size_bytes)
+        if told.samples not in (None, len(spans)):
+            raise CorruptError(f"{self.name}: wrong number of samples", expected=f"{told.samples}", got=f"{len(spans)}")
+        return Layout(tuple(Extent((span,), index, 1) for index, span in enumerate(spans)), told)
+
+    def _spans(self, offsets: Array, sizes: Array, size_bytes: int) -> list[tuple[int, int]]:
+        if len(offsets) != len(sizes):
+            raise CorruptError(f"{self.name}: companions differ in length", got=f"{len(offsets)} and {len(sizes)}")
+        spans = list(zip(offsets.tolist(), sizes.tolist(), strict=True))
+        border = 0
+        for offset, size in spans:
+            if offset < border or size < 1:
+                raise CorruptError(f"{self.name}: offsets do not ascend", expected=f">= {border}", got=str(offset))
+            border = offset + size
+        if border > size_bytes:
+            raise CorruptError(f"{self.name}: index runs over the file", expected=f"<= {size_bytes}", got=str(border))
+        return spans
+
+    def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
+        """Return the column x as a view; an extent of several samples must hold equal ones."""
+        array = view_samples(extent_bytes(data, extent), extent.samples, told_by(layout), self.name)
+        return Block({"x": array}, primary="x", samples=extent.samples, copied_bytes=0)
+
+
+def _numbers(data: memoryview | None, suffix: str) -> Array:
+    if data is None or len(data) % _NUMBER.itemsize:
+        got = "nothing" if data is None else f"{len(data)} bytes"
+        raise CorruptError("indexed binary: companion is malformed", where=suffix, expected="8 bytes a sample", got=got)
+    return np.frombuffer(data, _NUMBER)
+
+
+INDEXED: Final = IndexedBinary("indexed_binary")
+MMAP_INDEXED: Final = IndexedBinary("mmap_indexed_binary")

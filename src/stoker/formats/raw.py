@@ -1,0 +1,68 @@
+"""Raw: equal samples back to back, and nothing else.
+
+The file says nothing about itself: reading needs `shape` (and `dtype`, bytes by default), or `samples`.
+Neighbouring extents may be read as one.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from stoker.core.errors import CorruptError, UsageError
+from stoker.formats.api import Block, ContentSource, Extent, Layout, RangeSource, SampleSpec
+from stoker.formats.base import (
+    Expectation,
+    FormatBase,
+    as_bytes,
+    extent_bytes,
+    gather,
+    take,
+    told_by,
+    view_samples,
+)
+
+
+class Raw(FormatBase):
+    """No options of its own."""
+
+    name = "raw"
+    extension = "raw"
+    whole_file = False
+
+    def encode(self, spec: SampleSpec, content: ContentSource) -> Iterator[memoryview]:
+        """Yield the samples, one in memory at a time."""
+        spec = self.check_spec(spec)
+        return gather(as_bytes(take(content, index, spec)) for index in range(spec.samples))
+
+    def layout(self, source: RangeSource, options: Mapping[str, Any]) -> Layout:
+        """Return one extent a sample, by arithmetic; nothing is read. Raises CorruptError when the size is odd."""
+        told = self.expectation(options)
+        return Layout(equal_extents(self.name, source.size_bytes, told), told)
+
+    def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
+        """Return the column x as a view."""
+        array = view_samples(extent_bytes(data, extent), extent.samples, told_by(layout), self.name)
+        return Block({"x": array}, primary="x", samples=extent.samples, copied_bytes=0)
+
+
+def equal_extents(name: str, size_bytes: int, told: Expectation) -> tuple[Extent, ...]:
+    """Return the extents of equal samples that fill a file. Raises UsageError when nothing tells their size."""
+    if told.shape is not None:
+        sample_bytes = SampleSpec(told.shape, told.dtype or "uint8").sample_bytes
+    elif told.samples is not None:
+        sample_bytes = size_bytes // told.samples
+    else:
+        raise UsageError(f"{name} files do not tell their samples", remedy="give the option shape, or samples")
+    samples = size_bytes // sample_bytes if sample_bytes else 0
+    fits = samples * sample_bytes == size_bytes and sample_bytes % np.dtype(told.dtype or "uint8").itemsize == 0
+    if not fits or samples < 1 or told.samples not in (None, samples):
+        raise CorruptError(
+            f"{name}: file size does not fit its samples",
+            expected=f"{told.samples or 'a whole number'} of {sample_bytes} bytes",
+            got=f"{size_bytes} bytes",
+        )
+    return tuple(Extent(((index * sample_bytes, sample_bytes),), index, 1) for index in range(samples))
+
+
+FORMAT: Final = Raw()
