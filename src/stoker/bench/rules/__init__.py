@@ -1,0 +1,6 @@
+"""The rules: judge a saved `Result` and nothing else."""
+
+from stoker.bench.rules.catalogue import RULES, Rule
+from stoker.bench.rules.verdict import exit_code, judge
+
+__all__ = ["RULES", "Rule", "exit_code", "judge"]
