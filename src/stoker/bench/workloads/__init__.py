@@ -1,0 +1,1 @@
+"""What is run: the workloads, the emulated accelerator and the metrics of both."""
