@@ -43,7 +43,7 @@ lint: $(VENV)/full.stamp ## Style, types and the floors of the house
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports
 
 format: $(VENV)/full.stamp ## Rewrite the code to the house style
 	$(BIN)/ruff check --fix src tests benchmarks

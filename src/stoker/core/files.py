@@ -68,13 +68,14 @@ def is_secret_name(name: str) -> bool:
 
 def redact_arguments(arguments: list[str]) -> list[str]:
     """Return command-line words safe to store: URLs redacted, values of secret-looking `key=value` hidden."""
-    safe = []
-    for word in arguments:
-        key, equals, _ = word.partition("=")
-        if "://" in word:
-            safe.append(redact_url(word))
-        elif equals and is_secret_name(key):
-            safe.append(f"{key}={REDACTED}")
-        else:
-            safe.append(word)
-    return safe
+    return [_redact_word(word) for word in arguments]
+
+
+def _redact_word(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or "://" in key:
+        return redact_url(word)
+    # `options={secret_key:x}` holds names of its own: a value that names a secret is hidden whole.
+    if is_secret_name(key) or ("://" not in value and is_secret_name(value)):
+        return f"{key}={REDACTED}"
+    return f"{key}={redact_url(value)}"

@@ -171,6 +171,18 @@ class SupportsLocalPath(Protocol):
 
 
 @runtime_checkable
+class SupportsSweep(Protocol):
+    """Can tidy up after writers that were killed."""
+
+    def sweep(self, prefix: str = "") -> int:
+        """Remove the unfinished remains of puts, and the empty folders, below the folder `prefix`; return how many.
+
+        `prefix` itself and the folders above it go too when that leaves them empty; the root stays.
+        Only for what nobody is writing to any more: an unfinished file of a living writer goes too.
+        """
+
+
+@runtime_checkable
 class SupportsWireCount(Protocol):
     """Knows what came over the network, to be held against what the kernel's interface counters say."""
 

@@ -72,5 +72,11 @@ def test_urls_are_redacted(url: str, safe: str) -> None:
 @given(st.text(alphabet="abcdefghij0123456789", min_size=12))
 def test_no_secret_survives_redaction(secret: str) -> None:
     canary = f"CANARY{secret}"
-    words = [f"s3://{canary}:{canary}@b/k?token={canary}", f"secret_access_key={canary}", f"++x.api_key={canary}"]
+    words = [
+        f"s3://{canary}:{canary}@b/k?token={canary}",
+        f"--target=s3://user:{canary}@b/k",
+        f"secret_access_key={canary}",
+        f"++x.api_key={canary}",
+        f"++storage.storage_options={{secret_access_key:{canary}}}",
+    ]
     assert canary not in " ".join(redact_arguments(words))

@@ -13,9 +13,10 @@ import pytest
 
 from stoker.core.errors import DeniedError, NoSpaceError, NotFoundError, ShortReadError, StoreError, UsageError
 from stoker.core.units import GiB, KiB, MiB
-from stoker.storage.api import Store, SupportsCache
+from stoker.storage.api import Store, SupportsCache, SupportsSweep
 from stoker.storage.backends.page_cache import cached_bytes_by_mapping
 from stoker.storage.backends.posix import PosixStore
+from stoker.storage.base import TEMPORARY_SUFFIX
 from stoker.storage.buffers import aligned_view
 from stoker.storage.opening import open_store
 
@@ -319,3 +320,22 @@ def test_folders_made_by_two_writers_at_once_are_shared(store: PosixStore) -> No
         thread.join()
     assert failures == []
     assert len(list(store.list())) == 40
+
+
+def test_sweep_removes_unfinished_files_and_empty_folders_only(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.put("keep/a/file", b"data")
+    store.put("gone/deep/file", b"data")
+    store.delete("gone/deep/file")
+    (tmp_path / "keep" / "a" / f".x{TEMPORARY_SUFFIX}").write_bytes(b"torn")
+    (tmp_path / "keep" / "link").symlink_to(tmp_path / "keep" / "a")
+    assert isinstance(store, SupportsSweep)
+    assert store.sweep("gone/deep") == 2
+    assert store.sweep("keep") == 1
+    assert store.sweep("absent") == 0
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "file", "keep", "link"]
+    inside = open_store(f"file://{tmp_path}?prefix=keep")
+    inside.delete("a/file")
+    assert isinstance(inside, SupportsSweep)
+    assert inside.sweep("a") == 1
+    assert not (tmp_path / "keep" / "a").exists()

@@ -8,9 +8,9 @@ from stoker.core.errors import UsageError
 from stoker.formats.api import FORMATS
 from stoker.loader.dataset.journal import delete_parts
 from stoker.loader.dataset.marker import Marker, read_marker
-from stoker.loader.dataset.naming import FileKeys, file_index, file_key, manifest_key, marker_key
+from stoker.loader.dataset.naming import FileKeys, file_index, file_key, manifest_key, marker_key, parts_prefix
 from stoker.loader.dataset.recipe import side_folder, side_owner
-from stoker.storage.api import Store
+from stoker.storage.api import Store, SupportsSweep
 
 FOREIGN_KEPT_MAX = 100
 
@@ -44,6 +44,9 @@ def remove(store: Store, split: str) -> RemoveReport:
     sweep.run()
     delete_parts(store, split)
     store.delete(marker_key(split))
+    if isinstance(store, SupportsSweep):
+        for folder in sorted({*sweep.folders, parts_prefix(split)}):
+            store.sweep(folder)
     return RemoveReport(sweep.removed, sweep.removed_bytes, sweep.foreign_count, tuple(sweep.foreign))
 
 
@@ -60,11 +63,16 @@ class _Sweep:
 
     def run(self) -> None:
         """Sweep the folder of the data and those of the companions."""
+        for folder in sorted(self.folders):
+            self._folder(folder)
+
+    @property
+    def folders(self) -> set[str]:
+        """Return the folders of the data and of the companions, each with a trailing `/`."""
         folders = {f"{self._spec.split}/"}
         if self._format is not None:
             folders |= {side_folder(self._format, self._spec.split, suffix) for suffix in self._suffixes}
-        for folder in sorted(folders):
-            self._folder(folder)
+        return folders
 
     def _folder(self, folder: str) -> None:
         files = array("q")

@@ -1,5 +1,6 @@
 """Listing a folder tree in key order, one folder in memory at a time."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -60,6 +61,46 @@ def _entries(folder: int, base: str, prefix: str) -> list[tuple[str, ObjectInfo 
                 if info is not None:
                     found.append((path, info))
     return sorted(found, key=lambda pair: pair[0])
+
+
+def sweep_folder(root: Root, path: str) -> int:
+    """Remove unfinished files and empty folders below the folder `path`, then it and the folders above while empty.
+
+    The root stays, and symbolic links are left alone. Returns how many were removed. Raises OSError.
+    """
+    removed = _sweep_below(root, path)
+    while path and _remove_if_empty(root, path):
+        removed += 1
+        path = path.rpartition("/")[0]
+    return removed
+
+
+def _sweep_below(root: Root, path: str) -> int:
+    removed = 0
+    try:
+        with root.opened_folder(path) as folder, os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir(follow_symlinks=False):
+                    below = f"{path}/{entry.name}" if path else entry.name
+                    removed += _sweep_below(root, below) + _remove_if_empty(root, below)
+                elif TEMPORARY_SUFFIX in entry.name and entry.is_file(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=folder)
+                    removed += 1
+    except (FileNotFoundError, NotADirectoryError):
+        return removed
+    return removed
+
+
+def _remove_if_empty(root: Root, path: str) -> int:
+    parent, _, name = path.rpartition("/")
+    with root.opened_folder(parent) as folder:
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY):
+                return 0
+            raise
+    return 1
 
 
 def _facts(entry: os.DirEntry[str], key: str) -> ObjectInfo | None:

@@ -15,7 +15,7 @@ from stoker.core.errors import NotFoundError, UsageError
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
 from stoker.storage.backends import page_cache
 from stoker.storage.backends.beneath import Root
-from stoker.storage.backends.listing import file_version, list_files, object_info
+from stoker.storage.backends.listing import file_version, list_files, object_info, sweep_folder
 from stoker.storage.backends.new_file import WriteMode, write_buffered, write_new_file
 from stoker.storage.backends.posix_errors import store_error, told
 from stoker.storage.backends.syscalls import RAMFS_MAGIC, TMPFS_MAGIC, file_system_magic
@@ -194,6 +194,12 @@ class PosixStore(BaseStore):
             if self._synced:
                 os.fsync(goal)
                 os.fsync(origin)
+
+    def sweep(self, prefix: str = "") -> int:
+        """Remove the unfinished remains of puts, and the empty folders, below the folder `prefix`."""
+        check_prefix(prefix)
+        with told(f"{self._location}/{prefix}", reading=False):
+            return sweep_folder(self._root, prefix.rstrip("/"))
 
     def cached_bytes(self, key: str, offset_bytes: int = 0, length_bytes: int | None = None) -> int | None:
         """Return how many bytes of the range are in the page cache, None when that cannot be told."""

@@ -20,6 +20,7 @@ from stoker.storage.api import (
     SupportsMultipart,
     SupportsRename,
     SupportsRetryCount,
+    SupportsSweep,
     SupportsWireCount,
 )
 from stoker.storage.base import BaseReader, BaseStore, version_of
@@ -165,6 +166,13 @@ class _LocalPath(Layer):
         return cast("SupportsLocalPath", self.inner).root
 
 
+class _Sweep(Layer):
+    def sweep(self, prefix: str = "") -> int:
+        """Remove the unfinished remains of puts, and the empty folders, below the folder `prefix`."""
+        folder = self._inside(f"{prefix.rstrip('/')}/x" if prefix else "x").removesuffix("x")
+        return cast("SupportsSweep", self.inner).sweep(folder)
+
+
 class _WireCount(Layer):
     @property
     def received_body_bytes(self) -> int:
@@ -184,6 +192,7 @@ _CAPABILITIES: tuple[tuple[type[Any], type[Layer]], ...] = (
     (SupportsRename, _Rename),
     (SupportsCache, _Cache),
     (SupportsLocalPath, _LocalPath),
+    (SupportsSweep, _Sweep),
     (SupportsWireCount, _WireCount),
     (SupportsRetryCount, _RetryCount),
 )

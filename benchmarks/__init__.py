@@ -1,0 +1,1 @@
+"""Our own code's speed beside its ceiling and what a user would pick instead. Run: make bench."""

@@ -1,0 +1,91 @@
+"""Alternates the contenders of a race, keeps every round, and writes a table with medians and spread."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from stoker.core.clock import utc_text
+from stoker.core.units import GiB, format_rate
+
+PACKAGES = ("stoker", "numpy", "h5py", "msgspec")
+
+
+@dataclass
+class Round:
+    """One contender's one turn: wall and CPU seconds (children included) for the payload bytes it delivered."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    payload_bytes: int
+    samples: int
+
+
+@dataclass
+class Contender:
+    """One way of doing the work; `run` does all of it once and returns (payload bytes, samples)."""
+
+    name: str
+    run: Callable[[], tuple[int, int]]
+    rounds: list[Round] = field(default_factory=list)
+
+    def rate(self) -> float:
+        """Return the median bytes per second."""
+        return statistics.median(entry.payload_bytes / entry.wall_seconds for entry in self.rounds)
+
+    def row(self, ceiling: float) -> str:
+        """Return the Markdown row: medians, and the slowest and fastest round."""
+        rates = [entry.payload_bytes / entry.wall_seconds for entry in self.rounds]
+        samples = statistics.median(entry.samples / entry.wall_seconds for entry in self.rounds)
+        cpu = statistics.median(entry.cpu_seconds / (entry.payload_bytes / GiB) for entry in self.rounds)
+        spread = f"{format_rate(min(rates))} … {format_rate(max(rates))}"
+        share = f"{100 * self.rate() / ceiling:.0f} %"
+        return f"| {self.name} | {format_rate(self.rate())} | {spread} | {samples:,.0f} | {cpu:.2f} | {share} |"
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of its ended children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def race(contenders: list[Contender], rounds: int) -> None:
+    """Run every contender once unmeasured, then `rounds` times in turn, so that drift hits all of them alike."""
+    for number in range(rounds + 1):
+        for contender in contenders:
+            start, cpu_start = time.perf_counter(), cpu_seconds()
+            payload_bytes, samples = contender.run()
+            elapsed, cpu = time.perf_counter() - start, cpu_seconds() - cpu_start
+            if number:
+                contender.rounds.append(Round(elapsed, cpu, payload_bytes, samples))
+
+
+def table(title: str, contenders: list[Contender], *, ceiling: str) -> str:
+    """Return a Markdown table; the last column holds each contender against the one named `ceiling`."""
+    top = next(contender for contender in contenders if contender.name == ceiling).rate()
+    head = f"### {title}\n\n| contender | median | spread | samples/s | CPU s per GiB | of the ceiling |\n"
+    return head + "|---|---|---|---|---|---|\n" + "\n".join(contender.row(top) for contender in contenders) + "\n"
+
+
+def machine() -> dict[str, str]:
+    """Return what a reader needs to judge the figures."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), "unknown"
+    )
+    facts = {"cpu": model, "cpus": str(len(os.sched_getaffinity(0))), "kernel": platform.release()}
+    return {**facts, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def save(folder: Path, name: str, command: str, tables: dict[str, list[Contender]], text: str) -> None:
+    """Write `NAME.json` with every round and `NAME.md` with the tables, the machine and the command."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = {title: {c.name: [asdict(entry) for entry in c.rounds] for c in racers} for title, racers in tables.items()}
+    document = {"utc": utc_text(), "command": command, "machine": machine(), "tables": raw}
+    (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    facts = ", ".join(f"{key} {value}" for key, value in machine().items())
+    (folder / f"{name}.md").write_text(f"## {name}\n\nCommand: `{command}`. Machine: {facts}.\n\n{text}")

@@ -1,0 +1,64 @@
+"""`stoker dlio`."""
+
+from typing import Any
+
+import click
+
+from stoker.bench.run.dlio_run import DlioJob, DlioOutcome, Watchers, run_dlio
+from stoker.bench.run.launch_mpi import is_first_rank
+from stoker.cli.live import live
+from stoker.cli.plan import show_plan
+from stoker.cli.report import finish
+from stoker.cli.rows import emit_json
+from stoker.core.errors import EXIT_GOOD
+
+
+def _told(outcome: DlioOutcome, job: DlioJob, *, as_json: bool) -> int:
+    """Print what one run of the command line did and return its exit code."""
+    if outcome.text:
+        click.echo(outcome.text)
+        return EXIT_GOOD
+    if outcome.result is not None:
+        click.echo(f"dlio files: {outcome.output_folder}", err=as_json)
+        return finish(outcome.result, outcome.run_folder, as_json=as_json)
+    if job.dry_run and outcome.plan is not None:
+        return show_plan(outcome.plan, {"data": outcome.data_url}, document=outcome.plan, as_json=as_json)
+    if as_json:
+        emit_json({"data_url": outcome.data_url, "generated": outcome.generated})
+    else:
+        click.echo(f"generated {sum(outcome.generated.values())} files at {outcome.data_url}")
+    return EXIT_GOOD
+
+
+@click.command("dlio", context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[workload=NAME] [++workload.KEY=VALUE]...")
+@click.option(
+    "--ranks", type=click.IntRange(1, 1 << 20), default=None, help="Emulated accelerators as local processes."
+)
+@click.option("--strict", is_flag=True, help="An unknown, misspelt or idle key is an error, not a warning.")
+@click.option(
+    "--dlio-metrics",
+    type=click.Choice(["correct", "compatible"]),
+    default="correct",
+    show_default=True,
+    help="Which figures fill DLIO's keys: ours, or those by DLIO's own formulas.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and touch nothing.")
+@click.option("--quiet", is_flag=True, help="No live progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run.")
+def command(words: tuple[str, ...], quiet: bool, as_json: bool, **given: Any) -> int:
+    """Run a DLIO workload with DLIO's own words: workload=NAME, ++workload.section.key=value, --config-dir DIR.
+
+    The shipped workloads go by DLIO's names. Beside our result the output files are DLIO's: summary.json, the per-rank
+    files and the configuration folder. Under mpirun every MPI rank is an accelerator.
+    """
+    job = DlioJob(words=words, **given)
+    with live(quiet=quiet or as_json) as shown:
+        outcomes = run_dlio(job, Watchers(shown.generate, shown.run, _warn))
+    if not is_first_rank():
+        return EXIT_GOOD
+    return max((_told(outcome, job, as_json=as_json) for outcome in outcomes), default=EXIT_GOOD)
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)

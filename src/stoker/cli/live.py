@@ -1,0 +1,50 @@
+"""Live progress on stderr: a bar on a terminal, nothing off it, nothing when asked to be quiet."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from stoker.bench.run.conduct import ProgressEvent
+from stoker.core.units import format_rate, format_seconds
+from stoker.loader.dataset.progress import Progress as GenerateProgress
+
+
+class Live:
+    """One line a phase; `generate` and `run` are the callbacks of the library."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def _show(self, phase: str, *, done: float, total: float | None, text: str) -> None:
+        if self._progress is None:
+            return
+        if phase not in self._tasks:
+            self._tasks[phase] = self._progress.add_task(phase, total=total, text=text)
+        self._progress.update(self._tasks[phase], completed=done, total=total, text=text)
+
+    def generate(self, event: GenerateProgress) -> None:
+        """Show how far the generation is."""
+        eta = f", {format_seconds(event.eta_seconds)} left" if event.eta_seconds is not None else ""
+        text = f"{event.files_done}/{event.files_total} files, {format_rate(event.bytes_per_second)}{eta}"
+        self._show("generate", done=event.files_done, total=event.files_total, text=text)
+
+    def run(self, event: ProgressEvent) -> None:
+        """Show the step, the accelerator utilisation so far and the rate."""
+        text = f"epoch {event.epoch} step {event.step}, AU {100 * event.au_ratio:.1f} %, "
+        text += format_rate(event.bytes_per_second)
+        self._show(event.phase, done=event.elapsed_seconds, total=event.limit_seconds or None, text=text)
+
+
+@contextmanager
+def live(*, quiet: bool) -> Iterator[Live]:
+    """Give the callbacks; they draw only when stderr is a terminal and `quiet` is not set."""
+    if quiet or not sys.stderr.isatty():
+        yield Live(None)
+        return
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield Live(progress)

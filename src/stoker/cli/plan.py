@@ -1,0 +1,61 @@
+"""`stoker plan`, and the table that every `--dry-run` prints."""
+
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from stoker.bench.run.options import TRAINING
+from stoker.bench.run.train import plan_training
+from stoker.cli.rows import emit_json, settings_from, with_rows
+from stoker.core.errors import EXIT_GOOD
+from stoker.core.plan import TrainingPlan
+from stoker.core.units import format_bytes, format_rate, format_seconds
+
+
+def plan_lines(plan: TrainingPlan) -> dict[str, str]:
+    """Return what the plan decided, as lines for people."""
+    data, figures = plan.dataset, plan.predicted
+    lines = {
+        "model": f"{plan.model} on {plan.ranks} x {plan.accelerator or 'accelerator'}",
+        "dataset": f"{data.files} {data.format} files, {data.samples} samples, "
+        + format_bytes(figures["dataset_bytes"]),
+        "steps": f"{figures['steps_per_epoch']:.0f} an epoch, batch {plan.batch_size} a rank"
+        + (f", {figures['dropped_samples']:.0f} samples dropped" if figures["dropped_samples"] else ""),
+        "epochs": str(plan.epochs) if plan.epochs else f"until {format_seconds(plan.duration_seconds)} have passed",
+        "compute": f"{format_seconds(plan.computation.mean_seconds())} a step",
+        "threshold": f"AU {100 * plan.au_threshold_ratio:.0f} %",
+        "order": f"{plan.order}, seed {plan.seed}",
+        "loader": f"{plan.read_threads} readers, {plan.decode_threads} decoders, {plan.prefetch_batches} batches ahead",
+    }
+    if "demand_bytes_per_second" in figures:
+        lines["demand"] = f"{format_rate(figures['demand_bytes_per_second'])} at full speed"
+    return lines
+
+
+def show_plan(plan: TrainingPlan, more: dict[str, str], *, document: Any, as_json: bool) -> int:
+    """Print a plan as a table, or `document` as JSON."""
+    if as_json:
+        emit_json(document)
+        return EXIT_GOOD
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in {**plan_lines(plan), **more}.items():
+        table.add_row(name, text)
+    Console(highlight=False).print(table)
+    return EXIT_GOOD
+
+
+@click.command("plan")
+@click.argument("target", required=False)
+@with_rows(TRAINING)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(target: str | None, config: str | None, as_json: bool, **given: Any) -> int:
+    """Show what `stoker run training` would do, without writing anything.
+
+    With TARGET the dataset that lies there is planned, without it the one that a rules-compliant run on this machine
+    needs.
+    """
+    settings = settings_from(TRAINING, given, config)
+    plan = plan_training(settings, target)
+    return show_plan(plan, {}, document=plan, as_json=as_json)

@@ -1,0 +1,43 @@
+"""`stoker run`."""
+
+from typing import Any
+
+import click
+
+from stoker.bench.run.conduct import conduct
+from stoker.bench.run.doctor import examine_target, require
+from stoker.bench.run.folders import new_run_folder
+from stoker.bench.run.options import TRAINING
+from stoker.bench.run.train import plan_training
+from stoker.cli.live import live
+from stoker.cli.plan import show_plan
+from stoker.cli.report import finish
+from stoker.cli.rows import job_from, settings_from, with_rows
+
+
+@click.group("run")
+def command() -> None:
+    """Run a workload against storage that holds its dataset."""
+
+
+@command.command("training")
+@click.argument("target")
+@with_rows(TRAINING)
+@click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
+@click.option("--quiet", is_flag=True, help="No live progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def training(target: str, config: str | None, dry_run: bool, quiet: bool, as_json: bool, **given: Any) -> int:
+    """Emulate the training of a model: every accelerator is a rank that reads TARGET through the loader.
+
+    TARGET holds a dataset made by `stoker gen`, or a foreign one when --format is given. Ranks are local processes,
+    or MPI ranks under mpirun.
+    """
+    settings = settings_from(TRAINING, given, config)
+    require(examine_target(target, write=False))
+    plan = plan_training(settings, target)
+    if dry_run:
+        return show_plan(plan, {}, document=plan, as_json=as_json)
+    folder = new_run_folder(settings["results"].value, f"training-{plan.model}")
+    with live(quiet=quiet or as_json) as shown:
+        result = conduct(job_from("run training", settings), plan, target, folder, progress=shown.run)
+    return finish(result, folder, as_json=as_json)

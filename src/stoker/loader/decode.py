@@ -1,0 +1,117 @@
+"""Decoding: from bytes to samples, the time each is held in `transform`, and their way into the batches."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from stoker.core import clock
+from stoker.core.errors import CorruptError
+from stoker.core.plan import Spread
+from stoker.core.seed import derive
+from stoker.formats.api import Block, Format
+from stoker.loader.batch import Part, Slot
+from stoker.loader.fetch import Loaded
+from stoker.loader.layouts import Piece
+from stoker.loader.located import located
+from stoker.loader.manifest import Manifest
+from stoker.loader.order import Int64s
+from stoker.loader.spread import draw_seconds
+from stoker.loader.stalls import DECODE, TRANSFORM
+from stoker.loader.tally import Tally
+from stoker.loader.tasks import Task
+
+
+class Preprocessing:
+    """How long each sample is held. The draws depend on seed, epoch, rank and step alone, not on threads."""
+
+    def __init__(self, spread: Spread, seed: int, rank: int) -> None:
+        self._spread = spread
+        self._words = (seed, rank)
+        self.wanted = spread != Spread()
+
+    def seconds(self, slot: Slot, places: Iterable[int]) -> float:
+        """Return how long the samples at these places of a batch are held together."""
+        if slot.held_seconds is None:
+            seed, rank = self._words
+            batch = slot.batch
+            slot.held_seconds = draw_seconds(
+                self._spread, derive(seed, "preprocess", batch.epoch, rank, batch.step), len(batch)
+            )
+        return float(sum(slot.held_seconds[place] for place in places))
+
+
+class Decoder:
+    """Decodes what was read. Safe from many threads, each with its own `worker` number."""
+
+    def __init__(
+        self,
+        data_format: Format,
+        manifest: Manifest,
+        tally: Tally,
+        preprocessing: Preprocessing,
+        batch_size: int,
+    ) -> None:
+        self._format = data_format
+        self._manifest = manifest
+        self._tally = tally
+        self._preprocessing = preprocessing
+        self._batch_size = batch_size
+
+    def decode(self, loaded: Loaded, worker: int) -> list[tuple[int, list[Part]]]:
+        """Return the task's samples as parts of each step's batch, in the order of the steps.
+
+        Raises CorruptError for malformed bytes, naming the file.
+        """
+        task = loaded.task
+        ledger = self._tally.ledgers[worker]
+        begun_ns = self._tally.begin(worker, DECODE, task.step)
+        blocks = []
+        try:
+            for piece, data in loaded.parts:
+                block = self._block(piece, data)
+                ledger.copied_bytes += block.copied_bytes
+                blocks.append((piece, block))
+        except Exception as error:
+            raise located(error, self._manifest.keys[task.file]) from error
+        self._tally.end(worker, DECODE, task.step, begun_ns)
+        if task.step == task.last_step:
+            first = task.step * self._batch_size
+            return [(task.step, [(block, piece.wanted, _shifted(piece.places, first)) for piece, block in blocks])]
+        return list(self._by_step(task, blocks))
+
+    def _block(self, piece: Piece, data: memoryview) -> Block:
+        block = self._format.decode(data, piece.extent, piece.layout)
+        if block.samples != piece.extent.samples:
+            raise CorruptError(
+                "decoding gave another number of samples", expected=str(piece.extent.samples), got=str(block.samples)
+            )
+        return block
+
+    def _by_step(self, task: Task, blocks: list[tuple[Piece, Block]]) -> Iterator[tuple[int, list[Part]]]:
+        steps = [np.asarray(piece.places) // self._batch_size for piece, _ in blocks]
+        for step in range(task.step, task.last_step + 1):
+            parts: list[Part] = []
+            for (piece, block), made_for in zip(blocks, steps, strict=True):
+                low, high = np.searchsorted(made_for, (step, step + 1)).tolist()
+                if low < high:
+                    parts.append(
+                        (block, piece.wanted[low:high], _shifted(piece.places[low:high], step * self._batch_size))
+                    )
+            yield step, parts
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether samples are held at all."""
+        return self._preprocessing.wanted
+
+    def hold(self, step: int, slot: Slot, parts: list[Part], worker: int) -> None:
+        """Hold these samples as long as the preprocessing option says."""
+        seconds = self._preprocessing.seconds(slot, (place for _, _, places in parts for place in places))
+        begun_ns = self._tally.begin(worker, TRANSFORM, step)
+        if seconds > 0:
+            clock.sleep(seconds)
+        self._tally.end(worker, TRANSFORM, step, begun_ns)
+
+
+def _shifted(places: Sequence[int] | Int64s, by: int) -> list[int]:
+    return [int(place) - by for place in places]

@@ -1,0 +1,263 @@
+"""The flow of one epoch on one rank: readers, decoders, and the batches in the making, in strict order.
+
+Readers take chunks in the order of the plan, decoders finish them in any order, and the consumer gets the batches in
+order. How far reading runs ahead is bounded three ways: by batches, by bytes, and by the steps of the epoch. The chunk
+next in line is always admitted when the batch to be handed over next needs it; so the flow cannot lock up, however
+large a sample is and however small the bounds.
+"""
+
+import os
+import threading
+from queue import SimpleQueue
+from typing import Final
+
+from stoker.core import clock
+from stoker.core.errors import StokerError, UnavailableError
+from stoker.loader.batch import Assembler, Part, Slot
+from stoker.loader.decode import Decoder
+from stoker.loader.fetch import Fetcher, Loaded
+from stoker.loader.options import LoaderOptions
+from stoker.loader.order import Int64s
+from stoker.loader.stalls import BATCH
+from stoker.loader.tally import Tally
+from stoker.loader.tasks import Planner, Task
+
+CLOSE_SECONDS: Final = 300.0
+"""How long closing waits for reads that have begun: longer than any store's own deadline."""
+
+
+class Bounds:
+    """How far reading may run ahead. `tasks_min` reads are kept under way where several samples are read as one."""
+
+    def __init__(self, options: LoaderOptions, in_flight_bytes_max: int, *, windows: bool) -> None:
+        self.batches = options.prefetch_batches
+        self.bytes_max = in_flight_bytes_max
+        self.tasks_min = options.read_threads if windows and options.prefetch_batches else 0
+
+
+class Stages:
+    """What works on a task, one after the other."""
+
+    def __init__(self, fetcher: Fetcher, decoder: Decoder, assembler: Assembler, tally: Tally) -> None:
+        self.fetcher = fetcher
+        self.decoder = decoder
+        self.assembler = assembler
+        self.tally = tally
+
+
+class Flow:
+    """Owns the threads. They know nothing of the loader, so a forgotten loader is collected and ends them."""
+
+    def __init__(self, planner: Planner, stages: Stages, options: LoaderOptions, bounds: Bounds) -> None:
+        plan = planner.plan
+        self._epoch, self._steps_before = plan.epoch, plan.steps_before
+        self._stages = stages
+        self._bounds = bounds
+        self._process = os.getpid()
+        lock = threading.RLock()  # the collector may call `stop` inside any of our own critical sections
+        self._may_read = threading.Condition(lock)
+        self._may_take = threading.Condition(lock)
+        self._slots: dict[int, Slot] = {}
+        self._chunks = planner.chunks(self._open_batch, readers=options.read_threads)
+        self._head: list[Task] | None = None
+        self._handed_over = self._asked = plan.first_step
+        self._in_flight_bytes = 0
+        self._open_tasks = 0
+        self._failure: tuple[int, BaseException] | None = None
+        self._stopped = False
+        self._decoding: SimpleQueue[list[Loaded] | None] = SimpleQueue()
+        self._readers, self._decoders = options.read_threads, options.decode_threads
+        self._threads: list[threading.Thread] = []
+
+    def start_once(self) -> None:
+        """Start the threads, unless they run. They are daemons: a program that forgets its loader still ends."""
+        if self._threads:
+            return
+        stages = self._stages
+        stages.tally.active[:] = [None] * (self._readers + self._decoders)
+        for worker in range(self._readers + self._decoders):
+            work = self._read_on if worker < self._readers else self._decode_on
+            name = f"stoker-{'read' if worker < self._readers else 'decode'}-{worker}"
+            self._threads.append(threading.Thread(target=work, args=(worker,), name=name, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def take(self, step: int) -> Slot:
+        """Return the finished batch of `step`, waiting for it; steps are taken one after the other.
+
+        Raises what went wrong while it was made.
+        """
+        with self._may_take:
+            assert step == self._handed_over
+            self._asked = step + 1
+            self._wake_reader()
+            while True:
+                slot = self._slots.get(step)
+                if slot is not None and slot.ready:
+                    break
+                if self._failure is not None and self._failure[0] <= step:
+                    raise self._failure[1]
+                if self._stopped:
+                    raise StokerError("loader was closed while a batch was waited for")
+                self._may_take.wait()
+            del self._slots[step]
+            self._handed_over = step + 1
+            self._in_flight_bytes -= slot.released_bytes
+            self._open_tasks -= slot.released_tasks
+            self._wake_reader()
+        return slot
+
+    def stop(self) -> None:
+        """Ask the threads to end; they finish the read they are in. Callable from anywhere, any number of times."""
+        if os.getpid() != self._process:
+            return  # after a fork: the threads stayed behind, and so did whoever held the lock
+        with self._may_read:
+            self._stopped = True
+            self._head = None
+            self._may_read.notify_all()
+            self._may_take.notify_all()
+        for _ in range(self._decoders):
+            self._decoding.put(None)
+
+    def close(self) -> None:
+        """Stop and wait for the threads. Raises UnavailableError when a read does not come back at all."""
+        self.stop()
+        if os.getpid() != self._process:
+            return
+        deadline_ns = clock.monotonic_ns() + int(CLOSE_SECONDS * 1e9)
+        for thread in self._threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(max(0.0, (deadline_ns - clock.monotonic_ns()) / 1e9))
+                if thread.is_alive():
+                    raise UnavailableError(
+                        "a read did not end", where=thread.name, expected=f"within {CLOSE_SECONDS:g} s of closing"
+                    )
+        self._threads.clear()
+
+    def _open_batch(self, step: int, sample_ids: Int64s) -> None:
+        self._slots[step] = Slot(self._epoch, self._steps_before + step, sample_ids)
+
+    def _read_on(self, worker: int) -> None:
+        while True:
+            step = self._handed_over
+            try:
+                chunk = self._next_chunk()
+                if chunk is None:
+                    return
+                step = chunk[0].step
+                loaded = self._stages.fetcher.read(chunk, worker)
+                if self._decoders:
+                    self._decoding.put(loaded)
+                else:
+                    self._decode(loaded, worker)
+                del loaded  # a thread that waits must not keep a buffer from going back
+            except BaseException as error:
+                self._fail(step, error)
+                return
+
+    def _decode_on(self, worker: int) -> None:
+        while True:
+            loaded = self._decoding.get()
+            if loaded is None:
+                return
+            try:
+                if not self._stopped:
+                    self._decode(loaded, worker)
+            except BaseException as error:
+                self._fail(loaded[0].task.step, error)
+            del loaded
+
+    def _next_chunk(self) -> list[Task] | None:
+        """Return the next chunk once it may be read, None when there is none or nothing more is wanted."""
+        with self._may_read:
+            while not self._stopped and self._failure is None:
+                head = self._planned_head()
+                if head is None:
+                    self._may_read.notify_all()
+                    return None
+                size_bytes = sum(task.size_bytes for task in head)
+                if self._admitted(head[0].step, size_bytes):
+                    self._admit(head, size_bytes)
+                    self._planned_head()
+                    self._wake_reader()
+                    return head
+                self._may_read.wait()
+        return None
+
+    def _planned_head(self) -> list[Task] | None:
+        if self._head is None:
+            self._head = next(self._chunks, None)
+        return self._head
+
+    def _wake_reader(self) -> None:
+        """Wake one reader if the next chunk may be read now; that one wakes the next, so none wakes in vain."""
+        head = self._head
+        if head is None or self._admitted(head[0].step, sum(task.size_bytes for task in head)):
+            self._may_read.notify()
+
+    def _admitted(self, step: int, size_bytes: int) -> bool:
+        near = step < self._asked + self._bounds.batches
+        if near and step <= self._handed_over:
+            return True
+        fits = self._in_flight_bytes + size_bytes <= self._bounds.bytes_max
+        return fits and (near or self._open_tasks < self._bounds.tasks_min)
+
+    def _admit(self, chunk: list[Task], size_bytes: int) -> None:
+        self._head = None
+        self._in_flight_bytes += size_bytes
+        self._open_tasks += len(chunk)
+        for task in chunk:
+            slot = self._slots[task.last_step]
+            slot.released_bytes += task.size_bytes
+            slot.released_tasks += 1
+
+    def _decode(self, loaded: list[Loaded], worker: int) -> None:
+        """Decode a chunk and put its samples into their batches; complete the batches that miss nothing more."""
+        decoder = self._stages.decoder
+        together: list[Part] = []
+        requested_bytes = 0
+        for item in loaded:
+            requested_bytes += item.requested_bytes
+            for step, parts in decoder.decode(item, worker):
+                if decoder.holds:
+                    decoder.hold(step, self._slots[step], parts, worker)
+                if step == item.task.last_step == loaded[0].task.step:
+                    together += parts  # small samples of one batch: placed in one go
+                else:
+                    self._place(step, parts, requested_bytes, worker)
+                    requested_bytes = 0  # counts for the first batch that needs it
+        if together:
+            self._place(loaded[0].task.step, together, requested_bytes, worker)
+
+    def _place(self, step: int, parts: list[Part], requested_bytes: int, worker: int) -> None:
+        slot = self._slots[step]
+        with self._may_take:
+            slot.parts.extend(parts)
+            slot.batch.requested_bytes += requested_bytes
+            slot.missing -= sum(len(places) for _, _, places in parts)
+            complete = slot.missing == 0
+        if complete:
+            self._complete(step, slot, worker)
+
+    def _complete(self, step: int, slot: Slot, worker: int) -> None:
+        tally = self._stages.tally
+        begun_ns = tally.begin(worker, BATCH, step)
+        copied_bytes = self._stages.assembler.finish(slot)
+        tally.end(worker, BATCH, step, begun_ns)
+        ledger = tally.ledgers[worker]
+        ledger.copied_bytes += copied_bytes
+        ledger.wanted_bytes += slot.batch.payload_bytes
+        with self._may_take:
+            slot.ready = True
+            if step < self._asked:
+                self._may_take.notify_all()
+        tally.fold_if_many()
+
+    def _fail(self, step: int, error: BaseException) -> None:
+        """Keep the failure of the earliest step; batches before it are still handed over."""
+        self._stages.tally.consumer.errors += 1
+        with self._may_take:
+            if self._failure is None or step < self._failure[0]:
+                self._failure = (step, error)
+            self._may_read.notify_all()
+            self._may_take.notify_all()

@@ -1,0 +1,217 @@
+"""Where the samples of a file lie: asked of the format when a file is first touched, kept within a bound.
+
+Formats that are read whole need nothing but the manifest. For the others a file's `Layout` is read once and kept in
+its smallest form; when all kept layouts together exceed the bound, those not used for longest go and are read again.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from stoker.core.errors import CorruptError, NotFoundError
+from stoker.core.units import MiB
+from stoker.formats.api import Extent, Format, Layout, whole_file_layout
+from stoker.loader.dataset.recipe import read_options
+from stoker.loader.located import located
+from stoker.loader.manifest import Manifest
+from stoker.loader.order import Int64s
+from stoker.storage.api import KnowsResidency, Reader, Store
+from stoker.storage.buffers import fresh_view
+
+LAYOUT_BYTES_MAX: Final = 256 * MiB
+_EXTENT_BYTES: Final = 512
+_SPAN_BYTES: Final = 16
+_BASE_BYTES: Final = 1024
+_PROBES: Final = 3
+
+
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """One extent to read, which of its samples are wanted, and at which places of the rank's sequence they go."""
+
+    extent: Extent
+    layout: Layout
+    wanted: Sequence[int] | Int64s
+    places: Sequence[int] | Int64s
+
+
+class StoreSource:
+    """One file of a store, as a format's `layout` wants to see it."""
+
+    def __init__(self, store: Store, manifest: Manifest, layout_format: Format, file: int) -> None:
+        self._store = store
+        self._format = layout_format
+        self._key = manifest.keys[file]
+        # A dataset of our own has the companions its manifest names; another's may have any.
+        self._suffixes = manifest.side_suffixes if manifest.spec is not None else None
+        self.size_bytes = int(manifest.sizes_bytes[file])
+        self.requested_bytes = 0
+        self.cached_bytes = 0
+
+    def read(self, offset_bytes: int, length_bytes: int) -> memoryview:
+        """Return exactly the range."""
+        return self._read(self._key, offset_bytes, length_bytes)
+
+    def side_file(self, suffix: str) -> memoryview | None:
+        """Return the whole companion, None when there is none."""
+        if self._suffixes is not None and suffix not in self._suffixes:
+            return None
+        try:
+            return self._read(self._format.side_key(self._key, suffix), 0, None)
+        except NotFoundError:
+            return None
+
+    def _read(self, key: str, offset_bytes: int, length_bytes: int | None) -> memoryview:
+        with self._store.open_read(key, offset_bytes=offset_bytes, length_bytes=length_bytes) as reader:
+            into = fresh_view(reader.range_bytes)
+            self.cached_bytes += cached_part(reader)
+            reader.read_into(into)
+        self.requested_bytes += into.nbytes
+        return into
+
+
+def cached_part(reader: Reader) -> int:
+    """Return how much of what a reader will give lies in this host's page cache; 0 when that is not known."""
+    return (reader.cached_bytes() or 0) if isinstance(reader, KnowsResidency) else 0
+
+
+class FileLayout:
+    """One file's layout in its smallest form: two columns of numbers where every extent is one range of one sample."""
+
+    __slots__ = ("_context", "_extents", "_firsts", "_spans", "held_bytes", "samples", "samples_max")
+
+    def __init__(self, layout: Layout) -> None:
+        self._context = layout.context
+        self._extents: tuple[Extent, ...] = ()
+        self._firsts: Int64s | None = None
+        self._spans: Int64s | None = None
+        counts = [extent.samples for extent in layout.extents]
+        self.samples = sum(counts)
+        self.samples_max = max(counts, default=0)
+        if self.samples_max == 1 and all(len(extent.ranges) == 1 for extent in layout.extents):
+            self._spans = np.array([extent.ranges[0] for extent in layout.extents], dtype=np.int64)
+            self.held_bytes = _BASE_BYTES + _SPAN_BYTES * len(counts)
+        else:
+            self._extents = layout.extents
+            self._firsts = np.array([extent.first_sample for extent in layout.extents], dtype=np.int64)
+            self.held_bytes = _BASE_BYTES + _EXTENT_BYTES * len(counts)
+
+    def pieces(self, samples: Sequence[int] | Int64s, first_place: int) -> list[Piece]:
+        """Return what to read for samples of the file that take neighbouring places from `first_place` on."""
+        if self._spans is not None:
+            return [self._single(int(sample), first_place + at) for at, sample in enumerate(samples)]
+        assert self._firsts is not None
+        wanted = np.asarray(samples, dtype=np.int64)
+        which = np.searchsorted(self._firsts, wanted, side="right") - 1
+        places = np.arange(first_place, first_place + len(wanted))
+        pieces = []
+        for number in np.unique(which).tolist():
+            extent = self._extents[number]
+            here = which == number
+            layout = Layout((extent,), self._context)
+            pieces.append(Piece(extent, layout, wanted[here] - extent.first_sample, places[here]))
+        return pieces
+
+    def _single(self, sample: int, place: int) -> Piece:
+        assert self._spans is not None
+        offset_bytes, length_bytes = self._spans[sample].tolist()
+        extent = Extent(((offset_bytes, length_bytes),), sample, 1)
+        return Piece(extent, Layout((extent,), self._context), (0,), (place,))
+
+
+class Layouts:
+    """The layouts of a manifest's files. Safe from many threads; two that meet at a new file may both read it.
+
+    `requested_bytes` is what finding them asked of the store, `cached_bytes` the part of it that was cached.
+    """
+
+    def __init__(self, store: Store, manifest: Manifest, layout_format: Format) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._format = layout_format
+        self._kept: OrderedDict[int, FileLayout] = OrderedDict()
+        self._held_bytes = 0
+        self.requested_bytes = 0
+        self.cached_bytes = 0
+        self._lock = threading.Lock()
+        spec = manifest.spec
+        self._same_options = spec is None or not spec.record_length_stdev_bytes
+        self._options: dict[int, dict[str, Any]] = {}
+
+    def pieces(self, file: int, samples: Sequence[int] | Int64s, first_place: int) -> list[Piece]:
+        """Return what to read for samples of a file that take neighbouring places from `first_place` on.
+
+        Raises what the store or the format raises, with the key; CorruptError when the file does not hold as many
+        samples as the manifest says.
+        """
+        if self._format.whole_file:
+            layout = whole_file_layout(int(self._manifest.sizes_bytes[file]), int(self._manifest.samples[file]))
+            places = range(first_place, first_place + len(samples))
+            return [Piece(layout.extents[0], layout, samples, places)]
+        return self._find(file).pieces(samples, first_place)
+
+    def knows(self, file: int) -> bool:
+        """Tell whether `pieces` needs no I/O for this file now."""
+        return self._format.whole_file or file in self._kept
+
+    def window_samples(self) -> int:
+        """Return how many samples are read as one: 0 where each can be read by itself, else the most seen.
+
+        Where the format does not tell, the layouts of the first, the middle and the last file are looked at.
+        """
+        manifest = self._manifest
+        if not len(manifest) or int(manifest.samples.max()) <= 1:
+            return 0
+        if self._format.whole_file:
+            return int(manifest.samples.max())
+        chosen = sorted({number * (len(manifest) - 1) // (_PROBES - 1) for number in range(_PROBES)})
+        most = max(self._find(file).samples_max for file in chosen)
+        return most if most > 1 else 0
+
+    def _find(self, file: int) -> FileLayout:
+        with self._lock:
+            found = self._kept.get(file)
+            if found is not None:
+                self._kept.move_to_end(file)
+                return found
+        key = self._manifest.keys[file]
+        source = StoreSource(self._store, self._manifest, self._format, file)
+        try:
+            found = FileLayout(self._format.layout(source, self._options_for(file)))
+        except Exception as error:
+            raise located(error, key) from error
+        expected = int(self._manifest.samples[file])
+        if found.samples != expected:
+            raise CorruptError(
+                "file holds another number of samples than its manifest says",
+                where=key,
+                expected=str(expected),
+                got=str(found.samples),
+                remedy="generate the dataset again",
+            )
+        self._keep(file, found, source)
+        return found
+
+    def _keep(self, file: int, found: FileLayout, source: StoreSource) -> None:
+        with self._lock:
+            self.requested_bytes += source.requested_bytes
+            self.cached_bytes += source.cached_bytes
+            if file in self._kept:
+                return
+            self._kept[file] = found
+            self._held_bytes += found.held_bytes
+            while self._held_bytes > LAYOUT_BYTES_MAX and len(self._kept) > 1:
+                _, oldest = self._kept.popitem(last=False)
+                self._held_bytes -= oldest.held_bytes
+
+    def _options_for(self, file: int) -> dict[str, Any]:
+        """Return the reader's options; worked out once where all files of as many samples share them."""
+        if not self._same_options:
+            return read_options(self._manifest, file)
+        samples = int(self._manifest.samples[file])
+        if samples not in self._options:
+            self._options[samples] = read_options(self._manifest, file)
+        return self._options[samples]

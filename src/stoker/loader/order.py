@@ -1,0 +1,220 @@
+"""The order in which an epoch visits the samples: pure, counter-based, with random access and no list in memory.
+
+A sample's *number* counts through the manifest's files; a *position* counts through the epoch. `EpochOrder.at` maps
+positions to numbers. Shuffling is a keyed permutation: a Feistel network over the rectangle a x b that just holds the
+domain, with cycle walking for the few values outside it (Black and Rogaway, "Ciphers with arbitrary finite
+domains", 2002). It is deterministic and spread out, not secret.
+
+Where several samples can only be read together (a file of npz, a row group of Parquet) the permutation moves such
+windows as a whole and shuffles inside each, so that a window is read about once an epoch.
+"""
+
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stoker.core.seed import derive
+
+Int64s = NDArray[np.int64]
+UInt64s = NDArray[np.uint64]
+
+ORDERS: Final = ("shuffled", "sequential", "dlio")
+_ROUNDS_SMALL: Final = 12
+_ROUNDS_LARGE: Final = 6
+_LARGE_DOMAIN: Final = 1 << 20
+"""Below it a round function takes few values: six rounds left some orders of five samples three times as likely as
+others, twelve do not. Above it six are plenty (four make a strong permutation of ideal round functions)."""
+
+_CHUNK: Final = 1 << 14
+_WORD_MASK: Final = (1 << 64) - 1
+_GOLDEN: Final = 0x9E3779B97F4A7C15
+_U: Final = np.uint64
+# Multipliers of SplitMix64 (Steele, Lea and Flood 2014).
+_MIX_ONE: Final = _U(0xBF58476D1CE4E5B9)
+_MIX_TWO: Final = _U(0x94D049BB133111EB)
+_DIGEST_SALT: Final = _U(0x5354_4F4B_4552_0001)
+
+
+def mix(words: UInt64s) -> UInt64s:
+    """Return the SplitMix64 finaliser of each word: a bijection whose output bits all depend on all input bits."""
+    words = (words ^ (words >> _U(30))) * _MIX_ONE
+    words = (words ^ (words >> _U(27))) * _MIX_TWO
+    return words ^ (words >> _U(31))
+
+
+def digest(sample_ids: Int64s) -> int:
+    """Return the XOR of a 64-bit hash of every sample number: it does not depend on the order, and joins by XOR.
+
+    Together with the number of samples it proves that each was visited once: a sample left out or visited twice
+    changes the count, or the digest with probability 1 - 2^-64.
+    """
+    total = 0
+    for start in range(0, len(sample_ids), _CHUNK):
+        words = sample_ids[start : start + _CHUNK].astype(np.uint64)
+        total ^= int(np.bitwise_xor.reduce(mix(mix(words + _DIGEST_SALT) + _U(_GOLDEN))))
+    return total
+
+
+def permute(index: Int64s, size: int | Int64s, key: int | UInt64s) -> Int64s:
+    """Return where the permutation `key` of `range(size)` takes each index. Shape (n,); sizes and keys may vary.
+
+    Every index must be below its size. Memory is a few times that of `index`; O(1) for each value.
+    """
+    assert index.ndim == 1
+    if isinstance(size, int) and isinstance(key, int) and len(index) > _CHUNK:
+        out = np.empty_like(index)
+        for start in range(0, len(index), _CHUNK):  # stays in the processor's cache
+            out[start : start + _CHUNK] = permute(index[start : start + _CHUNK], size, key)
+        return out
+    domain = np.asarray(size, dtype=np.uint64).reshape(-1)
+    rows = np.ceil(np.sqrt(domain.astype(np.float64))).astype(np.uint64)
+    columns = (domain + rows - _U(1)) // rows
+    rounds = _ROUNDS_LARGE if isinstance(size, int) and size >= _LARGE_DOMAIN else _ROUNDS_SMALL
+    keys = _round_keys(key, rounds)
+    moved = _feistel(index.astype(np.uint64), rows, columns, keys)
+    outside = np.flatnonzero(moved >= domain)
+    while len(outside):  # the walk ends: the network permutes the rectangle, so each cycle comes back inside
+        step = _feistel(
+            moved[outside], _pick(rows, outside), _pick(columns, outside), [_pick(key, outside) for key in keys]
+        )
+        moved[outside] = step
+        outside = outside[step >= _pick(domain, outside)]
+    return moved.astype(np.int64)
+
+
+def _round_keys(key: int | UInt64s, rounds: int) -> list[UInt64s]:
+    base = np.asarray([key & _WORD_MASK], dtype=np.uint64) if isinstance(key, int) else key
+    return [mix(base + _U(_GOLDEN * (number + 1) & _WORD_MASK)) for number in range(rounds)]
+
+
+def _pick(values: UInt64s, where: NDArray[np.intp]) -> UInt64s:
+    return values if len(values) == 1 else values[where]
+
+
+def _feistel(index: UInt64s, rows: UInt64s, columns: UInt64s, keys: list[UInt64s]) -> UInt64s:
+    left, right = np.divmod(index, columns)
+    for number in range(0, len(keys), 2):
+        left = _add_below(left, _below(right, keys[number], rows), rows)
+        right = _add_below(right, _below(left, keys[number + 1], columns), columns)
+    return left * columns + right
+
+
+def _below(words: UInt64s, key: UInt64s, limit: UInt64s) -> UInt64s:
+    """Return a keyed hash of each word, reduced below `limit` (< 2^32) by multiply and shift."""
+    words = (words + key) * _MIX_ONE
+    words = (words ^ (words >> _U(32))) * _MIX_TWO
+    return ((words >> _U(32)) * limit) >> _U(32)
+
+
+def _add_below(one: UInt64s, other: UInt64s, limit: UInt64s) -> UInt64s:
+    total = one + other
+    return total - limit * (total >= limit)
+
+
+class SampleSpace:
+    """Which file holds which sample numbers. O(files) memory, none when all files hold equally many."""
+
+    def __init__(self, samples: Int64s) -> None:
+        """Take the number of samples of each file."""
+        self.files = len(samples)
+        self.total = int(samples.sum())
+        self.largest = int(samples.max()) if len(samples) else 0
+        self.uniform = self.total == self.largest * self.files
+        self._samples = samples
+        self._starts: Int64s | None = None
+        if not self.uniform:
+            self._starts = np.concatenate(([0], np.cumsum(samples)[:-1])).astype(np.int64)
+
+    def locate(self, sample_ids: Int64s) -> tuple[Int64s, Int64s]:
+        """Return each sample's file and its index within the file."""
+        if self._starts is None:
+            files, offsets = np.divmod(sample_ids, max(self.largest, 1))
+            return files, offsets
+        files = np.searchsorted(self._starts, sample_ids, side="right").astype(np.int64) - 1
+        return files, sample_ids - self._starts[files]
+
+    def counts(self, files: Int64s) -> Int64s:
+        """Return how many samples each of the files holds."""
+        return self._samples[files].astype(np.int64, copy=False)
+
+    def starts(self, files: Int64s) -> Int64s:
+        """Return the number of each file's first sample."""
+        return files * self.largest if self._starts is None else self._starts[files]
+
+
+class OrderRule(msgspec.Struct, frozen=True):
+    """What decides every epoch's order: `window_samples` is 0 where each sample can be read by itself."""
+
+    order: str = "shuffled"
+    seed: int = 123
+    seed_change_epoch: bool = True
+    window_samples: int = 0
+
+    def key(self, epoch: int) -> int:
+        """Return the key of an epoch; without `seed_change_epoch` all epochs share one."""
+        return derive(self.seed, "order", epoch if self.seed_change_epoch else 0)
+
+
+class EpochOrder:
+    """One epoch's order over all samples. Safe from many threads."""
+
+    def __init__(self, space: SampleSpace, rule: OrderRule, epoch: int) -> None:
+        self._space = space
+        self._shuffled = rule.order == "shuffled"
+        self._window = min(rule.window_samples, space.largest)
+        self._key = rule.key(epoch)
+        self._windows_per_file = -(-space.largest // self._window) + 1 if self._window else 0
+        self._slots: tuple[Int64s, Int64s] | None = None
+
+    def at(self, positions: Int64s) -> tuple[Int64s, Int64s | None]:
+        """Return the sample number at each position, and the number of the window it stands in.
+
+        Windows are None where samples are read one by one. Equal window numbers stand side by side in an epoch.
+        """
+        if not self._window:
+            ids = permute(positions, self._space.total, self._key) if self._shuffled else positions
+            return ids, None
+        if not self._shuffled:
+            files, offsets = self._space.locate(positions)
+            return positions, files * self._windows_per_file + offsets // self._window
+        slots, files, offsets = self._file_at(positions)
+        ordinal = offsets // self._window
+        return self._inside(files, offsets, ordinal), slots * self._windows_per_file + ordinal
+
+    def _file_at(self, positions: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+        """Return, for each position, the file's place in the epoch, the file, and the offset within its turn."""
+        space = self._space
+        if space.uniform:
+            slots, offsets = np.divmod(positions, space.largest)
+            return slots, permute(slots, space.files, self._key), offsets
+        if self._slots is None:
+            files = permute(np.arange(space.files, dtype=np.int64), space.files, self._key)
+            ends = np.cumsum(space.counts(files))
+            self._slots = (files, ends)
+        order, ends = self._slots
+        slots = np.searchsorted(ends, positions, side="right").astype(np.int64)
+        files = order[slots]
+        return slots, files, positions - (ends[slots] - space.counts(files))
+
+    def _inside(self, files: Int64s, offsets: Int64s, ordinal: Int64s) -> Int64s:
+        """Return the sample numbers: whole windows change places within their file, a shorter last one stays last."""
+        window = self._window
+        counts = self._space.counts(files)
+        whole = counts // window
+        last = ordinal >= whole
+        keys = mix(files.astype(np.uint64) * _U(_GOLDEN) + _U(self._key))
+        moved = np.where(last, whole, permute(np.where(last, 0, ordinal), np.maximum(whole, 1), keys))
+        sizes = np.where(last, counts - whole * window, window)
+        inner = permute(offsets - ordinal * window, sizes, mix(keys + moved.astype(np.uint64) + _U(1)))
+        ids: Int64s = self._space.starts(files) + moved * window + inner
+        return ids
+
+
+def visited_digest(order: EpochOrder, positions: Any) -> int:
+    """Return the digest of the samples at an iterable of position arrays."""
+    total = 0
+    for piece in positions:
+        total ^= digest(order.at(piece)[0])
+    return total

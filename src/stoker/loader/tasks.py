@@ -1,0 +1,142 @@
+"""An epoch's order cut into reading tasks: samples that lie in one file and follow each other in the rank's sequence.
+
+A sample's *place* counts through the rank's sequence: step x batch size + number in the batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from stoker.core.seed import derive
+from stoker.core.units import KiB
+from stoker.loader.epoch import EpochPlan
+from stoker.loader.manifest import Manifest
+from stoker.loader.order import Int64s, SampleSpace, mix
+
+_SEGMENT_SAMPLES: Final = 1024
+_CHUNK_BYTES_MAX: Final = 256 * KiB
+_CHUNK_TASKS_MAX: Final = 32
+
+
+class Task(msgspec.Struct, gc=False):
+    """Samples of one file that take neighbouring places from `first_place` on, for the batches `step` to `last_step`.
+
+    `size_bytes` is what reading it will take, exactly for whole files, else by the file's mean. `verify` asks for the
+    file's checksum.
+    """
+
+    file: int
+    samples: Sequence[int] | Int64s
+    first_place: int
+    step: int
+    last_step: int
+    size_bytes: int
+    verify: bool = False
+
+
+class FileChoice:
+    """Draws the files whose checksum is compared: a share of `ratio`, another one for each key."""
+
+    def __init__(self, ratio: float, seed: int, epoch: int) -> None:
+        self.ratio = ratio
+        self._key = np.uint64(derive(seed, "verify", epoch))
+        self._limit = int(ratio * 2.0**64)
+
+    def __contains__(self, file: int) -> bool:
+        if self.ratio in (0.0, 1.0):
+            return self.ratio == 1.0
+        return int(mix(np.array([file], dtype=np.uint64) ^ self._key)[0]) < self._limit
+
+
+class Planner:
+    """Cuts what is left of a rank's epoch into chunks of tasks, in the order of the batches. Not safe from threads.
+
+    A chunk is what one reader takes at once: several small samples of one batch, or a single task.
+    """
+
+    def __init__(self, plan: EpochPlan, manifest: Manifest, space: SampleSpace, choice: FileChoice) -> None:
+        self.plan = plan
+        self._manifest = manifest
+        self._space = space
+        self._choice = choice
+        self._batch = plan.dealing.batch_size
+
+    def chunks(self, open_batch: Callable[[int, Int64s], None], *, readers: int) -> Iterator[list[Task]]:
+        """Yield the chunks; `open_batch` is told each step and its sample numbers before any task of it comes."""
+        tasks_max = max(1, min(_CHUNK_TASKS_MAX, self._batch // (2 * readers)))
+        chunk: list[Task] = []
+        held_bytes = 0
+        for task in self._tasks(open_batch):
+            full = len(chunk) >= tasks_max or held_bytes + task.size_bytes > _CHUNK_BYTES_MAX
+            if chunk and (full or task.step != chunk[0].step):
+                yield chunk
+                chunk, held_bytes = [], 0
+            chunk.append(task)
+            held_bytes += task.size_bytes
+        if chunk:
+            yield chunk
+
+    def _tasks(self, open_batch: Callable[[int, Int64s], None]) -> Iterator[Task]:
+        """Yield the tasks; a run of samples that goes on into the next segment is held back until it ends."""
+        held: _Run | None = None
+        for first_step, ids, windows in self._segments(open_batch):
+            files, offsets = self._space.locate(ids)
+            first_place = first_step * self._batch
+            keys = self._keys(first_place, files, windows)
+            for start, stop in _runs(keys):
+                run = _Run(int(keys[start]), int(files[start]), [offsets[start:stop]], first_place + start)
+                if held is not None and held.key == run.key:
+                    held.samples.extend(run.samples)
+                    continue
+                if held is not None:
+                    yield self._task(held)
+                held = run
+        if held is not None:
+            yield self._task(held)
+
+    def _segments(self, open_batch: Callable[[int, Int64s], None]) -> Iterator[tuple[int, Int64s, Int64s | None]]:
+        plan, batch = self.plan, self._batch
+        stride = max(1, _SEGMENT_SAMPLES // batch)
+        for first in range(plan.first_step, plan.last_step, stride):
+            last = min(first + stride, plan.last_step)
+            ids, windows = plan.order.at(plan.positions(first, last))
+            for step in range(first, last):
+                open_batch(step, ids[(step - first) * batch : (step - first + 1) * batch])
+            yield first, ids, windows
+
+    def _keys(self, first_place: int, files: Int64s, windows: Int64s | None) -> Int64s:
+        """Return a number for each sample that is equal for neighbours which are read together."""
+        if windows is not None:
+            return windows
+        steps = (first_place + np.arange(len(files))) // self._batch
+        return steps * self._space.files + files
+
+    def _task(self, run: "_Run") -> Task:
+        samples = run.samples[0] if len(run.samples) == 1 else np.concatenate(run.samples)
+        count = len(samples)
+        file_bytes, file_samples = int(self._manifest.sizes_bytes[run.file]), int(self._manifest.samples[run.file])
+        verify = bool(self._choice.ratio) and run.file in self._choice
+        return Task(
+            file=run.file,
+            samples=samples.tolist() if count == 1 else samples,
+            first_place=run.first_place,
+            step=run.first_place // self._batch,
+            last_step=(run.first_place + count - 1) // self._batch,
+            size_bytes=file_bytes if count == file_samples else -(-file_bytes * count // file_samples),
+            verify=verify,
+        )
+
+
+class _Run(msgspec.Struct):
+    key: int
+    file: int
+    samples: list[Int64s]
+    first_place: int
+
+
+def _runs(keys: Int64s) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of each stretch of equal keys."""
+    borders = (np.flatnonzero(keys[1:] != keys[:-1]) + 1).tolist()
+    yield from zip([0, *borders], [*borders, len(keys)], strict=True)
