@@ -65,10 +65,14 @@ class Extent(msgspec.Struct, frozen=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """Where a file's samples lie: extents in order, every sample once. `context` is the format's own (a footer)."""
+    """Where a file's samples lie: extents in order, every sample once. `context` is the format's own (a footer).
+
+    joinable    neighbouring extents of one range each may be read and decoded as one
+    """
 
     extents: tuple[Extent, ...]
     context: Any = None
+    joinable: bool = False
 
 
 class Block:

@@ -57,11 +57,12 @@ class IndexedBinary(FormatBase):
         told = self.expectation(options)
         offsets, sizes = source.side_file(OFFSET_SUFFIX), source.side_file(SIZE_SUFFIX)
         if offsets is None and sizes is None:
-            return Layout(equal_extents(self.name, source.size_bytes, told), told)
+            return Layout(equal_extents(self.name, source.size_bytes, told), told, joinable=True)
         spans = self._spans(_numbers(offsets, OFFSET_SUFFIX), _numbers(sizes, SIZE_SUFFIX), source.size_bytes)
         if told.samples not in (None, len(spans)):
             raise CorruptError(f"{self.name}: wrong number of samples", expected=f"{told.samples}", got=f"{len(spans)}")
-        return Layout(tuple(Extent((span,), index, 1) for index, span in enumerate(spans)), told)
+        equal = len({size for _, size in spans}) == 1
+        return Layout(tuple(Extent((span,), index, 1) for index, span in enumerate(spans)), told, joinable=equal)
 
     def _spans(self, offsets: Array, sizes: Array, size_bytes: int) -> list[tuple[int, int]]:
         if len(offsets) != len(sizes):

@@ -38,7 +38,7 @@ class Raw(FormatBase):
     def layout(self, source: RangeSource, options: Mapping[str, Any]) -> Layout:
         """Return one extent a sample, by arithmetic; nothing is read. Raises CorruptError when the size is odd."""
         told = self.expectation(options)
-        return Layout(equal_extents(self.name, source.size_bytes, told), told)
+        return Layout(equal_extents(self.name, source.size_bytes, told), told, joinable=True)
 
     def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
         """Return the column x as a view."""

@@ -76,7 +76,7 @@ class TfRecord(FormatBase):
             raise CorruptError(
                 "tfrecord: wrong number of records", expected=str(told.samples), got=f"{len(spans)}"
             )  # fmt: skip
-        return Layout(tuple(Extent((span,), number, 1) for number, span in enumerate(spans)), told)
+        return Layout(tuple(Extent((span,), number, 1) for number, span in enumerate(spans)), told, joinable=True)
 
     def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
         """Return the columns image (a view a record) and size. Raises CorruptError on a wrong checksum."""

@@ -79,12 +79,17 @@ def cached_part(reader: Reader) -> int:
 
 
 class FileLayout:
-    """One file's layout in its smallest form: two columns of numbers where every extent is one range of one sample."""
+    """One file's layout in its smallest form: two columns of numbers where every extent is one range of one sample.
+
+    Where the format allows, `join_samples` neighbours that touch are read as one.
+    """
 
     __slots__ = ("_context", "_extents", "_firsts", "_spans", "held_bytes", "samples", "samples_max")
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, join_samples: int = 1) -> None:
         self._context = layout.context
+        if layout.joinable and join_samples > 1:
+            layout = joined(layout, join_samples)
         self._extents: tuple[Extent, ...] = ()
         self._firsts: Int64s | None = None
         self._spans: Int64s | None = None
@@ -122,16 +127,32 @@ class FileLayout:
         return Piece(extent, Layout((extent,), self._context), (0,), (place,))
 
 
+def joined(layout: Layout, join_samples: int) -> Layout:
+    """Return the layout with every `join_samples` neighbours as one extent; unchanged when some do not touch."""
+    extents = []
+    for start in range(0, len(layout.extents), join_samples):
+        group = layout.extents[start : start + join_samples]
+        first, last = group[0].ranges[0], group[-1].ranges[-1]
+        length_bytes = last[0] + last[1] - first[0]
+        if length_bytes != sum(extent.length_bytes for extent in group):
+            return layout
+        samples = sum(extent.samples for extent in group)
+        extents.append(Extent(((first[0], length_bytes),), group[0].first_sample, samples))
+    return Layout(tuple(extents), layout.context, joinable=True)
+
+
 class Layouts:
     """The layouts of a manifest's files. Safe from many threads; two that meet at a new file may both read it.
 
     `requested_bytes` is what finding them asked of the store, `cached_bytes` the part of it that was cached.
     """
 
-    def __init__(self, store: Store, manifest: Manifest, layout_format: Format) -> None:
+    def __init__(self, store: Store, manifest: Manifest, layout_format: Format, *, join_bytes: int = 0) -> None:
         self._store = store
         self._manifest = manifest
         self._format = layout_format
+        sample_bytes = manifest.total_bytes / max(manifest.total_samples, 1)
+        self._join_samples = int(join_bytes / max(sample_bytes, 1))
         self._kept: OrderedDict[int, FileLayout] = OrderedDict()
         self._held_bytes = 0
         self.requested_bytes = 0
@@ -180,7 +201,7 @@ class Layouts:
         key = self._manifest.keys[file]
         source = StoreSource(self._store, self._manifest, self._format, file)
         try:
-            found = FileLayout(self._format.layout(source, self._options_for(file)))
+            found = FileLayout(self._format.layout(source, self._options_for(file)), self._join_samples)
         except Exception as error:
             raise located(error, key) from error
         expected = int(self._manifest.samples[file])

@@ -67,7 +67,8 @@ class Loader:
         self._space = SampleSpace(manifest.samples)
         self._format = FORMATS.load(manifest.format)
         self._check_size()
-        self._layouts = Layouts(store, manifest, self._format)
+        join_bytes = 0 if options.order == "sequential" else options.join_bytes
+        self._layouts = Layouts(store, manifest, self._format, join_bytes=join_bytes)
         window_samples = self._layouts.window_samples()
         self._rule = OrderRule(options.order, options.seed, options.seed_change_epoch, window_samples)
         self._in_flight_bytes_max = in_flight_bytes(options, manifest, window_samples)

@@ -32,6 +32,9 @@ class LoaderOptions(msgspec.Struct, frozen=True):
                 other. It is slept, as DLIO does: a busy loop would take from the readers the CPU that preprocessing
                 on a real host has beside them
     in_flight_bytes_max     bytes read or being read but not yet handed over; 0: chosen from batch and memory
+    join_bytes  neighbouring samples of a file that lie back to back (TFRecord, raw, indexed) are read together up to
+                this many bytes, and the shuffle moves them as one, as sequential readers of these formats do; 0 reads
+                and shuffles them one by one. `sequential` never joins
     steps_max   cap of the steps of an epoch, 0: none; nothing beyond it is read ahead
     capture_order   keep the sample numbers of the epoch's batches in `Loader.captured`
     """
@@ -47,6 +50,7 @@ class LoaderOptions(msgspec.Struct, frozen=True):
     verify: float = 0.0
     preprocess: Spread = Spread()
     in_flight_bytes_max: int = 0
+    join_bytes: int = MiB
     steps_max: int = 0
     capture_order: bool = False
 
@@ -61,6 +65,7 @@ class LoaderOptions(msgspec.Struct, frozen=True):
             ("collate", self.collate in COLLATIONS, " or ".join(COLLATIONS)),
             ("verify", 0.0 <= self.verify <= 1.0, "a ratio of 0 to 1"),
             ("in_flight_bytes_max", self.in_flight_bytes_max >= 0, "at least 0"),
+            ("join_bytes", self.join_bytes >= 0, "at least 0"),
             ("steps_max", self.steps_max >= 0, "at least 0"),
         ]
         for name, good, expected in rules:

@@ -183,9 +183,26 @@ def test_a_window_is_read_once_an_epoch(memory: Store) -> None:
 
 def test_neighbours_in_a_file_are_read_as_one(memory: Store) -> None:
     manifest = build(memory, "raw", [8, 8])
-    with Loader(memory, manifest, LoaderOptions(batch_size=4, order="dlio")) as loader:
+    with Loader(memory, manifest, LoaderOptions(batch_size=4, order="dlio", join_bytes=0)) as loader:
         list(loader.epoch(1))
         assert loader.ledger.files_opened == 4
+
+
+@pytest.mark.parametrize("name", ["raw", "tfrecord", "indexed_binary"])
+def test_small_neighbours_are_joined_into_larger_reads_and_shuffled_as_one(memory: Store, name: str) -> None:
+    manifest = build(memory, name, [10, 7, 10], (32,))
+    record_bytes = manifest.total_bytes // 27
+    options = LoaderOptions(batch_size=3, join_bytes=4 * record_bytes, capture_order=True)
+    with Loader(memory, manifest, options) as loader:
+        batches = list(loader.epoch(1))
+        order = np.concatenate(loader.captured)
+        assert sorted(order.tolist()) == list(range(27))
+        assert loader.order_digest() == loader.expected_digest()
+        assert loader.ledger.requested_bytes - sum(batch.requested_bytes for batch in batches) >= 0
+        assert len(batches) == 9
+    windows = [int(sample) // 4 if sample < 10 else 10 + (int(sample) - 10) // 4 for sample in order if sample < 17]
+    changes = sum(before != after for before, after in itertools.pairwise(windows))
+    assert changes <= 8, "samples of a window stay together"
 
 
 def test_first_batch_stages_and_times_are_told(memory: Store) -> None:

@@ -107,7 +107,8 @@ def test_partly_read_files_are_verified_whole_by_one_rank(memory: Store) -> None
     manifest = build(memory, "tfrecord", [6] * 8)
     requested = 0
     for rank in range(3):
-        with Loader(memory, manifest, LoaderOptions(batch_size=4, verify=1.0), rank=rank, world_size=3) as loader:
+        options = LoaderOptions(batch_size=4, verify=1.0, join_bytes=0)
+        with Loader(memory, manifest, options, rank=rank, world_size=3) as loader:
             requested += sum(batch.requested_bytes for batch in loader.epoch(1))
     assert requested == 2 * manifest.total_bytes
 
