@@ -36,7 +36,7 @@ def matches(expected: str, got: str) -> bool:
     """Compare with `...` as a wildcard and runs of blanks as one."""
 
     def squeeze(text: str) -> str:
-        return re.sub(r"[ \t]+", " ", text).strip()
+        return re.sub(r" ?\n", "\n", re.sub(r"[ \t]+", " ", text)).strip()
 
     pattern = ".*?".join(re.escape(part) for part in squeeze(expected).split("..."))
     return re.fullmatch(pattern, squeeze(got), re.DOTALL) is not None

@@ -1,0 +1,231 @@
+"""Checks before anything is started: each is tried with a small real action, none is guessed, all are told together."""
+
+import importlib.util
+import os
+import platform
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+from stoker.bench.run.locked import not_as_locked
+from stoker.bench.run.target import opened
+from stoker.core import seed
+from stoker.core.errors import CorruptError, InterruptedRunError, PreflightError, StokerError, UsageError
+from stoker.core.units import GiB, MiB, format_bytes
+from stoker.storage.api import Store, SupportsCache, SupportsLocalPath
+
+OPEN_FILES_WANTED: Final = 4096
+SHARED_MEMORY_WANTED_BYTES: Final = 256 * MiB
+PROBE_BYTES: Final = 64 * 1024
+EXTRAS: Final = {
+    "s3": ("obstore", "S3, Azure and Google stores"),
+    "hdf5": ("h5py", "HDF5 files"),
+    "parquet": ("pyarrow", "Parquet files"),
+    "image": ("PIL", "JPEG and PNG files"),
+    "mpi": ("mpi4py", "ranks under mpirun"),
+}
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One check: `status` is ok, note, warn or fail; `remedy` says what to do about anything but ok."""
+
+    name: str
+    status: str
+    observed: str
+    remedy: str = ""
+
+
+def examine(target: str | None = None) -> list[Check]:
+    """Return the checks of this machine and, when a target URL is given, of the target."""
+    checks = [make() for make in MACHINE_CHECKS]
+    checks += list(_extras())
+    if target is not None:
+        checks += examine_target(target)
+    return checks
+
+
+def examine_target(target: str) -> list[Check]:
+    """Return the checks of a target: it opens, takes, gives back and removes a small object, and shows its counters."""
+    try:
+        with opened(target) as store:
+            return [_io_mode(store), *_space(store), _round_trip(store)]
+    except StokerError as error:
+        return [_failed("target", error)]
+
+
+def require_target(target: str, *, write: bool) -> None:
+    """Try what a run will do: open the target and list it or, with `write`, put, read back and remove a small object.
+
+    Raises UsageError for a target that no run can use, PreflightError, with the reason, for one that is not fit.
+    """
+    try:
+        with opened(target) as store:
+            _refuse_memory(store, write=write)
+            if write:
+                _write_and_read(store)
+            else:
+                next(iter(store.list()), None)
+    except (UsageError, PreflightError, InterruptedRunError):
+        raise
+    except StokerError as error:
+        facts = {name: getattr(error, name) for name in ("where", "expected", "got", "remedy")}
+        raise PreflightError(error.what, **facts) from error
+
+
+def _refuse_memory(store: Store, *, write: bool) -> None:
+    """Refuse what no rank could read from: the memory of this process, and a store that keeps nothing it is given."""
+    if store.url.startswith("mem://"):
+        raise UsageError(
+            "mem:// lies in the memory of one process, which the emulated accelerators do not share",
+            where=store.url,
+            expected="a folder, or a file://, direct://, s3://, az:// or gs:// URL",
+        )
+    if write and store.url.startswith("null://"):
+        remedy = "for the ceiling of this harness use stoker run training with null://?template=FILE"
+        raise UsageError("null:// keeps nothing, so no dataset can lie there", where=store.url, remedy=remedy)
+
+
+def _failed(name: str, error: StokerError) -> Check:
+    """Return the failed check that an error tells of; the remedy stands apart from the rest of its sentence."""
+    rest = StokerError(error.what, where=error.where, expected=error.expected, got=error.got)
+    return Check(name, "fail", str(rest), error.remedy)
+
+
+def _python() -> Check:
+    return Check("python", "ok", f"{platform.python_version()} at {os.cpu_count()} CPUs ({_usable_cpus()} usable)")
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _memory() -> Check:
+    memory = psutil.virtual_memory()
+    text = f"{format_bytes(memory.available)} available of {format_bytes(memory.total)}"
+    if memory.available < 1 * GiB:
+        return Check("memory", "warn", text, "free memory: a rank needs about 0.5 GiB and its batches")
+    return Check("memory", "ok", text)
+
+
+def _locked_versions() -> Check:
+    """Hold the installed versions against the lock that ships with the package (PKG-03)."""
+    different = not_as_locked()
+    if different:
+        return Check("locked versions", "note", ", ".join(different), "pip install -r the lock file of this release")
+    return Check("locked versions", "ok", "installed packages are the locked ones")
+
+
+def _open_files() -> Check:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES_WANTED:
+        wanted = min(OPEN_FILES_WANTED, hard) if hard > 0 else OPEN_FILES_WANTED
+        return Check("open files", "warn", f"limit {soft}", f"ulimit -n {wanted}")
+    return Check("open files", "ok", f"limit {soft}")
+
+
+def _shared_memory() -> Check:
+    folder = Path("/dev/shm")  # noqa: S108 - the place itself is what is checked
+    if not folder.is_dir():
+        return Check("shared memory", "warn", "no /dev/shm", "mount a tmpfs there")
+    free_bytes = shutil.disk_usage(folder).free
+    status = "ok" if free_bytes >= SHARED_MEMORY_WANTED_BYTES else "warn"
+    return Check(
+        "shared memory", status, f"{format_bytes(free_bytes)} free", "" if status == "ok" else "enlarge /dev/shm"
+    )
+
+
+def _kernel_counters() -> Check:
+    """Without the kernel's own counts no verdict about a file target can be yes."""
+    try:
+        text = Path("/proc/self/io").read_text()
+    except OSError as error:
+        return Check(
+            "kernel counters", "warn", str(error), "a kernel with task I/O accounting is needed to prove a yes"
+        )
+    if "read_bytes" not in text:
+        return Check("kernel counters", "warn", "no read_bytes in /proc/self/io", "enable CONFIG_TASK_IO_ACCOUNTING")
+    return Check("kernel counters", "ok", "per-process block-layer reads are counted")
+
+
+def _clock() -> Check:
+    source = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    name = source.read_text().strip() if source.is_file() else "unknown"
+    slow = name in ("hpet", "acpi_pm")
+    return Check(
+        "clock", "warn" if slow else "ok", f"source {name}", "a TSC clock makes time stamps cheap" if slow else ""
+    )
+
+
+def _launcher() -> Check:
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = str(beside) if beside.exists() else shutil.which("mpirun")
+    if found is None:
+        return Check("mpi launcher", "note", "none found: ranks run as local processes", "pip install 'stoker[mpi]'")
+    return Check("mpi launcher", "ok", Path(found).name)
+
+
+def _extras() -> Iterator[Check]:
+    for extra, (module, use) in EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            yield Check(f"extra {extra}", "note", f"not installed ({use})", f"pip install 'stoker[{extra}]'")
+        else:
+            yield Check(f"extra {extra}", "ok", use)
+
+
+MACHINE_CHECKS: Final[tuple[Callable[[], Check], ...]] = (
+    _python,
+    _memory,
+    _locked_versions,
+    _open_files,
+    _shared_memory,
+    _kernel_counters,
+    _clock,
+    _launcher,
+)
+
+
+def _io_mode(store: Store) -> Check:
+    facts = store.capabilities
+    text = f"{facts.io_mode} I/O at {store.url}" + "".join(f"; {note}" for note in facts.notes)
+    if facts.io_mode == "buffered" and not isinstance(store, SupportsCache):
+        return Check("target", "warn", text, "page-cache reads cannot be told apart here: a yes cannot be proven")
+    return Check("target", "warn" if facts.notes else "ok", text)
+
+
+def _space(store: Store) -> Iterator[Check]:
+    if isinstance(store, SupportsLocalPath):
+        usage = shutil.disk_usage(store.root)
+        text = f"{format_bytes(usage.free)} free of {format_bytes(usage.total)}"
+        low = usage.free < 1 * GiB
+        yield Check("target space", "warn" if low else "ok", text, "free some space before generating" if low else "")
+
+
+def _round_trip(store: Store) -> Check:
+    try:
+        _write_and_read(store)
+    except InterruptedRunError:
+        raise
+    except StokerError as error:
+        return _failed("target write", error)
+    return Check("target write", "ok", "a small object was written, read back and removed")
+
+
+def _write_and_read(store: Store) -> None:
+    """Put a small object, read it back and remove it. Raises CorruptError when it came back different."""
+    key = f"stoker-doctor-{seed.run_id()}"
+    data = seed.derive(1, key).to_bytes(8, "little") * (PROBE_BYTES // 8)
+    store.put(key, data)
+    try:
+        same = bytes(store.get_range(key)) == data
+    finally:
+        store.delete(key)
+    if not same:
+        raise CorruptError(
+            "what was read back differs from what was written", where=store.url, remedy="do not use this target"
+        )

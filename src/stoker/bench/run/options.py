@@ -1,0 +1,95 @@
+"""The options of the benchmark's verbs, a row each: the command line, the help, the documentation and the checks
+read this table and nothing else."""
+
+from typing import Final
+
+from stoker.core.options import Option
+from stoker.core.units import KiB, MiB
+
+_WORKLOAD: Final = (
+    Option("model", "text", "MLPerf model whose data and timing to use, such as unet3d, resnet50 or cosmoflow."),
+    Option("accelerator", "text", "Accelerator to emulate, with how many: h100:2.", metavar="KIND[:COUNT]"),
+)
+_ORDER: Final = (
+    Option("seed", "int", "Seed of the access order; a fresh one each run when not given.", low=0),
+    Option(
+        "order",
+        "text",
+        "shuffled: a new permutation of the whole dataset each epoch; sequential; dlio: ascending within each rank's "
+        "share, as stock DLIO reads.",
+        default="shuffled",
+        choices=("shuffled", "sequential", "dlio"),
+    ),
+)
+_LOADER: Final = (
+    Option("batch_size", "int", "Samples a step and rank; the model's own when not given.", low=1, high=1 << 20),
+    Option("read_threads", "int", "Reader threads a rank; the model's own when not given.", low=1, high=1024),
+    Option("decode_threads", "int", "Decoder threads a rank.", low=1, high=256),
+    Option("prefetch_batches", "int", "Batches kept ready ahead of the accelerator.", low=1, high=1024),
+    Option("computation_time", "seconds", "Seconds of compute a step; the model's own when not given.", low=0),
+    Option(
+        "verify", "float", "Share of the files whose checksum is checked while reading.", default=0.0, low=0, high=1
+    ),
+    Option(
+        "collate",
+        "text",
+        "views: hand out the decoded samples as they lie in the read buffers; stack: copy them into one aligned array.",
+        default="views",
+        choices=("views", "stack"),
+    ),
+)
+_RUN: Final = (
+    Option("results", "path", "Folder that receives a folder for this run.", default="stoker-results", metavar="DIR"),
+    Option(
+        "launcher",
+        "text",
+        "auto takes MPI under mpirun or srun and local processes otherwise.",
+        default="auto",
+        choices=("auto", "local", "mpi"),
+    ),
+    Option("evict", "flag", "Drop the dataset from this host's page cache before each epoch.", default=True),
+    Option("label", "text", "key=value kept in the result; may be repeated.", many=True, metavar="KEY=VALUE"),
+)
+
+FEED: Final = (
+    *_WORKLOAD,
+    Option("budget", "seconds", "Time for everything: generate, run, report.", default=60.0, low=5, metavar="DURATION"),
+    Option("keep", "flag", "Keep the generated dataset, so that the next run need not make it.", default=False),
+    Option("size_max", "bytes", "Most bytes to generate; half of the free space when not given.", low=1 * MiB),
+    *_ORDER,
+    *_LOADER,
+    *_RUN,
+)
+TRAINING: Final = (
+    *_WORKLOAD,
+    Option("epochs", "int", "Epochs; 0 repeats them until --duration ends. The model's own when not given.", low=0),
+    Option("steps", "int", "Most steps an epoch; 0 takes all.", default=0, low=0),
+    Option("duration", "seconds", "Longest time for the measured part; 0 has no limit.", default=0.0, low=0),
+    Option("format", "text", "Format of a dataset that carries no manifest of ours.", metavar="NAME"),
+    Option("samples_per_file", "int", "Samples a file of a dataset that carries no manifest.", default=1, low=1),
+    Option("threshold", "float", "AU that a yes needs, 0..1; the model's own when not given.", low=0, high=1),
+    *_ORDER,
+    *_LOADER,
+    *_RUN,
+)
+GEN: Final = (
+    *_WORKLOAD,
+    Option("format", "text", "File format; the model's own when a model is given.", metavar="NAME"),
+    Option("files", "int", "Files to make; with a model and no --files or --size, what a compliant run needs.", low=1),
+    Option("size", "bytes", "Make about this many bytes instead of counting files.", low=4 * KiB),
+    Option("samples_per_file", "int", "Samples in each file.", low=1),
+    Option("record_length", "bytes", "Mean bytes of a sample.", low=1),
+    Option("record_stdev", "bytes", "Standard deviation of a sample's bytes.", low=0),
+    Option("dims", "text", "Exact shape of a sample instead of its length: 128x128x3.", metavar="AxBxC"),
+    Option("element_type", "text", "NumPy type of the elements.", default="uint8"),
+    Option("compression", "text", "Compression inside the files, where the format has it.", metavar="NAME"),
+    Option("split", "text", "Which split to make.", default="train", choices=("train", "valid")),
+    Option("subfolders", "int", "Spread the files over this many folders.", default=0, low=0),
+    Option("content_seed", "int", "Seed of the content: the same seed gives the same bytes.", default=10, low=0),
+    Option("compress_ratio", "float", "How far the content shrinks: 2 means to a half.", default=1.0, low=1, high=100),
+    Option("duplicate_ratio", "float", "Share of 4 KiB blocks that occur elsewhere.", default=0.0, low=0, high=0.99),
+    Option("processes", "int", "Generator processes.", low=1, high=4096),
+    Option("verify", "flag", "Read everything back and hold it against the manifest.", default=False),
+    Option("force", "flag", "Replace a dataset of ours that was made differently.", default=False),
+    Option("remove", "flag", "Remove the dataset that we made here, and nothing else.", default=False),
+)

@@ -1,0 +1,172 @@
+"""From settings to decisions: pure functions of what was asked and of what the target was seen to be."""
+
+import math
+import os
+from typing import Any, Final
+
+import msgspec
+
+from stoker.bench.workloads import catalogue
+from stoker.bench.workloads.catalogue import CatalogueEntry
+from stoker.core import seed
+from stoker.core.errors import UsageError
+from stoker.core.options import Setting
+from stoker.core.plan import DatasetSpec, Spread, TrainingPlan
+from stoker.core.units import GiB, format_bytes
+from stoker.loader.manifest import Manifest
+
+RUN_SHARE: Final = 0.5
+GENERATE_SHARE: Final = 0.35
+STEPS_WANTED: Final = 6
+STEPS_PER_EPOCH_MIN: Final = 500
+HOST_MEMORY_MULTIPLIER: Final = 5
+FREE_SPACE_SHARE: Final = 0.5
+GENERATE_PROCESS_BYTES: Final = 4 * GiB
+
+Settings = dict[str, Setting]
+
+
+def workload_entry(settings: Settings) -> tuple[CatalogueEntry, int]:
+    """Return the catalogue entry and the number of accelerators asked for by `--model` and `--accelerator`.
+
+    Raises UsageError when one is missing, UnknownNameError for a name the catalogue does not have.
+    """
+    model, words = settings["model"].value, settings["accelerator"].value
+    if not model:
+        raise UsageError("--model is missing", remedy="known: " + ", ".join(catalogue.models()))
+    if not words:
+        known = ", ".join(catalogue.accelerators(model))
+        raise UsageError("--accelerator is missing", remedy=f"known for {model}: {known}, each with a count such as :2")
+    kind, colon, count = str(words).partition(":")
+    if colon and not (count.isdecimal() and int(count) > 0):
+        raise UsageError("--accelerator: bad count", where=words, expected="KIND:COUNT such as h100:2")
+    return catalogue.entry(model, kind), int(count) if colon else 1
+
+
+def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) -> TrainingPlan:
+    """Return the plan of a training run of the asked model over `dataset`."""
+    entry, ranks = workload_entry(settings)
+    plan = entry.training_plan(ranks=ranks)
+    changes: dict[str, Any] = {"dataset": dataset, "target_url": target_url}
+    names = {
+        "batch_size": "batch_size",
+        "read_threads": "read_threads",
+        "decode_threads": "decode_threads",
+        "prefetch_batches": "prefetch_batches",
+        "order": "order",
+        "verify": "verify",
+        "collate": "collate",
+        "evict": "evict",
+        "launcher": "launcher",
+        "epochs": "epochs",
+        "steps": "steps_max",
+        "duration": "duration_seconds",
+        "threshold": "au_threshold_ratio",
+    }
+    for option, field in names.items():
+        setting = settings.get(option)
+        if setting is not None and setting.value is not None:
+            changes[field] = setting.value
+    given_seed = settings["seed"].value
+    changes["seed"] = seed.fresh() if given_seed is None else given_seed
+    if settings["computation_time"].value is not None:
+        changes["computation"] = Spread(parameters={"value": settings["computation_time"].value})
+    return predicted(msgspec.structs.replace(plan, **changes))
+
+
+def predicted(plan: TrainingPlan) -> TrainingPlan:
+    """Return the plan with what it will take: steps, bytes, the demand at full speed, and the least seconds.
+
+    Raises UsageError when the dataset has too few samples for a single step.
+    """
+    per_step = plan.batch_size * plan.ranks
+    steps = plan.dataset.samples // per_step
+    if steps == 0:
+        raise UsageError(
+            "dataset is too small for one step",
+            expected=f"{per_step} samples ({plan.ranks} ranks x batch {plan.batch_size})",
+            got=f"{plan.dataset.samples} samples",
+            remedy="generate more files or lower the batch size or the number of accelerators",
+        )
+    steps = min(steps, plan.steps_max) if plan.steps_max else steps
+    step_seconds = plan.computation.mean_seconds()
+    record_bytes = plan.dataset.record_length_bytes
+    figures = {
+        "steps_per_epoch": float(steps),
+        "dropped_samples": float(plan.dataset.samples % per_step),
+        "dataset_bytes": plan.dataset.samples * record_bytes,
+        "epoch_bytes": steps * per_step * record_bytes,
+        "demand_bytes_per_second": per_step * record_bytes / step_seconds if step_seconds > 0 else math.inf,
+        "seconds_at_full_speed": steps * step_seconds * max(plan.epochs, 1),
+    }
+    return msgspec.structs.replace(
+        plan, predicted={name: value for name, value in figures.items() if value != math.inf}
+    )
+
+
+def dataset_of(manifest: Manifest, entry_dataset: DatasetSpec) -> DatasetSpec:
+    """Return the spec of an existing dataset: its own when we made it, else the model's with the counted files."""
+    if manifest.spec is not None:
+        return manifest.spec
+    mean_samples = manifest.total_samples // max(len(manifest), 1)
+    mean_bytes = manifest.total_bytes / max(manifest.total_samples, 1)
+    return msgspec.structs.replace(
+        entry_dataset,
+        format=manifest.format,
+        files=len(manifest),
+        samples_per_file=max(mean_samples, 1),
+        record_length_bytes=mean_bytes,
+        record_length_stdev_bytes=0.0,
+    )
+
+
+def files_for_compliance(dataset: DatasetSpec, *, per_step_samples: int, memory_bytes: int) -> int:
+    """Return the files a rules-compliant run needs: five times the memory, and 500 steps an epoch."""
+    by_bytes = math.ceil(
+        HOST_MEMORY_MULTIPLIER * memory_bytes / (dataset.samples_per_file * dataset.record_length_bytes)
+    )
+    by_steps = math.ceil(STEPS_PER_EPOCH_MIN * per_step_samples / dataset.samples_per_file)
+    return max(by_bytes, by_steps)
+
+
+class FeedSizes(msgspec.Struct, frozen=True):
+    """How a budget is divided: files to make, and seconds to run."""
+
+    files: int
+    dataset_bytes: float
+    run_seconds: float
+
+
+def feed_sizes(
+    plan: TrainingPlan, *, budget_seconds: float, write_bytes_per_second: float, space_bytes: float
+) -> FeedSizes:
+    """Return what the budget allows: never more than can be written in its share, read in the run, or stored.
+
+    Raises UsageError when not even a few steps' worth fits into the space.
+    """
+    dataset = plan.dataset
+    file_bytes = dataset.samples_per_file * dataset.record_length_bytes
+    per_step = plan.batch_size * plan.ranks
+    run_seconds = budget_seconds * RUN_SHARE
+    least = math.ceil(STEPS_WANTED * per_step / dataset.samples_per_file)
+    if least * file_bytes > space_bytes:
+        raise UsageError(
+            "too little space for the smallest dataset that gives an answer",
+            expected=f"{format_bytes(least * file_bytes)} ({STEPS_WANTED} steps)",
+            got=f"{format_bytes(space_bytes)} allowed",
+            remedy="free space, raise --size-max or choose fewer accelerators",
+        )
+    writable = write_bytes_per_second * budget_seconds * GENERATE_SHARE
+    useful = plan.predicted.get("demand_bytes_per_second", math.inf) * run_seconds
+    files = max(least, math.floor(min(writable, useful, space_bytes) / file_bytes))
+    return FeedSizes(files, files * file_bytes, run_seconds)
+
+
+def default_processes(dataset: DatasetSpec) -> int:
+    """Return how many generator processes serve: one for little, else one a usable CPU, at most 16.
+
+    Starting a process takes longer than writing a gigabyte with the threads of one.
+    """
+    if dataset.samples * dataset.record_length_bytes < GENERATE_PROCESS_BYTES:
+        return 1
+    return min(len(os.sched_getaffinity(0)), 16, dataset.files)

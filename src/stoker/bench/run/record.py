@@ -1,0 +1,118 @@
+"""The run folder: its layout, the conductor's log, the columns of all steps and the result."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from stoker.bench.run.assemble import Part, RunEnd, RunStart, assemble
+from stoker.bench.run.machine import machine_facts
+from stoker.bench.workloads.rank_log import read_rank_log
+from stoker.bench.workloads.reports import LOG_NAME
+from stoker.bench.workloads.steps import column
+from stoker.core import clock
+from stoker.core.errors import AlreadyExistsError
+from stoker.core.events import EventLog
+from stoker.core.files import sync_folder
+from stoker.core.plan import Job, TrainingPlan
+from stoker.core.result import (
+    EVENTS_FILE,
+    RANKS_FOLDER,
+    RESULT_FILE,
+    SERIES_FILE,
+    STEP_COLUMNS,
+    Result,
+    save_result,
+)
+from stoker.core.seed import run_id
+
+STARTED: Final = "run_started"
+ENDED: Final = "run_ended"
+
+
+class RunRecord:
+    """A run as its conductor keeps it."""
+
+    def __init__(self, job: Job, plan: TrainingPlan, target_url: str, folder: Path, *, launcher: str) -> None:
+        """Lay out the folder and write the first event.
+
+        Raises AlreadyExistsError for a folder that holds a run already: runs are never mixed.
+        """
+        make_layout(folder)
+        for name in (RESULT_FILE, EVENTS_FILE):
+            if (folder / name).exists():
+                raise AlreadyExistsError("folder holds a run already", where=str(folder), remedy="choose a new folder")
+        self._folder = folder
+        self._clock = clock.WallCheck()
+        self.start = RunStart(run_id(), job, plan, clock.utc_text(), launcher, machine_facts(target_url))
+        self._log = EventLog(folder / EVENTS_FILE)
+        self._log.append(STARTED, run=self.start)
+        self._log.sync()
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Return the seconds since the run began."""
+        return (clock.monotonic_ns() - self._clock.monotonic_start_ns) / 1e9
+
+    def event(self, name: str, **fields: object) -> None:
+        """Write an event to the conductor's log."""
+        self._log.append(name, **fields)
+
+    def finish(self, status: str, reason: str, parts: Sequence[Part], notes: Sequence[str] = ()) -> Result:
+        """Put the result together, save it and the steps, end the log, and return the result."""
+        end = RunEnd(
+            status=status,
+            reason=reason,
+            ended_utc=clock.utc_text(),
+            wall_seconds=self.elapsed_seconds,
+            clock_step_seconds=self._clock.step_seconds(),
+            notes=tuple(notes),
+        )
+        result = assemble(self.start, end, parts)
+        save_series(self._folder, parts)
+        save_result(self._folder, result)
+        self._log.append(ENDED, end=end)
+        self.close()
+        return result
+
+    def close(self) -> None:
+        """Close the log; closing twice is harmless."""
+        self._log.close()
+
+
+def make_layout(folder: Path) -> None:
+    """Make the run folder and the one for its ranks, where they are missing."""
+    (folder / RANKS_FOLDER).mkdir(parents=True, exist_ok=True)
+
+
+def read_ranks(folder: Path, ranks: int) -> list[Part]:
+    """Return what the logs of the ranks tell, in order; ranks without a readable beginning are left out."""
+    parts = []
+    for rank in range(ranks):
+        path = folder / RANKS_FOLDER / LOG_NAME.format(rank=rank)
+        found = read_rank_log(path) if path.exists() else None
+        if found is not None:
+            parts.append(found)
+    return parts
+
+
+def save_series(folder: Path, parts: Sequence[Part]) -> Path:
+    """Write the steps of all ranks, whole or not at all: arrays `rank0000/<column>`, int64, shape (steps,)."""
+    path = folder / SERIES_FILE
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    arrays: dict[str, Any] = {
+        f"rank{report.start.rank:04d}/{name}": column(rows, name) for report, rows in parts for name in STEP_COLUMNS
+    }
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(folder)
+    return path

@@ -1,0 +1,73 @@
+"""How far a run is, for whoever watches it."""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from stoker.bench.run.record import RunRecord
+from stoker.bench.workloads.progress import Progress
+from stoker.bench.workloads.steps import PHASES
+from stoker.core import clock
+from stoker.core.plan import TrainingPlan
+
+_PROGRESS_SECONDS: Final = 0.2
+
+
+class ProgressEvent(msgspec.Struct, frozen=True):
+    """How far the run is. `limit_seconds` is how long it will last: told by the plan or foreseen, 0.0 when unknown."""
+
+    phase: str
+    epoch: int
+    step: int
+    steps: int
+    au_ratio: float
+    bytes_per_second: float
+    elapsed_seconds: float
+    limit_seconds: float
+
+
+OnProgress = Callable[[ProgressEvent], None]
+
+
+class Teller:
+    """Turns what the ranks tell into progress events, a few a second, and into the conductor's log."""
+
+    def __init__(self, plan: TrainingPlan, record: RunRecord, progress: OnProgress | None) -> None:
+        self._plan, self._record, self._progress = plan, record, progress
+        self._told_ns = 0
+        self._pass = (-1, -1)
+
+    def tell(self, ranks: dict[int, Progress]) -> None:
+        """Take the latest of every rank that has told anything."""
+        slowest = min(ranks.values(), key=lambda told: (told.epoch, told.phase, told.step))
+        if (slowest.phase, slowest.epoch) != self._pass:
+            self._pass = (slowest.phase, slowest.epoch)
+            self._record.event("phase_seen", phase=PHASES[slowest.phase], epoch=slowest.epoch)
+        now_ns = clock.monotonic_ns()
+        if self._progress is None or now_ns - self._told_ns < _PROGRESS_SECONDS * 1e9:
+            return
+        self._told_ns = now_ns
+        self._progress(self._event(slowest, ranks))
+
+    def _event(self, slowest: Progress, ranks: dict[int, Progress]) -> ProgressEvent:
+        count = len(ranks)
+        rate = sum(told.bytes_per_second for told in ranks.values()) * self._plan.ranks / count
+        elapsed_seconds = self._record.elapsed_seconds
+        return ProgressEvent(
+            phase=PHASES[slowest.phase],
+            epoch=slowest.epoch,
+            step=slowest.step,
+            steps=slowest.steps,
+            au_ratio=sum(told.au_ratio for told in ranks.values()) / count,
+            bytes_per_second=rate,
+            elapsed_seconds=elapsed_seconds,
+            limit_seconds=self._limit_seconds(slowest, elapsed_seconds),
+        )
+
+    def _limit_seconds(self, slowest: Progress, elapsed_seconds: float) -> float:
+        plan = self._plan
+        if plan.duration_seconds or not plan.epochs or not slowest.steps:
+            return plan.duration_seconds
+        done = (slowest.epoch - 1 + slowest.step / slowest.steps) / plan.epochs
+        return elapsed_seconds / done if done > 0 else 0.0
