@@ -16,9 +16,18 @@ from stoker.core.units import GiB, format_rate
 PACKAGES = ("stoker", "numpy", "h5py", "msgspec")
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What a turn delivered, and the CPU seconds of all processes that took part."""
+
+    payload_bytes: int
+    samples: int
+    cpu_seconds: float
+
+
 @dataclass
 class Round:
-    """One contender's one turn: wall and CPU seconds (children included) for the payload bytes it delivered."""
+    """One contender's one turn as measured."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -28,10 +37,10 @@ class Round:
 
 @dataclass
 class Contender:
-    """One way of doing the work; `run` does all of it once and returns (payload bytes, samples)."""
+    """One way of doing the work; `run` does all of it once."""
 
     name: str
-    run: Callable[[], tuple[int, int]]
+    run: Callable[[], Turn]
     rounds: list[Round] = field(default_factory=list)
 
     def rate(self) -> float:
@@ -48,21 +57,15 @@ class Contender:
         return f"| {self.name} | {format_rate(self.rate())} | {spread} | {samples:,.0f} | {cpu:.2f} | {share} |"
 
 
-def cpu_seconds() -> float:
-    """Return the CPU seconds of this process and of its ended children."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
 def race(contenders: list[Contender], rounds: int) -> None:
     """Run every contender once unmeasured, then `rounds` times in turn, so that drift hits all of them alike."""
     for number in range(rounds + 1):
         for contender in contenders:
-            start, cpu_start = time.perf_counter(), cpu_seconds()
-            payload_bytes, samples = contender.run()
-            elapsed, cpu = time.perf_counter() - start, cpu_seconds() - cpu_start
+            start = time.perf_counter()
+            turn = contender.run()
+            elapsed = time.perf_counter() - start
             if number:
-                contender.rounds.append(Round(elapsed, cpu, payload_bytes, samples))
+                contender.rounds.append(Round(elapsed, turn.cpu_seconds, turn.payload_bytes, turn.samples))
 
 
 def table(title: str, contenders: list[Contender], *, ceiling: str) -> str:
@@ -74,9 +77,8 @@ def table(title: str, contenders: list[Contender], *, ceiling: str) -> str:
 
 def machine() -> dict[str, str]:
     """Return what a reader needs to judge the figures."""
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), "unknown"
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
     facts = {"cpu": model, "cpus": str(len(os.sched_getaffinity(0))), "kernel": platform.release()}
     return {**facts, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 

@@ -8,20 +8,21 @@ import argparse
 import multiprocessing
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from benchmarks.harness import Contender, race, save, table
+from benchmarks.harness import Contender, Turn, race, save, table
+from stoker.bench.workloads.source import dataset_manifest
 from stoker.core.plan import DatasetSpec
 from stoker.core.units import MiB, parse_bytes
-from stoker.loader.dataset.discover import open_manifest
 from stoker.loader.dataset.generate import GenerateOptions, generate
 from stoker.loader.loader import Loader, LoaderOptions
-from stoker.storage.api import Store
 from stoker.storage.opening import open_store
 
 CASES = {
@@ -31,56 +32,77 @@ CASES = {
 }
 
 
-def stoker_epoch(store: Store, workers: int) -> tuple[int, int]:
-    """Deliver one epoch through our loader."""
-    manifest = open_manifest(store, "train")
-    loader = Loader(store, manifest, LoaderOptions(batch_size=4, read_threads=workers, decode_threads=1))
+@dataclass(frozen=True)
+class Share:
+    """One worker process's part of an epoch: through our loader from `url`, or a plain loop over `paths`."""
+
+    rank: int
+    workers: int
+    url: str = ""
+    spec: DatasetSpec | None = None
+    paths: tuple[str, ...] = ()
+
+
+def stoker_share(share: Share) -> tuple[int, int, float]:
+    """Deliver a rank's share of an epoch through our loader; return payload bytes, samples and CPU seconds."""
+    cpu_start = time.process_time()
+    assert share.spec is not None
+    store = open_store(share.url)
+    manifest = dataset_manifest(store, share.spec)
+    options = LoaderOptions(batch_size=4, read_threads=2, decode_threads=1)
     payload_bytes = samples = 0
-    for batch in loader.epoch(1):
-        payload_bytes += sum(int(sample.nbytes) for sample in batch.samples)
-        samples += len(batch.samples)
-    loader.close()
-    return payload_bytes, samples
+    with Loader(store, manifest, options, rank=share.rank, world_size=share.workers) as loader:
+        for batch in loader.epoch(1):
+            payload_bytes += batch.payload_bytes
+            samples += len(batch.samples)
+    store.close()
+    return payload_bytes, samples, time.process_time() - cpu_start
 
 
-def load_npz(path: str) -> Any:
-    """Load one file as a user without a loader would."""
-    with np.load(path, allow_pickle=False) as archive:
-        return archive["x"]
+def npz_share(share: Share) -> tuple[int, int, float]:
+    """Load files with np.load, as a user without a loader would."""
+    cpu_start, payload_bytes = time.process_time(), 0
+    for path in share.paths:
+        with np.load(path, allow_pickle=False) as archive:
+            payload_bytes += int(archive["x"].nbytes)
+    return payload_bytes, len(share.paths), time.process_time() - cpu_start
 
 
-def load_hdf5(path: str) -> Any:
-    """Load one file as a user without a loader would."""
-    with h5py.File(path) as file:
-        return file["records_0"][:]
+def hdf5_share(share: Share) -> tuple[int, int, float]:
+    """Load files with h5py, as a user without a loader would."""
+    cpu_start, payload_bytes = time.process_time(), 0
+    for path in share.paths:
+        with h5py.File(path) as file:
+            payload_bytes += int(file["records_0"][:].nbytes)
+    return payload_bytes, len(share.paths), time.process_time() - cpu_start
 
 
-def loop(load: Callable[[str], Any], paths: list[str]) -> tuple[int, int]:
-    """Load some files one after the other; return payload bytes and samples."""
-    payload_bytes = sum(int(load(path).nbytes) for path in paths)
-    return payload_bytes, len(paths)
+def contender(name: str, pool: Any, work: Callable[[Share], tuple[int, int, float]], shares: list[Share]) -> Contender:
+    """Return the contender whose turn is `work` on every share at once, a process each."""
 
+    def turn() -> Turn:
+        parts = pool.map(work, shares, chunksize=1)
+        return Turn(*(sum(column) for column in zip(*parts, strict=True)))
 
-def plain_epoch(load: Callable[[str], Any], paths: list[str], pool: Any, workers: int) -> tuple[int, int]:
-    """Deliver one epoch by `workers` processes that each loop over their share (the arrays stay in the workers)."""
-    parts = pool.starmap(loop, [(load, paths[worker::workers]) for worker in range(workers)])
-    return sum(part[0] for part in parts), sum(part[1] for part in parts)
+    return Contender(name, turn)
 
 
 def run_case(name: str, folder: Path, workers: int, rounds: int) -> list[Contender]:
-    """Generate the case's dataset on disk and in RAM, and race the contenders."""
+    """Generate the case's dataset and race the contenders, each with `workers` processes."""
     format_name, record_bytes, files = CASES[name]
     spec = DatasetSpec(format_name, files, record_length_bytes=record_bytes)
-    disk, ram = open_store(f"file://{folder}?fsync=none", create=True), open_store(f"mem://{name.replace(' ', '-')}")
-    for store in (disk, ram):
-        generate(store, spec, GenerateOptions())
+    generate(open_store(f"file://{folder}?fsync=none", create=True), spec, GenerateOptions())
     paths = sorted(str(path) for path in folder.glob(f"train/*.{format_name}"))
-    load = load_npz if format_name == "npz" else load_hdf5
+    ranks = range(workers)
+    on_files = [Share(rank, workers, f"file://{folder}", spec) for rank in ranks]
+    in_ram = [Share(rank, workers, f"null://?template={paths[0]}", spec) for rank in ranks]
+    plain = [Share(rank, workers, paths=tuple(paths[rank::workers])) for rank in ranks]
+    library, work = ("np.load", npz_share) if format_name == "npz" else ("h5py", hdf5_share)
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         contenders = [
-            Contender("ceiling: stoker on RAM", lambda: stoker_epoch(ram, workers)),
-            Contender("stoker on files", lambda: stoker_epoch(disk, workers)),
-            Contender(f"{load.__name__} loop, {workers} processes", lambda: plain_epoch(load, paths, pool, workers)),
+            contender("ceiling: stoker on RAM", pool, stoker_share, in_ram),
+            contender("stoker on files", pool, stoker_share, on_files),
+            contender(f"{library} loop", pool, work, plain),
         ]
         race(contenders, rounds)
     return contenders

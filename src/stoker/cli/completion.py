@@ -3,6 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
+from stoker.cli.screen import emit_text
+
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -14,4 +16,4 @@ def command(shell: str) -> None:
     assert kind is not None
     completion = kind(cli, {}, "stoker", "_STOKER_COMPLETE")
     # The bash class's own version check runs a bash that need not be here; the template is all that is wanted.
-    click.echo(completion.source_template % completion.source_vars())
+    emit_text(completion.source_template % completion.source_vars())

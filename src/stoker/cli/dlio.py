@@ -9,24 +9,24 @@ from stoker.bench.run.launch_mpi import is_first_rank
 from stoker.cli.live import live
 from stoker.cli.plan import show_plan
 from stoker.cli.report import finish
-from stoker.cli.rows import emit_json
+from stoker.cli.screen import emit_json, emit_text, warn
 from stoker.core.errors import EXIT_GOOD
 
 
 def _told(outcome: DlioOutcome, job: DlioJob, *, as_json: bool) -> int:
     """Print what one run of the command line did and return its exit code."""
     if outcome.text:
-        click.echo(outcome.text)
+        emit_text(outcome.text)
         return EXIT_GOOD
     if outcome.result is not None:
-        click.echo(f"dlio files: {outcome.output_folder}", err=as_json)
+        click.echo(f"dlio files: {outcome.output_folder}", err=True)
         return finish(outcome.result, outcome.run_folder, as_json=as_json)
     if job.dry_run and outcome.plan is not None:
         return show_plan(outcome.plan, {"data": outcome.data_url}, document=outcome.plan, as_json=as_json)
     if as_json:
         emit_json({"data_url": outcome.data_url, "generated": outcome.generated})
     else:
-        click.echo(f"generated {sum(outcome.generated.values())} files at {outcome.data_url}")
+        emit_text(f"generated {sum(outcome.generated.values())} files at {outcome.data_url}")
     return EXIT_GOOD
 
 
@@ -54,11 +54,7 @@ def command(words: tuple[str, ...], quiet: bool, as_json: bool, **given: Any) ->
     """
     job = DlioJob(words=words, **given)
     with live(quiet=quiet or as_json) as shown:
-        outcomes = run_dlio(job, Watchers(shown.generate, shown.run, _warn))
+        outcomes = run_dlio(job, Watchers(shown.generate, shown.run, warn))
     if not is_first_rank():
         return EXIT_GOOD
     return max((_told(outcome, job, as_json=as_json) for outcome in outcomes), default=EXIT_GOOD)
-
-
-def _warn(text: str) -> None:
-    click.echo(f"warning: {text}", err=True)

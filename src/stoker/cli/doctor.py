@@ -2,11 +2,10 @@
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from stoker.bench.run.doctor import Check, examine
-from stoker.cli.rows import emit_json
+from stoker.cli.screen import emit_json, screen
 from stoker.core.errors import EXIT_GOOD, EXIT_PREFLIGHT
 
 MARKS = {"ok": "ok", "note": "note", "warn": "warn", "fail": "FAIL"}
@@ -14,14 +13,13 @@ STYLES = {"ok": "green", "note": "cyan", "warn": "yellow", "fail": "bold red"}
 
 
 def _print(checks: list[Check]) -> None:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for column in ("mark", "name", "observed"):
-        table.add_column(column, overflow="fold")
-    for check in checks:
-        style = STYLES[check.status]
-        text = check.observed + (f"\n→ {check.remedy}" if check.remedy else "")
-        table.add_row(f"[{style}]{MARKS[check.status]}[/]", check.name, text)
-    Console(highlight=False).print(table)
+    width = max(len(check.name) for check in checks)
+    with screen() as console:
+        for check in checks:
+            mark = (f"{MARKS[check.status]:4}", STYLES[check.status])
+            console.print(Text.assemble(mark, f"  {check.name:{width}}  {check.observed}"), soft_wrap=True)
+            if check.remedy:
+                console.print(Text(f"{'':{width + 8}}→ {check.remedy}"), soft_wrap=True)
 
 
 @click.command("doctor")

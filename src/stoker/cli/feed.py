@@ -4,20 +4,21 @@ from typing import Any
 
 import click
 
-from stoker.bench.run.feed import FeedPlan, plan_feed, run_feed
-from stoker.bench.run.folders import new_run_folder
+from stoker.bench.run.feed import FeedPlan, FeedWatchers, plan_feed, run_feed
+from stoker.bench.run.folders import new_run_folder, results_kept_in
 from stoker.bench.run.options import FEED
-from stoker.bench.run.target import child_url
 from stoker.cli.live import live
 from stoker.cli.plan import show_plan
 from stoker.cli.report import finish
 from stoker.cli.rows import job_from, settings_from, with_rows
+from stoker.cli.screen import warn
+from stoker.core.files import redact_url
 from stoker.core.units import format_bytes, format_rate, format_seconds
 
 
 def describe(plan: FeedPlan) -> dict[str, str]:
     """Return the lines of the plan for people."""
-    lines = {"data": child_url(plan.target, plan.name), "run": format_seconds(plan.run_seconds)}
+    lines = {"data": redact_url(plan.url), "run": format_seconds(plan.run_seconds)}
     if plan.generate:
         rate = format_rate(plan.write_bytes_per_second)
         how = "measured" if plan.write_rate_measured else "assumed until it is measured"
@@ -44,13 +45,7 @@ def command(target: str, config: str | None, dry_run: bool, quiet: bool, as_json
     if dry_run:
         return show_plan(plan.training, describe(plan), document=plan, as_json=as_json)
     folder = new_run_folder(settings["results"].value, f"feed-{plan.training.model}")
-    with live(quiet=quiet or as_json) as shown:
-        result = run_feed(
-            job_from("feed", settings),
-            plan,
-            folder,
-            keep=settings["keep"].value,
-            on_generate=shown.generate,
-            on_progress=shown.run,
-        )
-    return finish(result, folder, as_json=as_json)
+    with results_kept_in(folder):
+        with live(quiet=quiet or as_json) as shown:
+            result = run_feed(job_from("feed", settings), plan, folder, FeedWatchers(shown.generate, shown.run, warn))
+        return finish(result, folder, as_json=as_json)

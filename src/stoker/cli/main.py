@@ -1,7 +1,6 @@
 """The entry point: finds the command, and turns every error into one sentence and a documented exit code."""
 
 import importlib
-import os
 import sys
 from typing import Any
 
@@ -9,7 +8,9 @@ import click
 import msgspec
 
 from stoker import __version__
-from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, EXIT_USAGE, StokerError
+from stoker.bench.run.signals import SignalStop
+from stoker.core.errors import EXIT_GOOD, StokerError, UnknownNameError, UsageError
+from stoker.core.registry import nearest
 
 COMMANDS = {
     "feed": "Can this storage feed N accelerators? A quick, honest answer.",
@@ -39,6 +40,16 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first word names. Raises UnknownNameError with the nearest name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = nearest(args[0], list(COMMANDS))
+            hint = f"did you mean {close!r}? " if close else ""
+            raise UnknownNameError("no command", where=args[0], remedy=f"{hint}known: {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""
         with formatter.section("Commands"):
@@ -51,7 +62,7 @@ def cli() -> None:
     """Storage that keeps accelerators fed, and the benchmark that proves it.
 
     Exit codes: 0 good, 1 failed, 2 wrong use, 3 ran but the verdict is not yes, 4 ran but invalid, 5 preflight
-    failed, 6 partial, 124 time-out, 130 and 143 stopped by a signal.
+    failed, 6 partial, 130 and 143 stopped by a signal.
     """
 
 
@@ -61,35 +72,47 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line `arguments` and return the exit code."""
+    """Run the command line `arguments` and return the exit code; a signal's is 128 and its number."""
+    with SignalStop() as stop:
+        try:
+            code = _run(arguments)
+        except StokerError as error:  # a signal that came while an error was being told
+            code = error.exit_code
+    return 128 + stop.received if stop.received else code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code: Any = cli.main(args=arguments, prog_name="stoker", standalone_mode=False)
         return code if isinstance(code, int) else EXIT_GOOD
     except click.exceptions.Exit as ended:
         return ended.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        return EXIT_USAGE
-    except click.Abort:
-        return 130
-    except StokerError as error:
-        _tell(error, arguments)
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of a pipe went away: point stdout elsewhere so that the interpreter's last flush stays quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_GOOD
+    except click.ClickException as error:
+        return _tell(_usage_error(error), arguments)
+    except StokerError as error:
+        return _tell(error, arguments)
     except OSError as error:
-        _tell(StokerError(f"{error.strerror or error}", where=str(error.filename or "")), arguments)
-        return EXIT_FAILED
+        return _tell(StokerError(f"{error.strerror or error}", where=str(error.filename or "")), arguments)
 
 
-def _tell(error: StokerError, arguments: list[str]) -> None:
-    """Say what went wrong: a sentence on stderr and, when JSON was asked for, an object on stdout."""
+def _usage_error(error: click.ClickException) -> UsageError:
+    """Return our error for one of click's: the same sentence, and where to read more."""
+    context = getattr(error, "ctx", None)
+    remedy = f"see {context.command_path} --help" if context is not None else ""
+    return UsageError(error.format_message().strip().rstrip("."), remedy=remedy)
+
+
+def _tell(error: StokerError, arguments: list[str]) -> int:
+    """Say what went wrong: a sentence on stderr and, when JSON was asked for, an object on stdout. Return the code."""
+    click.echo(f"stoker: {error}", err=True)
     if "--json" in arguments:
         facts = {name: getattr(error, name) for name in ("what", "where", "expected", "got", "remedy")}
         document = {"error": {"kind": type(error).__name__, **facts, "exit_code": error.exit_code}}
-        click.echo(msgspec.json.encode(document).decode())
-    click.echo(f"stoker: {error}", err=True)
+        try:
+            click.echo(msgspec.json.encode(document).decode())
+        except OSError:
+            sys.stdout = None  # the reader is gone, or stdout is what failed: the sentence above is all there is
+    return error.exit_code

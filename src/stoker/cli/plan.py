@@ -3,12 +3,12 @@
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from stoker.bench.run.doctor import require_target
 from stoker.bench.run.options import TRAINING
 from stoker.bench.run.train import plan_training
-from stoker.cli.rows import emit_json, settings_from, with_rows
+from stoker.cli.rows import settings_from, with_rows
+from stoker.cli.screen import emit_json, emit_pairs
 from stoker.core.errors import EXIT_GOOD
 from stoker.core.plan import TrainingPlan
 from stoker.core.units import format_bytes, format_rate, format_seconds
@@ -39,10 +39,8 @@ def show_plan(plan: TrainingPlan, more: dict[str, str], *, document: Any, as_jso
     if as_json:
         emit_json(document)
         return EXIT_GOOD
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, text in {**plan_lines(plan), **more}.items():
-        table.add_row(name, text)
-    Console(highlight=False).print(table)
+    notes = {f"note{'' if number == 1 else f' {number}'}": note for number, note in enumerate(plan.notes, 1)}
+    emit_pairs({**plan_lines(plan), **more, **notes})
     return EXIT_GOOD
 
 
@@ -57,5 +55,7 @@ def command(target: str | None, config: str | None, as_json: bool, **given: Any)
     needs.
     """
     settings = settings_from(TRAINING, given, config)
+    if target is not None:
+        require_target(target, write=False)
     plan = plan_training(settings, target)
     return show_plan(plan, {}, document=plan, as_json=as_json)

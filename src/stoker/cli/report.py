@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from stoker.bench.report.html import write_report
 from stoker.bench.report.terminal import print_summary, summary_dict
 from stoker.bench.rules import exit_code, judge
 from stoker.bench.run.launch_mpi import is_first_rank
 from stoker.bench.run.recover import load_or_recover
-from stoker.cli.rows import emit_json
-from stoker.core.result import Result
+from stoker.cli.screen import emit_json, screen
+from stoker.core.errors import StokerError, UsageError
+from stoker.core.result import EVENTS_FILE, RESULT_FILE, Result
 
 
 def finish(result: Result, folder: Path, *, as_json: bool, out: Path | None = None) -> int:
@@ -19,13 +19,26 @@ def finish(result: Result, folder: Path, *, as_json: bool, out: Path | None = No
     verdict = judge(result)
     if not is_first_rank():
         return exit_code(verdict)
-    page = write_report(folder, out, result=result)
+    page = _write_page(result, folder, out)
     if as_json:
         emit_json({**summary_dict(result, verdict), "folder": str(folder), "report": str(page)})
-    else:
-        print_summary(result, verdict, Console(highlight=False))
+        return exit_code(verdict)
+    with screen() as console:
+        print_summary(result, verdict, console)
         click.echo(f"report: {page}")
     return exit_code(verdict)
+
+
+def _write_page(result: Result, folder: Path, out: Path | None) -> Path:
+    try:
+        return write_report(folder, out, result=result)
+    except OSError as error:
+        raise StokerError(
+            "report cannot be written",
+            where=str(out or folder),
+            got=error.strerror or "",
+            remedy="write it elsewhere with: stoker report FOLDER --out FILE",
+        ) from error
 
 
 @click.command("report")
@@ -38,6 +51,8 @@ def command(result: Path, out: Path | None, as_json: bool) -> int:
     A run that was killed has no result.json: what its logs hold is recovered and labelled partial. The exit code is
     the verdict's.
     """
+    if not any(place.exists() for place in (result / RESULT_FILE, result / EVENTS_FILE)) and not result.is_file():
+        raise UsageError("no result here", where=str(result), expected="the folder of a run, or its result.json")
     found = load_or_recover(result)
     folder = result if result.is_dir() else result.parent
     return finish(found, folder, as_json=as_json, out=out)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import msgspec
 
 from stoker.core.errors import UsageError
 from stoker.core.files import redact_arguments
@@ -54,18 +53,16 @@ def read_config(path: Path) -> dict[str, Any]:
         if path.stat().st_size > CONFIG_BYTES_MAX:
             raise UsageError("configuration is too large", where=str(path), expected="at most 1 MiB")
         table = tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UsageError("no such configuration file", where=str(path)) from error
+    except OSError as error:
+        what = "no such configuration file" if isinstance(error, FileNotFoundError) else "configuration cannot be read"
+        raise UsageError(what, where=str(path), got=error.strerror or "") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError("configuration is not TOML", where=str(path), got=str(error)) from error
+        raise UsageError(
+            "configuration is not TOML", where=str(path), expected="lines such as budget = '60s'", got=str(error)
+        ) from error
     return {key.replace("-", "_"): value for key, value in table.items()}
 
 
 def job_from(verb: str, settings: dict[str, Setting]) -> Job:
     """Return the job that is kept in the result; the words of the command line are redacted."""
     return Job(verb=verb, arguments=tuple(redact_arguments(sys.argv[1:])), settings=settings)
-
-
-def emit_json(document: Any) -> None:
-    """Print a document as one JSON object on stdout."""
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())

@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from stoker.bench.run.conduct import conduct
-from stoker.bench.run.doctor import examine_target, require
-from stoker.bench.run.folders import new_run_folder
+from stoker.bench.run.doctor import require_launcher, require_target
+from stoker.bench.run.folders import new_run_folder, results_kept_in
 from stoker.bench.run.options import TRAINING
 from stoker.bench.run.train import plan_training
 from stoker.cli.live import live
@@ -33,11 +33,13 @@ def training(target: str, config: str | None, dry_run: bool, quiet: bool, as_jso
     or MPI ranks under mpirun.
     """
     settings = settings_from(TRAINING, given, config)
-    require(examine_target(target, write=False))
+    require_target(target, write=False)
     plan = plan_training(settings, target)
+    require_launcher(plan)
     if dry_run:
         return show_plan(plan, {}, document=plan, as_json=as_json)
     folder = new_run_folder(settings["results"].value, f"training-{plan.model}")
-    with live(quiet=quiet or as_json) as shown:
-        result = conduct(job_from("run training", settings), plan, target, folder, progress=shown.run)
-    return finish(result, folder, as_json=as_json)
+    with results_kept_in(folder):
+        with live(quiet=quiet or as_json) as shown:
+            result = conduct(job_from("run training", settings), plan, target, folder, progress=shown.run)
+        return finish(result, folder, as_json=as_json)

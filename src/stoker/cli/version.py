@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from stoker import __version__
-from stoker.cli.rows import emit_json
+from stoker.cli.screen import emit_json, emit_pairs
 
 PACKAGES = ("numpy", "click", "msgspec", "crc32c", "xxhash", "obstore", "h5py", "pyarrow", "pillow", "mpi4py")
 
@@ -29,5 +29,4 @@ def command(as_json: bool) -> None:
     if as_json:
         emit_json(found)
         return
-    for name, text in found.items():
-        click.echo(f"{name:10} {text}")
+    emit_pairs(found)

@@ -55,6 +55,11 @@ def test_exit_code(answer: str, code: int) -> None:
     assert exit_code(Verdict(answer, "")) == code
 
 
+def test_a_failed_run_has_the_exit_code_of_a_failure_and_an_invalid_one_its_own() -> None:
+    assert exit_code(judge(good_result(status="failed", reason="rank 0 was killed"))) == 1
+    assert exit_code(judge(good_result(**BREACHES["coverage.exact"]))) == 4
+
+
 def test_unknown_answer_has_no_exit_code() -> None:
     with pytest.raises(KeyError):
         exit_code(Verdict("perhaps", ""))

@@ -13,7 +13,7 @@ from conducted import JOB, SPEC, all_gone, make_dataset, plan
 from stoker.bench.run import launch_local
 from stoker.bench.run.conduct import ProgressEvent, check_plan, conduct
 from stoker.bench.workloads.rank_log import read_rank_log
-from stoker.core.errors import AlreadyExistsError, InterruptedRunError, UsageError
+from stoker.core.errors import AlreadyExistsError, UsageError
 from stoker.core.events import read_events
 from stoker.core.histogram import Histogram
 from stoker.core.plan import EvaluationPlan
@@ -79,6 +79,18 @@ def test_an_evaluation_stands_beside_its_epoch(dataset: str, tmp_path: Path) -> 
     assert [(e.epoch, e.phase, e.steps) for e in result.epochs] == [(1, "train", 12), (1, "evaluation", 6)]
     assert result.epochs[1].coverage_exact is True
     assert result.metrics.steps == 11
+
+
+def test_against_memory_the_accelerators_hardly_wait(dataset: str, tmp_path: Path) -> None:
+    url = f"null://?template={Path(dataset) / 'train' / 'img_00_of_48.npz'}"
+    best_ratio = 0.0
+    for attempt in range(3):  # a busy machine wakes sleepers late, and that is not hidden
+        result = conduct(JOB, plan(epochs=2, seconds=0.05, batch_size=4), url, tmp_path / str(attempt))
+        best_ratio = max(best_ratio, result.metrics.au_ratio)
+        if best_ratio >= 0.95:
+            break
+    assert best_ratio >= 0.95
+    assert result.evidence.io_mode == "memory"
 
 
 def test_samples_that_fill_no_step_are_told(dataset: str, tmp_path: Path) -> None:
@@ -200,6 +212,5 @@ def test_a_plan_that_cannot_be_run_touches_nothing(changes: dict, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
-def test_a_good_plan_passes() -> None:
+def test_a_plan_that_ends_by_time_alone_passes() -> None:
     check_plan(plan(epochs=0, duration_seconds=1.0))
-    assert issubclass(InterruptedRunError, Exception)

@@ -1,5 +1,6 @@
 """The barrier of local ranks."""
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -97,6 +98,28 @@ def test_after_that_no_barrier_holds(counters: EventCounters) -> None:
     for _ in range(3):
         with pytest.raises(RunAborted):
             leader.barrier()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_does_not_break_the_wait(counters: EventCounters, rank: int) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: heard.append(number))
+    others = [
+        threading.Timer(0.1, comm(counters, other).barrier, kwargs={"stop": True})
+        for other in range(4)
+        if other != rank
+    ]
+    try:
+        for other in others:
+            other.start()
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        assert comm(counters, rank).barrier() is True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for other in others:
+            other.join()
+        signal.signal(signal.SIGALRM, before)
+    assert heard
 
 
 def test_a_rank_alone_never_waits() -> None:

@@ -91,7 +91,7 @@ def test_a_wish_to_stop_ends_the_epoch_at_the_next_step(dataset: str, tmp_path: 
         asked.append(True)
         return len(asked) > 60
 
-    report, rows = run(plan(epochs=100), dataset, tmp_path, stopped=stopped)
+    report, rows = run(plan(epochs=100, evict=False), dataset, tmp_path, stopped=stopped)
     assert 0 < len(rows) < 100
     assert not report.phases[-1].complete
     assert report.finished

@@ -24,7 +24,8 @@ def check_failed(result: Result) -> list[Finding]:
     """A failed run, or a status nobody knows, is invalid."""
     if result.status in ("complete", "partial"):
         return []
-    observed = result.status if not result.reason else f"{result.status}: {result.reason}"
+    status = "" if result.status == "failed" else f"status {result.status}"
+    observed = ": ".join(filter(None, (status, result.reason))) or "failed, for no recorded reason"
     return [found("run.failed", expected="complete", observed=observed)]
 
 

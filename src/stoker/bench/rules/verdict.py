@@ -25,7 +25,7 @@ from stoker.bench.rules import answer_checks, evidence_checks, run_checks
 from stoker.bench.rules.answer_checks import au_told
 from stoker.bench.rules.catalogue import EFFECTS, RULES
 from stoker.bench.rules.facts import percent
-from stoker.core.errors import EXIT_GOOD, EXIT_INVALID, EXIT_NEGATIVE, EXIT_PARTIAL
+from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, EXIT_INVALID, EXIT_NEGATIVE, EXIT_PARTIAL
 from stoker.core.result import Finding, Result, Verdict
 from stoker.core.units import format_rate
 
@@ -92,11 +92,13 @@ def judge(result: Result) -> Verdict:
 
 
 def exit_code(verdict: Verdict) -> int:
-    """Return the process exit code: 0 yes, 3 no, not_proven and client_limited, 4 invalid, 6 partial.
+    """Return the process exit code: 0 yes, 3 no, not_proven and client_limited, 6 partial, 4 invalid, of which 1 when
+    the run failed.
 
     Raises KeyError for an answer that is none of these.
     """
-    return _EXIT_CODES[verdict.answer]
+    failed = verdict.answer == "invalid" and any(finding.rule == "run.failed" for finding in verdict.findings)
+    return EXIT_FAILED if failed else _EXIT_CODES[verdict.answer]
 
 
 def _headline(result: Result, answer: str, decisive: Finding | None, findings: list[Finding]) -> str:

@@ -60,7 +60,7 @@ def check_plan(plan: TrainingPlan) -> None:
 
 def _conduct_local(job: Job, plan: TrainingPlan, target_url: str, folder: Path, progress: OnProgress | None) -> Result:
     with SignalWatch() as watch:
-        record = RunRecord(job, plan, target_url, folder, launcher=f"local, {plan.ranks} processes")
+        record = RunRecord(job, plan, target_url, folder, launcher=f"local processes, {plan.ranks}")
         try:
             outcome = run_local(
                 plan,

@@ -9,6 +9,9 @@ import psutil
 from stoker.bench.run.plan import Settings, files_for_compliance, workload_entry
 from stoker.core.errors import UsageError
 from stoker.core.plan import DatasetSpec
+from stoker.loader.dataset.marker import read_marker
+from stoker.loader.dataset.recipe import Recipe
+from stoker.storage.api import Store
 
 DEFAULT_RECORD_BYTES: Final = 65536
 _DIMS: Final = re.compile(r"[1-9][0-9]*(x[1-9][0-9]*)*")
@@ -17,8 +20,11 @@ _DIMS: Final = re.compile(r"[1-9][0-9]*(x[1-9][0-9]*)*")
 def dataset_from(settings: Settings) -> DatasetSpec:
     """Return the dataset that was asked for: a model's, changed by whatever else was given, or one from scratch.
 
-    Raises UsageError when neither a model nor a format with a count is given, or two options contradict each other.
+    Raises UsageError when neither a model nor a format with a count is given, two options contradict each other, or no
+    such dataset can be made; UnknownNameError for the format.
     """
+    if settings["accelerator"].value and not settings["model"].value:
+        raise UsageError("--accelerator has no effect without --model", remedy="give --model too, or leave it out")
     base = _base(settings)
     changes: dict[str, Any] = {
         "split": settings["split"].value,
@@ -35,7 +41,17 @@ def dataset_from(settings: Settings) -> DatasetSpec:
     if settings["element_type"].origin != "default":
         changes["element_type"] = settings["element_type"].value
     dataset = msgspec.structs.replace(base, **changes)
-    return msgspec.structs.replace(dataset, files=_files(settings, dataset))
+    dataset = msgspec.structs.replace(dataset, files=_files(settings, dataset))
+    Recipe(dataset)
+    return dataset
+
+
+def begun_dataset(store: Store, split: str) -> DatasetSpec:
+    """Return the spec of the split that we began or completed in the store. Raises UsageError when we did not."""
+    marker = read_marker(store, split)
+    if marker is None:
+        raise UsageError("no split of ours is here", where=f"{store.url} {split}")
+    return marker.spec
 
 
 def _base(settings: Settings) -> DatasetSpec:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -9,17 +10,22 @@ from typing import Final
 from stoker.bench.report.dlio_files import write_dlio_files, write_hydra_files
 from stoker.bench.run.conduct import ProgressEvent, conduct
 from stoker.bench.run.dlio import DlioConfig, DlioRun, apply_credentials, compose, query, resolve, to_plan
-from stoker.bench.run.folders import new_run_folder
+from stoker.bench.run.dlio.datasets import TRAIN, VALID
+from stoker.bench.run.doctor import require_target
+from stoker.bench.run.folders import make_run_folder, new_run_folder, results_kept_in
 from stoker.bench.run.launch_mpi import choose_launcher, is_first_rank
 from stoker.bench.run.plan import default_processes
+from stoker.bench.run.signals import SignalWatch
 from stoker.bench.run.target import opened
-from stoker.core.errors import UsageError
+from stoker.bench.workloads.source import dataset_manifest
+from stoker.core.errors import NotFoundError, PreflightError, StokerError, UsageError
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.result import Result
 from stoker.loader.dataset.generate import GenerateOptions
 from stoker.loader.dataset.parallel import generate_parallel
 from stoker.loader.dataset.progress import OnProgress
 from stoker.loader.dataset.remove import remove
+from stoker.storage.api import Store, SupportsLocalPath
 
 RUN_FOLDER: Final = "stoker"
 
@@ -60,9 +66,15 @@ class DlioOutcome:
 def run_dlio(job: DlioJob, watchers: Watchers) -> list[DlioOutcome]:
     """Do what DLIO's words say, once for each run of a sweep, and return what was done.
 
-    Under MPI every rank calls this; rank 0 alone generates and writes files.
+    Under MPI every rank calls this; rank 0 alone generates and writes files. A run that was cut short ends the sweep.
     """
-    return [_run_one(job, resolve(composition, strict=job.strict), watchers) for composition in compose(job.words)]
+    outcomes = []
+    for composition in compose(job.words):
+        outcome = _run_one(job, resolve(composition, strict=job.strict), watchers)
+        outcomes.append(outcome)
+        if outcome.result is not None and outcome.result.status == "partial":
+            break
+    return outcomes
 
 
 def _run_one(job: DlioJob, config: DlioConfig, watchers: Watchers) -> DlioOutcome:
@@ -79,12 +91,14 @@ def _run_one(job: DlioJob, config: DlioConfig, watchers: Watchers) -> DlioOutcom
     if job.dry_run:
         return outcome
     apply_credentials(run.credentials)
-    if run.generate and first:
-        outcome.generated = _generate(run, watchers.on_generate)
-    if run.train:
-        _train(job, config, run, outcome, watchers)
-    if not run.keep_files and first:
-        _remove(run)
+    try:
+        if first:
+            _prepare(run, outcome, watchers)
+        if run.train:
+            _train(job, config, run, outcome, watchers)
+    finally:
+        if first and not run.keep_files and (run.generate or outcome.result is not None):
+            _remove(run, watchers.on_warning)
     return outcome
 
 
@@ -97,6 +111,35 @@ def _ranks(job: DlioJob) -> int:
     return job.ranks or 1
 
 
+def _prepare(run: DlioRun, outcome: DlioOutcome, watchers: Watchers) -> None:
+    """Do what comes before the training: Hydra's files, as Hydra writes them first of all, and the dataset."""
+    if not run.generate:
+        _require_dataset(run)
+    if run.places.hydra_subdir:
+        write_hydra_files(Path(run.places.hydra_folder) / run.places.hydra_subdir, run.documents)
+    if run.generate:
+        outcome.generated = _generate(run, watchers.on_generate)
+
+
+def _require_dataset(run: DlioRun) -> None:
+    """Raise PreflightError, with the reason, unless the splits that will be read are there with enough files."""
+    require_target(run.data_url, write=False)
+    evaluation = run.plan.evaluation
+    splits = [run.plan.dataset, *([evaluation.dataset] if evaluation is not None else [])]
+    with opened(run.data_url) as store:
+        for spec in splits:
+            try:
+                dataset_manifest(store, spec)
+            except NotFoundError as error:
+                raise PreflightError(
+                    "dataset is not there",
+                    where=f"{store.url} {spec.split}",
+                    expected=f"{spec.files} {spec.format} files",
+                    got=error.what,
+                    remedy="make it with ++workload.workflow.generate_data=True, or correct dataset.data_folder",
+                ) from error
+
+
 def _generate(run: DlioRun, on_generate: OnProgress | None) -> dict[str, int]:
     """Make every split that is asked for; return the files made by split. What is there already is kept."""
     made = {}
@@ -105,26 +148,39 @@ def _generate(run: DlioRun, on_generate: OnProgress | None) -> dict[str, int]:
         processes = default_processes(spec)
         report = generate_parallel(run.data_url, spec, options, processes=processes, progress=on_generate)
         made[spec.split] = report.files_made
+    with opened(run.data_url) as store:
+        for folder in _split_folders(store):
+            folder.mkdir(exist_ok=True)
     return made
+
+
+def _split_folders(store: Store) -> list[Path]:
+    """Return the local folders of the splits: DLIO lists both, so it needs the one without files as well."""
+    return [Path(store.root) / split for split in (TRAIN, VALID)] if isinstance(store, SupportsLocalPath) else []
 
 
 def _train(job: DlioJob, config: DlioConfig, run: DlioRun, outcome: DlioOutcome, watchers: Watchers) -> None:
     first = is_first_rank()
     folder = outcome.run_folder
-    if first and folder.exists():
-        folder = new_run_folder(outcome.output_folder, RUN_FOLDER)
-    elif first:
-        folder.mkdir(parents=True)
-    asked = Job("dlio", config.composition.overrides, config.settings())
-    result = conduct(asked, run.plan, run.data_url, folder, progress=watchers.on_progress)
-    outcome.result, outcome.run_folder = result, folder
     if first:
-        write_dlio_files(folder, outcome.output_folder, metrics=job.dlio_metrics, log_file=run.places.log_file)
-        if run.places.hydra_subdir:
-            write_hydra_files(Path(run.places.hydra_folder) / run.places.hydra_subdir, run.documents)
+        there = folder.exists()
+        folder = new_run_folder(outcome.output_folder, RUN_FOLDER) if there else make_run_folder(folder)
+    asked = Job("dlio", config.composition.overrides, config.settings())
+    with results_kept_in(folder):
+        result = conduct(asked, run.plan, run.data_url, folder, progress=watchers.on_progress)
+        outcome.result, outcome.run_folder = result, folder
+        if first:
+            write_dlio_files(folder, outcome.output_folder, metrics=job.dlio_metrics, log_file=run.places.log_file)
 
 
-def _remove(run: DlioRun) -> None:
-    with opened(run.data_url) as store:
-        for spec, _ in run.datasets:
-            remove(store, spec.split)
+def _remove(run: DlioRun, on_warning: Callable[[str], None]) -> None:
+    """Remove what a marker says is ours; what is not, or cannot be removed, is told of."""
+    try:
+        with SignalWatch(), opened(run.data_url) as store:
+            for spec, _ in run.datasets:
+                remove(store, spec.split)
+            for folder in _split_folders(store) if run.generate else []:
+                with suppress(OSError):
+                    folder.rmdir()
+    except StokerError as error:
+        on_warning(f"keep_files is off, but the data stays: {error}")

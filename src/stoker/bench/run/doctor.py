@@ -13,10 +13,12 @@ from typing import Final
 import msgspec
 import psutil
 
+from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.locked import not_as_locked
 from stoker.bench.run.target import opened
 from stoker.core import seed
 from stoker.core.errors import CorruptError, InterruptedRunError, PreflightError, StokerError, UsageError
+from stoker.core.plan import TrainingPlan
 from stoker.core.units import GiB, MiB, format_bytes
 from stoker.storage.api import Store, SupportsCache, SupportsLocalPath
 
@@ -59,13 +61,14 @@ def examine_target(target: str) -> list[Check]:
         return [_failed("target", error)]
 
 
-def require_target(target: str, *, write: bool) -> None:
+def require_target(target: str, *, write: bool, create: bool = False) -> None:
     """Try what a run will do: open the target and list it or, with `write`, put, read back and remove a small object.
 
-    Raises UsageError for a target that no run can use, PreflightError, with the reason, for one that is not fit.
+    With `create` a missing folder is made. Raises UsageError for a target that no run can use, PreflightError, with
+    the reason, for one that is not fit.
     """
     try:
-        with opened(target) as store:
+        with opened(target, create=create) as store:
             _refuse_memory(store, write=write)
             if write:
                 _write_and_read(store)
@@ -76,6 +79,19 @@ def require_target(target: str, *, write: bool) -> None:
     except StokerError as error:
         facts = {name: getattr(error, name) for name in ("where", "expected", "got", "remedy")}
         raise PreflightError(error.what, **facts) from error
+
+
+def require_launcher(plan: TrainingPlan) -> None:
+    """Raise UsageError when the ranks cannot be started as planned: by MPI, in another number, or not at all."""
+    launcher, found = choose_launcher(plan.launcher)
+    size = found.size if launcher == "mpi" and found is not None else None
+    if size not in (None, plan.ranks):
+        raise UsageError(
+            "MPI started another number of ranks than --accelerator asks for",
+            expected=f"{plan.ranks}",
+            got=f"{size}",
+            remedy=f"start it with mpirun -n {plan.ranks}",
+        )
 
 
 def _refuse_memory(store: Store, *, write: bool) -> None:

@@ -48,11 +48,20 @@ class EventComm:
         return stops
 
     def _read(self, counter: int) -> int:
-        value = ABORTED if self._aborted else os.eventfd_read(counter)
+        value = ABORTED if self._aborted else _read_through_signals(counter)
         if value >= ABORTED:
             self._aborted = True
             raise RunAborted("the run was called off")
         return value
+
+
+def _read_through_signals(counter: int) -> int:
+    """Return a counter's value, waiting for it. Python does not resume this call by itself after a signal."""
+    while True:
+        try:
+            return os.eventfd_read(counter)
+        except InterruptedError:
+            continue
 
 
 class EventCounters:

@@ -3,54 +3,97 @@
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from stoker.bench.run.conduct import ProgressEvent, conduct
-from stoker.bench.run.doctor import examine_target, require
+from stoker.bench.run.doctor import require_launcher, require_target
 from stoker.bench.run.launch_mpi import is_first_rank
 from stoker.bench.run.plan import (
     FREE_SPACE_SHARE,
+    FREE_SPACE_SHARE_MAX,
     Settings,
-    dataset_of,
+    check_room,
     default_processes,
-    feed_sizes,
+    feed_files,
+    file_bytes,
+    least_files,
     training_plan,
     workload_entry,
 )
-from stoker.bench.run.target import TargetFacts, child_url, existing_manifest, look_at, opened
-from stoker.core.errors import UsageError
+from stoker.bench.run.record import RunRecord
+from stoker.bench.run.signals import SignalWatch
+from stoker.bench.run.target import (
+    ASSUMED,
+    WriteRate,
+    child_url,
+    dataset_of_ours,
+    free_space_bytes,
+    measure_write_rate,
+    opened,
+)
+from stoker.core.errors import CorruptError, InterruptedRunError, NotFoundError, StokerError, UsageError
 from stoker.core.files import redact_url
 from stoker.core.plan import DatasetSpec, Job, TrainingPlan
 from stoker.core.result import Result
+from stoker.core.seed import run_id
 from stoker.loader.dataset.generate import GenerateOptions
 from stoker.loader.dataset.parallel import generate_parallel
 from stoker.loader.dataset.progress import Progress
+from stoker.loader.dataset.recipe import Recipe, spec_facts
 from stoker.loader.dataset.remove import remove
 from stoker.storage.api import SupportsSweep
 
 FOLDER: Final = "stoker-feed"
 QUICK_LOOK: Final = "A quick look, not a submission: the dataset is sized by the time budget, not by the rules."
+RUN_SHARE_GENERATED: Final = 0.5
+RUN_SHARE_READY: Final = 0.85
+_MATCHING: Final = (
+    "format",
+    "samples_per_file",
+    "record_length_bytes",
+    "record_length_stdev_bytes",
+    "record_dims",
+    "element_type",
+    "options",
+)
 
 
 class FeedPlan(msgspec.Struct, frozen=True):
     """What `feed` will do: the training plan, where its data lies, and what must be generated first.
 
-    `name` is the folder below `target` for generated data, empty when a ready dataset at the target itself is read.
+    `name` is the folder below `target` that holds the data, empty when a ready dataset at the target itself is read.
+    A folder that is generated and not kept has a name that no other run uses.
     """
 
     training: TrainingPlan
     target: str
     name: str
     generate: bool
+    keep: bool
     generate_bytes: float
     processes: int
     run_seconds: float
     budget_seconds: float
     write_bytes_per_second: float
     write_rate_measured: bool
+
+    @property
+    def url(self) -> str:
+        """Return the URL of the data."""
+        return child_url(self.target, self.name)
+
+
+@dataclass(frozen=True)
+class FeedWatchers:
+    """Who is told what: generation and run progress, and warnings, one sentence each."""
+
+    on_generate: Callable[[Progress], None] | None = None
+    on_progress: Callable[[ProgressEvent], None] | None = None
+    on_warning: Callable[[str], None] = lambda _: None
 
 
 def plan_feed(settings: Settings, target: str, *, touch: bool) -> FeedPlan:
@@ -59,84 +102,149 @@ def plan_feed(settings: Settings, target: str, *, touch: bool) -> FeedPlan:
     Under MPI rank 0 alone touches the target: its plan is the one that all ranks follow.
     """
     entry, _ = workload_entry(settings)
-    touch = touch and is_first_rank()
-    if touch:
-        require(examine_target(target))
     draft = training_plan(settings, entry.dataset(files=entry.files), target_url=redact_url(target))
-    ready = _ready_dataset(settings, target, draft)
-    if ready is not None:
-        return ready
-    facts = look_at(target, draft.dataset, write=touch)
-    return _plan_generation(settings, target, draft, facts)
+    Recipe(draft.dataset)
+    require_launcher(draft)
+    require_target(target, write=False)
+    kept = f"{FOLDER}-{draft.model}"
+    notes: list[str] = []
+    for name in ("", kept):
+        dataset, reason = _ready_dataset(child_url(target, name), draft)
+        if dataset is not None:
+            return _feed_plan(settings, dataset, (target, name), None, notes)
+        if reason and name and settings["keep"].value:
+            _refuse_replacing(child_url(target, name), reason)
+        notes += [f"The dataset at {redact_url(child_url(target, name))} was not used: {reason}."] if reason else []
+    notes += _left_behind(target, kept)
+    name = kept if settings["keep"].value else f"{kept}-{run_id()[:6]}"
+    return _plan_generation(settings, (target, name), draft, notes, touch=touch and is_first_rank())
 
 
-def _ready_dataset(settings: Settings, target: str, draft: TrainingPlan) -> FeedPlan | None:
-    """Return the plan that reads a dataset of ours that is already there: at the target, or kept by an earlier feed."""
-    for name in ("", f"{FOLDER}-{draft.model}"):
-        manifest = existing_manifest(child_url(target, name))
-        if manifest is not None:
-            return _feed_plan(settings, dataset_of(manifest, draft.dataset), (target, name), None)
-    return None
+def _ready_dataset(url: str, draft: TrainingPlan) -> tuple[DatasetSpec | None, str]:
+    """Return the spec of a dataset of ours at `url` that serves the asked model, or why the one there does not."""
+    try:
+        found = dataset_of_ours(url)
+    except NotFoundError:
+        return None, "its generation was not completed"
+    except CorruptError as error:
+        return None, str(error)
+    if found is None:
+        return None, ""
+    wanted, there = spec_facts(draft.dataset), spec_facts(found)
+    differing = [name for name in _MATCHING if wanted[name] != there[name]]
+    if differing:
+        told = ", ".join(f"{name} {there[name]!r} instead of {wanted[name]!r}" for name in differing)
+        return None, f"it is not that of {draft.model} ({told})"
+    least = least_files(draft)
+    if found.files < least:
+        return None, f"it is too small, {found.files} files where {least} are needed"
+    return found, ""
 
 
-def _plan_generation(settings: Settings, target: str, draft: TrainingPlan, facts: TargetFacts) -> FeedPlan:
-    space_bytes = settings["size_max"].value or facts.free_bytes * FREE_SPACE_SHARE
-    sizes = feed_sizes(
+def _left_behind(target: str, kept: str) -> list[str]:
+    """Return a remark on data of another run that was killed, or that is still running."""
+    with opened(target) as store:
+        first = next(iter(store.list(f"{kept}-")), None)
+    if first is None:
+        return []
+    url = redact_url(child_url(target, first.key.partition("/")[0]))
+    return [f"Data of another feed lies at {url}; unless one is running, remove it with: stoker gen {url} --remove"]
+
+
+def _refuse_replacing(url: str, reason: str) -> None:
+    shown = redact_url(url)
+    raise UsageError(
+        f"a dataset that was kept before is in the way, and {reason}",
+        where=shown,
+        remedy=f"remove it with: stoker gen {shown} --remove",
+    )
+
+
+def _plan_generation(
+    settings: Settings, place: tuple[str, str], draft: TrainingPlan, notes: list[str], *, touch: bool
+) -> FeedPlan:
+    """Decide how much to generate; what cannot work is refused before a byte is written."""
+    size_max = settings["size_max"].value
+    if size_max:
+        check_room(draft, space_bytes=size_max, got="allowed by --size-max")
+    free_bytes = free_space_bytes(place[0])
+    check_room(draft, space_bytes=free_bytes * FREE_SPACE_SHARE_MAX, got="free")
+    rate = ASSUMED
+    if touch:
+        require_target(place[0], write=True)
+        rate = measure_write_rate(place[0], draft.dataset)
+    files = feed_files(
         draft,
         budget_seconds=settings["budget"].value,
-        write_bytes_per_second=facts.write_bytes_per_second,
-        space_bytes=min(space_bytes, facts.free_bytes * 0.95),
+        write_bytes_per_second=rate.bytes_per_second,
+        space_bytes=min(size_max or free_bytes * FREE_SPACE_SHARE, free_bytes * FREE_SPACE_SHARE_MAX),
     )
-    dataset = msgspec.structs.replace(draft.dataset, files=sizes.files)
-    return _feed_plan(settings, dataset, (target, f"{FOLDER}-{draft.model}"), facts)
+    return _feed_plan(settings, msgspec.structs.replace(draft.dataset, files=files), place, rate, notes)
 
 
-def _feed_plan(settings: Settings, dataset: DatasetSpec, place: tuple[str, str], facts: TargetFacts | None) -> FeedPlan:
+def _feed_plan(
+    settings: Settings, dataset: DatasetSpec, place: tuple[str, str], rate: WriteRate | None, notes: list[str]
+) -> FeedPlan:
+    """Return the plan; `rate` is None for a dataset that is there."""
     plan = training_plan(settings, dataset, target_url=redact_url(child_url(*place)))
     budget_seconds = settings["budget"].value
-    run_seconds = math.floor(budget_seconds * (0.5 if facts else 0.85))
-    notes = (*plan.notes, QUICK_LOOK)
+    run_seconds = float(math.floor(budget_seconds * (RUN_SHARE_GENERATED if rate else RUN_SHARE_READY)))
+    told = (*plan.notes, *notes, QUICK_LOOK)
     return FeedPlan(
-        training=msgspec.structs.replace(plan, epochs=0, duration_seconds=float(run_seconds), notes=notes),
+        training=msgspec.structs.replace(plan, epochs=0, duration_seconds=run_seconds, notes=told),
         target=place[0],
         name=place[1],
-        generate=facts is not None,
-        generate_bytes=plan.dataset.samples * plan.dataset.record_length_bytes if facts else 0.0,
-        processes=default_processes(plan.dataset),
-        run_seconds=float(run_seconds),
+        generate=rate is not None,
+        keep=settings["keep"].value,
+        generate_bytes=dataset.files * file_bytes(dataset) if rate else 0.0,
+        processes=default_processes(dataset),
+        run_seconds=run_seconds,
         budget_seconds=budget_seconds,
-        write_bytes_per_second=facts.write_bytes_per_second if facts else 0.0,
-        write_rate_measured=facts.measured if facts else False,
+        write_bytes_per_second=rate.bytes_per_second if rate else 0.0,
+        write_rate_measured=rate.measured if rate else False,
     )
 
 
-def run_feed(
-    job: Job,
-    plan: FeedPlan,
-    folder: Path,
-    *,
-    keep: bool,
-    on_generate: Callable[[Progress], None] | None = None,
-    on_progress: Callable[[ProgressEvent], None] | None = None,
-) -> Result:
-    """Do what the plan says and return the saved result; a generated dataset is removed again unless `keep`."""
-    url = child_url(plan.target, plan.name)
-    first = is_first_rank()
+def run_feed(job: Job, plan: FeedPlan, folder: Path, watchers: FeedWatchers) -> Result:
+    """Do what the plan says and return the saved result; a generated dataset is removed again unless it is kept.
+
+    A signal during the generation leaves a partial result too. Raises what generation, run and store raise.
+    """
+    ours = plan.generate and is_first_rank()
     try:
-        if plan.generate and first:
-            dataset = plan.training.dataset
-            generate_parallel(url, dataset, GenerateOptions(), processes=plan.processes, progress=on_generate)
-        return conduct(job, plan.training, url, folder, progress=on_progress)
+        if ours:
+            try:
+                generate_parallel(
+                    plan.url,
+                    plan.training.dataset,
+                    GenerateOptions(),
+                    processes=plan.processes,
+                    progress=watchers.on_generate,
+                )
+            except InterruptedRunError as stopped:
+                return _never_ran(job, plan, folder, stopped.what)
+        return conduct(job, plan.training, plan.url, folder, progress=watchers.on_progress)
     finally:
-        if plan.generate and first and not keep:
-            _remove(plan.target, plan.name)
+        if ours and not plan.keep:
+            _remove_generated(plan, watchers.on_warning)
 
 
-def _remove(target: str, name: str) -> None:
-    """Remove the dataset and its folder below the target, if a dataset of ours is there."""
-    # Without a marker it was stopped before anything was put: nothing there is ours.
-    with opened(child_url(target, name)) as store, suppress(UsageError):
-        remove(store, "train")
-    with opened(target) as store:
-        if isinstance(store, SupportsSweep):
-            store.sweep(name)
+def _never_ran(job: Job, plan: FeedPlan, folder: Path, reason: str) -> Result:
+    """Save the result of a run that was stopped before its first step."""
+    with SignalWatch():
+        record = RunRecord(job, plan.training, redact_url(plan.url), folder, launcher="none was started")
+        return record.finish("partial", f"{reason} while the dataset was generated", ())
+
+
+def _remove_generated(plan: FeedPlan, on_warning: Callable[[str], None]) -> None:
+    """Remove the dataset and its folder. A signal meanwhile does not keep that from being finished."""
+    try:
+        with SignalWatch():
+            # Without a marker it was stopped before anything was put: nothing there is ours.
+            with suppress(UsageError, NotFoundError), opened(plan.url) as store:
+                remove(store, "train")
+            with opened(plan.target) as store:
+                if isinstance(store, SupportsSweep):
+                    store.sweep(plan.name)
+    except StokerError as error:
+        on_warning(f"generated data could not be removed: {error}; try: stoker gen {redact_url(plan.url)} --remove")

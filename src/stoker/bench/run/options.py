@@ -66,7 +66,7 @@ TRAINING: Final = (
     Option("steps", "int", "Most steps an epoch; 0 takes all.", default=0, low=0),
     Option("duration", "seconds", "Longest time for the measured part; 0 has no limit.", default=0.0, low=0),
     Option("format", "text", "Format of a dataset that carries no manifest of ours.", metavar="NAME"),
-    Option("samples_per_file", "int", "Samples a file of a dataset that carries no manifest.", default=1, low=1),
+    Option("samples_per_file", "int", "Samples a file of a dataset that carries no manifest.", low=1),
     Option("threshold", "float", "AU that a yes needs, 0..1; the model's own when not given.", low=0, high=1),
     *_ORDER,
     *_LOADER,

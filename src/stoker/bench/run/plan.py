@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from stoker.core import seed
 from stoker.core.errors import UsageError
 from stoker.core.options import Setting
 from stoker.core.plan import DatasetSpec, Spread, TrainingPlan
-from stoker.core.units import GiB, format_bytes
+from stoker.core.units import GiB, format_bytes, format_rate, format_seconds
 from stoker.loader.manifest import Manifest
 
 RUN_SHARE: Final = 0.5
@@ -21,6 +22,8 @@ STEPS_WANTED: Final = 6
 STEPS_PER_EPOCH_MIN: Final = 500
 HOST_MEMORY_MULTIPLIER: Final = 5
 FREE_SPACE_SHARE: Final = 0.5
+FREE_SPACE_SHARE_MAX: Final = 0.95
+OTHER_LENGTH_RATIO: Final = 0.1
 GENERATE_PROCESS_BYTES: Final = 4 * GiB
 
 Settings = dict[str, Setting]
@@ -44,9 +47,12 @@ def workload_entry(settings: Settings) -> tuple[CatalogueEntry, int]:
 
 
 def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) -> TrainingPlan:
-    """Return the plan of a training run of the asked model over `dataset`."""
+    """Return the plan of a training run of the asked model over `dataset`.
+
+    Raises UsageError when the dataset has too few samples for a single step.
+    """
     entry, ranks = workload_entry(settings)
-    plan = entry.training_plan(ranks=ranks)
+    template = entry.training_plan(ranks=ranks)
     changes: dict[str, Any] = {"dataset": dataset, "target_url": target_url}
     names = {
         "batch_size": "batch_size",
@@ -71,7 +77,27 @@ def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) 
     changes["seed"] = seed.fresh() if given_seed is None else given_seed
     if settings["computation_time"].value is not None:
         changes["computation"] = Spread(parameters={"value": settings["computation_time"].value})
-    return predicted(msgspec.structs.replace(plan, **changes))
+    plan = msgspec.structs.replace(template, **changes)
+    return predicted(msgspec.structs.replace(plan, notes=tuple(_deviations(plan, template))))
+
+
+def _deviations(plan: TrainingPlan, template: TrainingPlan) -> Iterator[str]:
+    """Yield where the plan departs from the model it is named after: no reader may take the one for the other."""
+    asked, model = plan.dataset, template.dataset
+    length_ratio = asked.record_length_bytes / model.record_length_bytes
+    if asked.format != model.format or abs(length_ratio - 1) > OTHER_LENGTH_RATIO:
+        yield f"The dataset is not {plan.model}'s: {_samples_told(asked)}; the model has {_samples_told(model)}."
+    if plan.batch_size != template.batch_size:
+        yield f"The batch size is {plan.batch_size}; the model's is {template.batch_size}."
+    if plan.computation != template.computation:
+        seconds = (format_seconds(each.computation.mean_seconds()) for each in (plan, template))
+        yield "A step computes for {}; the model's for {}.".format(*seconds)
+    if plan.au_threshold_ratio != template.au_threshold_ratio:
+        yield f"The threshold is AU {plan.au_threshold_ratio:.0%}; the model's is {template.au_threshold_ratio:.0%}."
+
+
+def _samples_told(dataset: DatasetSpec) -> str:
+    return f"{dataset.format} samples of {format_bytes(dataset.record_length_bytes)}"
 
 
 def predicted(plan: TrainingPlan) -> TrainingPlan:
@@ -122,44 +148,52 @@ def dataset_of(manifest: Manifest, entry_dataset: DatasetSpec) -> DatasetSpec:
 
 def files_for_compliance(dataset: DatasetSpec, *, per_step_samples: int, memory_bytes: int) -> int:
     """Return the files a rules-compliant run needs: five times the memory, and 500 steps an epoch."""
-    by_bytes = math.ceil(
-        HOST_MEMORY_MULTIPLIER * memory_bytes / (dataset.samples_per_file * dataset.record_length_bytes)
-    )
+    by_bytes = math.ceil(HOST_MEMORY_MULTIPLIER * memory_bytes / file_bytes(dataset))
     by_steps = math.ceil(STEPS_PER_EPOCH_MIN * per_step_samples / dataset.samples_per_file)
     return max(by_bytes, by_steps)
 
 
-class FeedSizes(msgspec.Struct, frozen=True):
-    """How a budget is divided: files to make, and seconds to run."""
-
-    files: int
-    dataset_bytes: float
-    run_seconds: float
+def least_files(plan: TrainingPlan) -> int:
+    """Return the files of the smallest dataset that gives an answer: a few steps' worth."""
+    return math.ceil(STEPS_WANTED * plan.batch_size * plan.ranks / plan.dataset.samples_per_file)
 
 
-def feed_sizes(
-    plan: TrainingPlan, *, budget_seconds: float, write_bytes_per_second: float, space_bytes: float
-) -> FeedSizes:
-    """Return what the budget allows: never more than can be written in its share, read in the run, or stored.
+def file_bytes(dataset: DatasetSpec) -> float:
+    """Return the payload bytes of one file."""
+    return dataset.samples_per_file * dataset.record_length_bytes
 
-    Raises UsageError when not even a few steps' worth fits into the space.
-    """
-    dataset = plan.dataset
-    file_bytes = dataset.samples_per_file * dataset.record_length_bytes
-    per_step = plan.batch_size * plan.ranks
-    run_seconds = budget_seconds * RUN_SHARE
-    least = math.ceil(STEPS_WANTED * per_step / dataset.samples_per_file)
-    if least * file_bytes > space_bytes:
+
+def check_room(plan: TrainingPlan, *, space_bytes: float, got: str) -> None:
+    """Raise UsageError, with what was `got`, when the smallest dataset that gives an answer does not fit."""
+    least_bytes = least_files(plan) * file_bytes(plan.dataset)
+    if least_bytes > space_bytes:
         raise UsageError(
             "too little space for the smallest dataset that gives an answer",
-            expected=f"{format_bytes(least * file_bytes)} ({STEPS_WANTED} steps)",
-            got=f"{format_bytes(space_bytes)} allowed",
-            remedy="free space, raise --size-max or choose fewer accelerators",
+            expected=f"{format_bytes(least_bytes)} ({STEPS_WANTED} steps)",
+            got=f"{format_bytes(space_bytes)} {got}",
+            remedy="raise --size-max, free space, or choose a smaller --batch-size or fewer accelerators",
+        )
+
+
+def feed_files(plan: TrainingPlan, *, budget_seconds: float, write_bytes_per_second: float, space_bytes: float) -> int:
+    """Return how many files the budget allows: no more than are written in its share, read in the run, or stored.
+
+    Raises UsageError when even the smallest dataset that gives an answer takes longer than the budget to write.
+    """
+    one_bytes, least = file_bytes(plan.dataset), least_files(plan)
+    least_seconds = least * one_bytes / write_bytes_per_second
+    if least_seconds > budget_seconds:
+        told = f"{format_bytes(least * one_bytes)} at {format_rate(write_bytes_per_second)}"
+        raise UsageError(
+            "budget is too short to write the smallest dataset that gives an answer",
+            expected=f"at least {format_seconds(least_seconds)} ({told})",
+            got=format_seconds(budget_seconds),
+            remedy="raise --budget, choose a smaller --batch-size or fewer accelerators, or make the dataset before "
+            "with stoker gen",
         )
     writable = write_bytes_per_second * budget_seconds * GENERATE_SHARE
-    useful = plan.predicted.get("demand_bytes_per_second", math.inf) * run_seconds
-    files = max(least, math.floor(min(writable, useful, space_bytes) / file_bytes))
-    return FeedSizes(files, files * file_bytes, run_seconds)
+    useful = plan.predicted.get("demand_bytes_per_second", math.inf) * budget_seconds * RUN_SHARE
+    return max(least, math.floor(min(writable, useful, space_bytes) / one_bytes))
 
 
 def default_processes(dataset: DatasetSpec) -> int:
@@ -167,6 +201,6 @@ def default_processes(dataset: DatasetSpec) -> int:
 
     Starting a process takes longer than writing a gigabyte with the threads of one.
     """
-    if dataset.samples * dataset.record_length_bytes < GENERATE_PROCESS_BYTES:
+    if dataset.files * file_bytes(dataset) < GENERATE_PROCESS_BYTES:
         return 1
     return min(len(os.sched_getaffinity(0)), 16, dataset.files)

@@ -1,13 +1,18 @@
 """`run training`: the plan of a run over a dataset that is there, or of the one that the rules ask for."""
 
+from typing import Any
+
 import msgspec
 import psutil
 
 from stoker.bench.run.plan import Settings, dataset_of, files_for_compliance, training_plan, workload_entry
 from stoker.bench.run.target import opened
+from stoker.core.errors import NotFoundError, PreflightError
 from stoker.core.files import redact_url
 from stoker.core.plan import DatasetSpec, TrainingPlan
 from stoker.loader.dataset.discover import open_manifest
+from stoker.loader.manifest import Manifest
+from stoker.storage.api import Store
 
 
 def compliant_dataset(settings: Settings) -> DatasetSpec:
@@ -22,13 +27,36 @@ def compliant_dataset(settings: Settings) -> DatasetSpec:
 def plan_training(settings: Settings, target: str | None) -> TrainingPlan:
     """Return the plan of a training run over the dataset at `target`, or over the compliant one without a target.
 
-    Raises NotFoundError when the target or its dataset is missing.
+    Raises PreflightError when there is no dataset at the target, or only a part of one.
     """
     if target is None:
         return training_plan(settings, compliant_dataset(settings), target_url="")
     entry, _ = workload_entry(settings)
     with opened(target) as store:
-        name = settings["format"].value
-        manifest = open_manifest(store, "train", format_name=name, samples_per_file=settings["samples_per_file"].value)
-    dataset = dataset_of(manifest, entry.dataset(files=len(manifest)))
+        if store.url.startswith("null://"):
+            dataset = _imagined(settings, entry.dataset(files=entry.files))
+        else:
+            manifest = _manifest(settings, store)
+            dataset = dataset_of(manifest, entry.dataset(files=len(manifest)))
     return training_plan(settings, dataset, target_url=redact_url(target))
+
+
+def _manifest(settings: Settings, store: Store) -> Manifest:
+    told, samples = settings["format"].value, settings["samples_per_file"].value
+    try:
+        return open_manifest(store, "train", format_name=told, samples_per_file=samples)
+    except NotFoundError as error:
+        raise PreflightError(
+            "target holds no training dataset",
+            where=store.url,
+            expected="files below train/",
+            got=error.what,
+            remedy="make one with stoker gen, or name the folder above train/ and, for foreign files, their --format",
+        ) from error
+
+
+def _imagined(settings: Settings, dataset: DatasetSpec) -> DatasetSpec:
+    """Return the model's dataset, changed by what was told of it: a store that keeps nothing has every file."""
+    names = ("format", "samples_per_file")
+    told: dict[str, Any] = {name: settings[name].value for name in names if settings[name].value is not None}
+    return msgspec.structs.replace(dataset, **told)

@@ -267,7 +267,7 @@ class _Rank:
         name = "rank_stopped" if isinstance(error, RunAborted) else "rank_failed"
         told = str(error) if isinstance(error, StokerError) else f"{type(error).__name__}: {error}"
         report.error = "" if name == "rank_stopped" else told
-        with suppress(OSError):
+        with suppress(Exception):  # the log itself may be what failed; the first error is the one to raise
             self._log.event(
                 name,
                 error=report.error,
@@ -275,6 +275,7 @@ class _Rank:
                 histograms=report.histograms,
                 snapshot=self._meters.snapshot(),
             )
+        with suppress(OSError):
             self._log.close()
 
     def ended(self) -> tuple[RankReport, Rows]:

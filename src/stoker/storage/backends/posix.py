@@ -273,8 +273,9 @@ def open_root(parsed: StoreURL) -> Root:
                 path.mkdir(parents=True, exist_ok=True)
             return Root(path)
         except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+            got = "" if isinstance(error, FileNotFoundError) else "a file in its place"
             raise NotFoundError(
-                "no such folder", where=parsed.location, remedy="create it, or check the path and the mount"
+                "no such folder", where=parsed.location, got=got, remedy="create it, or check the path and the mount"
             ) from error
 
 

@@ -146,6 +146,7 @@ def _training(
         exclude_start_steps=config.whole("output.metric.exclude_start_steps"),
         exclude_end_steps=config.whole("output.metric.exclude_end_steps"),
         au_threshold_ratio=config.number("metric.au"),
+        launcher="auto",
         notes=(*notes, *order_notes),
     )
 
