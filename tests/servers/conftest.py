@@ -4,9 +4,6 @@ Each is started once a session, in its own process group on a folder of its own,
 retrying for minutes when it is asked politely.
 """
 
-import base64
-import hashlib
-import hmac
 import itertools
 import os
 import shutil
@@ -20,17 +17,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from azurite_blobs import AZURITE_ACCOUNT, AZURITE_KEY
 
 REPOSITORY = Path(__file__).parents[2]
 READY_SECONDS = 40.0
 AZURITE_INSTALL = "npm install --prefix .tools/azurite azurite@3.35.0"
-# The account that every Azurite knows; its key is public and the same everywhere.
-AZURITE_ACCOUNT = "devstoreaccount1"
-AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ def seaweedfs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 @pytest.fixture(scope="session")
 def azurite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerEndpoint]:
-    """Start Azurite's blob server; containers are made with `make_container`."""
+    """Start Azurite's blob server; containers are made with `azurite_blobs.make_container`."""
     program = Path(os.environ.get("STOKER_AZURITE") or REPOSITORY / ".tools/azurite/node_modules/.bin/azurite-blob")
     if not program.exists() or shutil.which("node") is None:
         pytest.skip(f"Azurite is not installed; run: {AZURITE_INSTALL}")
@@ -150,18 +144,3 @@ def azurite_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
                 "AZURE_STORAGE_ENDPOINT": url,
             },
         )
-
-
-def make_container(endpoint: ServerEndpoint, name: str) -> None:
-    """Make a container in Azurite with a request signed by hand."""
-    date = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    headers = {"x-ms-date": date, "x-ms-version": "2021-08-06"}
-    resource = f"/{AZURITE_ACCOUNT}/{AZURITE_ACCOUNT}/{name}\nrestype:container"
-    text = "PUT" + "\n" * 12 + "".join(f"{key}:{value}\n" for key, value in headers.items()) + resource
-    digest = hmac.new(base64.b64decode(AZURITE_KEY), text.encode(), hashlib.sha256).digest()
-    headers["Authorization"] = f"SharedKey {AZURITE_ACCOUNT}:{base64.b64encode(digest).decode()}"
-    headers["Content-Type"] = ""
-    request = urllib.request.Request(
-        f"{endpoint.url}/{name}?restype=container", method="PUT", headers=headers, data=b""
-    )
-    urllib.request.urlopen(request, timeout=10).close()

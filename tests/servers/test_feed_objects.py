@@ -9,6 +9,7 @@ from typing import Any
 
 import obstore
 import pytest
+from azurite_blobs import make_container
 from obstore.store import S3Store
 
 pytestmark = pytest.mark.server
@@ -50,9 +51,7 @@ def test_feed_from_s3_counts_the_bytes_on_the_wire_and_removes_what_it_made(
 
 
 def test_feed_from_azure(azurite_endpoint: Any, tmp_path: Path) -> None:
-    from conftest import make_container
-
-    make_container(azurite_endpoint, "feed")
+    make_container(azurite_endpoint.url, "feed")
     told = feed("az://feed/run", tmp_path, azurite_endpoint.variables)
     assert told["status"] == "complete"
     assert told["evidence"]["counters"]["http_body_bytes"] >= told["evidence"]["ledger"]["delivered_bytes"] > 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import obstore
 import pytest
-from conftest import make_container
+from azurite_blobs import make_container
 from obstore.store import AzureStore
 
 from stoker.core.errors import DeniedError, NotFoundError, StoreError
@@ -30,7 +30,7 @@ def _environment(azurite_endpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None
 def container(azurite_endpoint: Any) -> str:
     """Make a new container."""
     name = f"container-{os.getpid()}-{next(_NUMBERS)}"
-    make_container(azurite_endpoint, name)
+    make_container(azurite_endpoint.url, name)
     return name
 
 
