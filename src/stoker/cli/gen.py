@@ -13,7 +13,7 @@ from stoker.bench.run.target import opened
 from stoker.cli.live import live
 from stoker.cli.rows import settings_from, with_rows
 from stoker.cli.screen import emit_json, emit_pairs, emit_text
-from stoker.core.errors import EXIT_GOOD
+from stoker.core.errors import EXIT_GOOD, InterruptedRunError
 from stoker.core.files import redact_url
 from stoker.core.plan import DatasetSpec
 from stoker.core.units import format_bytes, format_rate, format_seconds
@@ -87,8 +87,12 @@ def command(target: str, config: str | None, dry_run: bool, quiet: bool, as_json
         return EXIT_GOOD
     require_target(target, write=True, create=True)
     options = GenerateOptions(verify_after=settings["verify"].value, force=settings["force"].value)
-    with live(quiet=quiet or as_json) as shown:
-        report = generate_parallel(target, dataset, options, processes=processes, progress=shown.generate)
+    try:
+        with live(quiet=quiet or as_json) as shown:
+            report = generate_parallel(target, dataset, options, processes=processes, progress=shown.generate)
+    except InterruptedRunError as stopped:
+        remedy = "run the same again: what is finished is kept"
+        raise InterruptedRunError(stopped.what, remedy=remedy, signal_number=stopped.exit_code - 128) from stopped
     if as_json:
         emit_json({"target": redact_url(target), "dataset": dataset, "report": msgspec.to_builtins(report)})
     else:

@@ -9,8 +9,8 @@ import msgspec
 
 from stoker import __version__
 from stoker.bench.run.signals import SignalStop
-from stoker.core.errors import EXIT_GOOD, StokerError, UnknownNameError, UsageError
-from stoker.core.registry import nearest
+from stoker.cli.groups import NearestGroup
+from stoker.core.errors import EXIT_GOOD, StokerError, UsageError
 
 COMMANDS = {
     "feed": "Can this storage feed N accelerators? A quick, honest answer.",
@@ -25,7 +25,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(NearestGroup):
     """Imports a command's module only when the command is asked for, so that start-up stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -39,16 +39,6 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"stoker.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the first word names. Raises UnknownNameError with the nearest name."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = nearest(args[0], list(COMMANDS))
-            hint = f"did you mean {close!r}? " if close else ""
-            raise UnknownNameError("no command", where=args[0], remedy=f"{hint}known: {', '.join(COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""

@@ -64,5 +64,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def job_from(verb: str, settings: dict[str, Setting]) -> Job:
-    """Return the job that is kept in the result; the words of the command line are redacted."""
-    return Job(verb=verb, arguments=tuple(redact_arguments(sys.argv[1:])), settings=settings)
+    """Return the job that is kept in the result; the words of the command line and all texts are redacted."""
+    shown = {name: Setting(_redacted(setting.value), setting.origin) for name, setting in settings.items()}
+    return Job(verb=verb, arguments=tuple(redact_arguments(sys.argv[1:])), settings=shown)
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_redacted(item) for item in value]
+    return redact_arguments([value])[0] if isinstance(value, str) else value

@@ -9,13 +9,14 @@ from stoker.bench.run.doctor import require_launcher, require_target
 from stoker.bench.run.folders import new_run_folder, results_kept_in
 from stoker.bench.run.options import TRAINING
 from stoker.bench.run.train import plan_training
+from stoker.cli.groups import NearestGroup
 from stoker.cli.live import live
 from stoker.cli.plan import show_plan
 from stoker.cli.report import finish
 from stoker.cli.rows import job_from, settings_from, with_rows
 
 
-@click.group("run")
+@click.group("run", cls=NearestGroup)
 def command() -> None:
     """Run a workload against storage that holds its dataset."""
 

@@ -1,17 +1,23 @@
-"""Conducting a run whose ranks are MPI's: every rank calls the same, rank 0 keeps the record.
+"""Conducting a run whose ranks are MPI's: rank 0 decides and keeps the record.
+
+The other ranks either call the same, or `follow`: then rank 0 alone reads the words, makes the data and tells what came
+out, so that a mistake is told once and no rank waits for one that has given up.
 
 Nothing is assumed of a shared file system but for recovery: each rank writes its log below the run's folder on its own
 host, and what it measured goes to rank 0 as bytes.
 """
 
+import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
 
 from stoker.bench.run.assemble import Part
-from stoker.bench.run.launch_mpi import MpiComm
+from stoker.bench.run.dlio.target import apply_credentials
+from stoker.bench.run.launch_mpi import MpiComm, world
 from stoker.bench.run.process import keep_time_sharply
 from stoker.bench.run.record import RunRecord, make_layout
 from stoker.bench.run.recover import recover
@@ -21,17 +27,26 @@ from stoker.bench.workloads.progress import Progress
 from stoker.bench.workloads.reports import RankReport
 from stoker.bench.workloads.steps import Rows
 from stoker.bench.workloads.training import RankJob, run_rank
-from stoker.core.errors import StokerError, UsageError
+from stoker.core.errors import EXIT_GOOD, MissingExtraError, StokerError, UsageError
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.result import STEP_COLUMNS, Result, save_result
 
+_STORE_VARIABLES: Final = ("AWS_", "AZURE_", "GOOGLE_")
 
-class _Order(msgspec.Struct, frozen=True):
-    """What rank 0 decides for all."""
+
+class _Order(msgspec.Struct, frozen=True, tag="run"):
+    """What rank 0 decides for all; `variables` are its stores' settings, for the ranks that lack them."""
 
     plan: TrainingPlan
     target_url: str
     folder: str
+    variables: dict[str, str]
+
+
+class _End(msgspec.Struct, frozen=True, tag="end"):
+    """Rank 0 needs the others no more."""
+
+    exit_code: int
 
 
 class _Passed(msgspec.Struct, frozen=True):
@@ -49,8 +64,14 @@ def conduct_mpi(
     Raises UsageError when MPI started another number of ranks than planned. A rank that fails ends all of them, after
     a failed result was saved where that is possible.
     """
-    comm = MpiComm()
-    order = _agree(comm, _Order(plan, target_url, str(folder.absolute())), folder)
+    comm = world()
+    variables = {name: value for name, value in os.environ.items() if name.startswith(_STORE_VARIABLES)}
+    mine = _Order(plan, target_url, str(folder.absolute()), variables)
+    order = _agree(comm, mine)
+    assert isinstance(order, _Order)
+    if order.folder != mine.folder:  # one that this rank made for itself
+        with suppress(OSError):
+            folder.rmdir()
     if order.plan.ranks != comm.size:
         raise UsageError(
             "MPI started another number of ranks than the plan has",
@@ -58,6 +79,51 @@ def conduct_mpi(
             got=f"{comm.size}",
             remedy=f"start it with mpirun -n {order.plan.ranks}",
         )
+    return _obey(comm, job, order, found_by, progress)
+
+
+def follow() -> int:
+    """Take part, on a rank other than 0, in every run that rank 0 conducts; return the exit code it dismisses us with.
+
+    Raises UsageError when the MPI library was not started by the launcher. Without mpi4py there is nothing to follow:
+    rank 0 tells what is missing.
+    """
+    try:
+        comm = world()
+    except MissingExtraError:
+        return EXIT_GOOD
+    if comm.rank == 0:
+        raise UsageError(
+            "the MPI library does not know its launcher",
+            got=f"rank 0 of {comm.size} in a process that the launcher calls another",
+            remedy="start it with the mpiexec of the library: " + comm.library,
+        )
+    while True:
+        with SignalWatch():  # rank 0 gets the signal as well, and decides
+            order = _agree(comm, None)
+        if isinstance(order, _End):
+            return order.exit_code
+        if order.plan.ranks == comm.size:
+            _obey(comm, Job("follow"), order, "", None)
+
+
+def dismiss(exit_code: int) -> None:
+    """Let the ranks that `follow` end with `exit_code`. For rank 0, when it has done all."""
+    with suppress(MissingExtraError), SignalWatch():
+        _agree(world(), _End(exit_code))
+
+
+def _agree(comm: MpiComm, mine: _Order | _End | None) -> _Order | _End:
+    """Return what rank 0 passed, on every rank; the wait for it may be long, and is spent napping."""
+    comm.barrier()
+    order = msgspec.json.decode(comm.broadcast(msgspec.json.encode(mine)), type=_Order | _End)
+    if isinstance(order, _Order):
+        apply_credentials(order.variables)
+    return order
+
+
+def _obey(comm: MpiComm, job: Job, order: _Order, found_by: str, progress: OnProgress | None) -> Result:
+    """Run this rank's part. An error here ends all ranks, after a failed result was saved where that is possible."""
     keep_time_sharply()
     with SignalWatch() as watch:
         record = _begin(comm, job, order, found_by)
@@ -71,15 +137,6 @@ def conduct_mpi(
 
 def _told(error: BaseException) -> str:
     return str(error) if isinstance(error, StokerError) else f"{type(error).__name__}: {error}"
-
-
-def _agree(comm: MpiComm, mine: _Order, folder: Path) -> _Order:
-    """Return what rank 0 decided; a folder that another rank made for itself is removed if it is empty."""
-    order = msgspec.json.decode(comm.broadcast(msgspec.json.encode(mine)), type=_Order)
-    if comm.rank != 0 and order.folder != mine.folder:
-        with suppress(OSError):
-            folder.rmdir()
-    return order
 
 
 def _begin(comm: MpiComm, job: Job, order: _Order, found_by: str) -> RunRecord | None:

@@ -34,6 +34,7 @@ from stoker.bench.run.target import (
     free_space_bytes,
     measure_write_rate,
     opened,
+    unsynced_url,
 )
 from stoker.core.errors import CorruptError, InterruptedRunError, NotFoundError, StokerError, UsageError
 from stoker.core.files import redact_url
@@ -45,7 +46,7 @@ from stoker.loader.dataset.parallel import generate_parallel
 from stoker.loader.dataset.progress import Progress
 from stoker.loader.dataset.recipe import Recipe, spec_facts
 from stoker.loader.dataset.remove import remove
-from stoker.storage.api import SupportsSweep
+from stoker.storage.api import SupportsLocalPath, SupportsSweep
 
 FOLDER: Final = "stoker-feed"
 QUICK_LOOK: Final = "A quick look, not a submission: the dataset is sized by the time budget, not by the rules."
@@ -107,6 +108,7 @@ def plan_feed(settings: Settings, target: str, *, touch: bool) -> FeedPlan:
     require_launcher(draft)
     require_target(target, write=False)
     kept = f"{FOLDER}-{draft.model}"
+    _refuse_link(target, kept)
     notes: list[str] = []
     for name in ("", kept):
         dataset, reason = _ready_dataset(child_url(target, name), draft)
@@ -118,6 +120,13 @@ def plan_feed(settings: Settings, target: str, *, touch: bool) -> FeedPlan:
     notes += _left_behind(target, kept)
     name = kept if settings["keep"].value else f"{kept}-{run_id()[:6]}"
     return _plan_generation(settings, (target, name), draft, notes, touch=touch and is_first_rank())
+
+
+def _refuse_link(target: str, name: str) -> None:
+    """Raise UsageError when a symbolic link stands where the data would lie: it may lead out of the target."""
+    with opened(target) as store:
+        if isinstance(store, SupportsLocalPath) and (Path(store.root) / name).is_symlink():
+            raise UsageError("a symbolic link stands where the data would lie", where=f"{store.url}/{name}")
 
 
 def _ready_dataset(url: str, draft: TrainingPlan) -> tuple[DatasetSpec | None, str]:
@@ -241,7 +250,7 @@ def _remove_generated(plan: FeedPlan, on_warning: Callable[[str], None]) -> None
     try:
         with SignalWatch():
             # Without a marker it was stopped before anything was put: nothing there is ours.
-            with suppress(UsageError, NotFoundError), opened(plan.url) as store:
+            with suppress(UsageError, NotFoundError), opened(unsynced_url(plan.url)) as store:
                 remove(store, "train")
             with opened(plan.target) as store:
                 if isinstance(store, SupportsSweep):

@@ -62,11 +62,18 @@ class SignalWatch(_Watch):
 
 
 class SignalStop(_Watch):
-    """A context in which each SIGINT, SIGTERM and SIGHUP raises InterruptedRunError wherever the main thread is.
+    """A context in which the first SIGINT, SIGTERM or SIGHUP raises InterruptedRunError wherever the main thread is.
 
-    `received` is the first that came, to this context or to one inside it.
+    The second is passed over, for what was begun is being tidied up; a third raises again. `received` is the first
+    that came, to this context or to one inside it.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken = 0
 
     def _take(self, number: int, _: FrameType | None) -> None:
         self.note(number)
-        raise InterruptedRunError(f"stopped by {signal.Signals(number).name}", signal_number=number)
+        self._taken += 1
+        if self._taken != 2:
+            raise InterruptedRunError(f"stopped by {signal.Signals(number).name}", signal_number=number)

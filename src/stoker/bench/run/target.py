@@ -1,8 +1,10 @@
 """A target as the benchmark sees it: its URL, its store, what of ours lies there and how fast it takes bytes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -42,6 +44,16 @@ def child_url(target: str, name: str) -> str:
         return f"{target.rstrip('/')}/{name}"
     base, mark, query = target.partition("?")
     return f"{base.rstrip('/')}/{name}{mark}{query}"
+
+
+def unsynced_url(url: str) -> str:
+    """Return the URL of the same place, where a local one need not be durable after each call: for tidying up."""
+    scheme, mark, _ = url.partition("://")
+    if not mark:
+        return f"file://{quote(os.path.abspath(url))}?fsync=none"  # noqa: PTH100 - Path.absolute keeps `..`
+    if scheme not in ("file", "direct") or "fsync=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}fsync=none"
 
 
 @contextmanager

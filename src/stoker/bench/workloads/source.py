@@ -10,6 +10,7 @@ from stoker.bench.workloads.reports import StoreFacts
 from stoker.core.plan import DatasetSpec, Spread, TrainingPlan
 from stoker.loader.dataset.discover import open_manifest
 from stoker.loader.dataset.naming import FileKeys
+from stoker.loader.dataset.shapes import sample_spec
 from stoker.loader.loader import Loader
 from stoker.loader.manifest import Manifest
 from stoker.loader.options import LoaderOptions
@@ -45,13 +46,18 @@ def dataset_manifest(store: Store, dataset: DatasetSpec) -> Manifest:
     """
     if store.url.startswith("null://"):
         return _imagined(store, dataset)
-    return open_manifest(
+    manifest = open_manifest(
         store,
         dataset.split,
         format_name=dataset.format,
         samples_per_file=dataset.samples_per_file,
         limit=dataset.files,
     )
+    if manifest.spec is None and manifest.format == "synthetic":
+        # Foreign files of this format hold a number and no shape; whoever planned the run knows it.
+        sample = sample_spec(dataset, 0)
+        manifest.options = {**manifest.options, "shape": sample.shape, "dtype": sample.dtype}
+    return manifest
 
 
 def _imagined(store: Store, dataset: DatasetSpec) -> Manifest:

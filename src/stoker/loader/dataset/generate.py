@@ -229,7 +229,7 @@ class _Work:
             where=error.where,
             expected=f"{needed} bytes ({format_bytes(needed)}) for the files still to be made",
             got=error.got if free is None else f"{free} bytes ({format_bytes(free)}) free",
-            remedy="free space and run the same again: finished files are kept",
+            remedy=f"{error.remedy or 'free space'}; then run the same again: finished files are kept",
         )
 
 

@@ -1,0 +1,22 @@
+"""A group of commands that names the nearest one when there is none of the name that was typed."""
+
+import click
+
+from stoker.core.errors import UnknownNameError
+from stoker.core.registry import nearest
+
+
+class NearestGroup(click.Group):
+    """A click group with our error for an unknown command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first word names. Raises UnknownNameError with the nearest and all names."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            close = nearest(args[0], known)
+            hint = f"did you mean {close!r}? " if close else ""
+            remedy = f"{hint}known: {', '.join(known)}"
+            raise UnknownNameError(f"no command of {ctx.command_path}", where=args[0], remedy=remedy)
+        return super().resolve_command(ctx, args)
