@@ -5,7 +5,7 @@ import msgspec
 from rich.text import Text
 
 from stoker.bench.run.doctor import Check, examine
-from stoker.cli.screen import emit_json, screen
+from stoker.cli.screen import emit_json, harmless, screen
 from stoker.core.errors import EXIT_GOOD, EXIT_PREFLIGHT
 
 MARKS = {"ok": "ok", "note": "note", "warn": "warn", "fail": "FAIL"}
@@ -17,9 +17,9 @@ def _print(checks: list[Check]) -> None:
     with screen() as console:
         for check in checks:
             mark = (f"{MARKS[check.status]:4}", STYLES[check.status])
-            console.print(Text.assemble(mark, f"  {check.name:{width}}  {check.observed}"), soft_wrap=True)
+            console.print(Text.assemble(mark, f"  {check.name:{width}}  {harmless(check.observed)}"), soft_wrap=True)
             if check.remedy:
-                console.print(Text(f"{'':{width + 8}}→ {check.remedy}"), soft_wrap=True)
+                console.print(Text(f"{'':{width + 8}}→ {harmless(check.remedy)}"), soft_wrap=True)
 
 
 @click.command("doctor")

@@ -3,7 +3,6 @@
 import click
 
 from stoker.core.errors import UnknownNameError
-from stoker.core.registry import nearest
 
 
 class NearestGroup(click.Group):
@@ -15,6 +14,8 @@ class NearestGroup(click.Group):
         """Return the command that the first word names. Raises UnknownNameError with the nearest and all names."""
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
+            from stoker.core.registry import nearest
+
             close = nearest(args[0], known)
             hint = f"did you mean {close!r}? " if close else ""
             remedy = f"{hint}known: {', '.join(known)}"

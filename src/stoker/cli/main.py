@@ -1,6 +1,7 @@
 """The entry point: finds the command, and turns every error into one sentence and a documented exit code."""
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -8,8 +9,9 @@ import click
 import msgspec
 
 from stoker import __version__
-from stoker.bench.run.signals import SignalStop
+from stoker.bench.run.signals import SignalStop, SignalWatch
 from stoker.cli.groups import NearestGroup
+from stoker.cli.screen import harmless
 from stoker.core.errors import EXIT_GOOD, StokerError, UsageError
 
 COMMANDS = {
@@ -23,6 +25,9 @@ COMMANDS = {
     "completion": "Print the completion script for bash, zsh or fish.",
     "version": "Print the version, and those of what it stands on.",
 }
+
+
+_LAUNCHER_VARIABLES = ("OMPI_", "PMI_", "PMIX_", "PALS_", "SLURM_STEP_")
 
 
 class LazyGroup(NearestGroup):
@@ -65,10 +70,42 @@ def run(arguments: list[str]) -> int:
     """Run the command line `arguments` and return the exit code; a signal's is 128 and its number."""
     with SignalStop() as stop:
         try:
-            code = _run(arguments)
+            code = _run_together(arguments) if _under_launcher() else _run(arguments)
         except StokerError as error:  # a signal that came while an error was being told
             code = error.exit_code
     return 128 + stop.received if stop.received else code
+
+
+def _under_launcher() -> bool:
+    """Tell whether an MPI launcher may have started this process; what it takes to be sure is costly to import."""
+    return any(name.startswith(_LAUNCHER_VARIABLES) for name in os.environ)
+
+
+def _run_together(arguments: list[str]) -> int:
+    """Run the command line on rank 0 alone: the other ranks follow it, and end as it ends."""
+    with SignalWatch() as watch:  # a rank that left now would leave the others waiting
+        from stoker.bench.run.conduct_mpi import dismiss, follow, meet
+        from stoker.bench.run.launch_mpi import is_first_rank, is_one_of_several
+
+        several = is_one_of_several()
+        if several and not is_first_rank():
+            try:
+                return follow()
+            except StokerError as error:
+                return _tell(error, [])
+        if several:
+            meet()
+    code = 128 + watch.received
+    try:
+        if not watch.received:
+            code = _run(arguments)
+    except StokerError as error:
+        code = error.exit_code
+        raise
+    finally:
+        if several:
+            dismiss(code)
+    return code
 
 
 def _run(arguments: list[str]) -> int:
@@ -97,7 +134,7 @@ def _usage_error(error: click.ClickException) -> UsageError:
 
 def _tell(error: StokerError, arguments: list[str]) -> int:
     """Say what went wrong: a sentence on stderr and, when JSON was asked for, an object on stdout. Return the code."""
-    click.echo(f"stoker: {error}", err=True)
+    click.echo(f"stoker: {harmless(str(error))}", err=True)
     if "--json" in arguments:
         facts = {name: getattr(error, name) for name in ("what", "where", "expected", "got", "remedy")}
         document = {"error": {"kind": type(error).__name__, **facts, "exit_code": error.exit_code}}

@@ -23,9 +23,7 @@ def with_rows(rows: Sequence[Option], *, config: bool = True) -> Callable[[Funct
     def decorate(function: Function) -> Function:
         if config:
             help_text = "TOML file with values for these options; flags and environment win over it."
-            function = click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help=help_text)(
-                function
-            )
+            function = click.option("--config", metavar="FILE", help=help_text)(function)
         for row in reversed(rows):
             function = _click_option(row)(function)
         return function

@@ -4,13 +4,18 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
-from rich.console import Console
 
+from stoker.bench.report.text import plain
 from stoker.core.errors import StokerError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LINE_CHARACTERS_MAX: Final = 10_000
 
 
 @contextmanager
@@ -50,25 +55,31 @@ def emit_text(text: str) -> None:
 
 
 @contextmanager
-def screen() -> Iterator[Console]:
+def screen() -> Iterator["Console"]:
     """Give a console on stdout for lines with colour. It takes no markup: a file's name may look like some."""
+    from rich.console import Console
+
+    class Screen(Console):
+        """A console that leaves it to `printing` what a broken pipe means."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     with printing():
-        yield _Screen(highlight=False, markup=False, emoji=False)
-
-
-class _Screen(Console):
-    """A console that leaves it to `printing` what a broken pipe means."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+        yield Screen(highlight=False, markup=False, emoji=False)
 
 
 def emit_pairs(pairs: Mapping[str, str]) -> None:
     """Print names and what they stand for, one pair a line."""
     width = max(map(len, pairs))
-    emit_text("\n".join(f"{name:{width}}  {text}" for name, text in pairs.items()))
+    emit_text("\n".join(f"{name:{width}}  {harmless(text)}" for name, text in pairs.items()))
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    click.echo(f"warning: {text}", err=True)
+    click.echo(f"warning: {harmless(text)}", err=True)
+
+
+def harmless(text: str) -> str:
+    """Return the text as one line that cannot steer a terminal: names of files may hold anything."""
+    return plain(text, LINE_CHARACTERS_MAX)

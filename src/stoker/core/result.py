@@ -106,6 +106,8 @@ class RankResult(msgspec.Struct):
 class Metrics(msgspec.Struct):
     """The run's figures. Ratios are 0..1; the interval is 95 %, by block bootstrap over steps.
 
+    `au_sustained_ratio` is what the store has surely kept up: AU without what was read ahead of the measured window,
+    or AU over whole epochs with the excluded steps, whichever is more. In long epochs it meets `au_ratio`.
     `client_cpu_ratio` is the CPU time of all ranks over wall time x usable CPUs: near 1 the client is the limit.
     `limiting_stage` is the stage with the most stall time, empty when nothing stalled.
     """
@@ -113,6 +115,7 @@ class Metrics(msgspec.Struct):
     au_ratio: float = 0.0
     au_low_ratio: float = 0.0
     au_high_ratio: float = 0.0
+    au_sustained_ratio: float = 0.0
     au_compatible_ratio: float = 0.0
     samples_per_second: float = 0.0
     samples_per_second_compatible: float = 0.0

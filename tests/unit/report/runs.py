@@ -189,6 +189,7 @@ def realistic_result(with_histograms: bool = True) -> Result:
         metrics=Metrics(
             au_ratio=0.9532,
             au_low_ratio=0.9447,
+            au_sustained_ratio=0.946,
             au_high_ratio=0.9608,
             au_compatible_ratio=0.9498,
             samples_per_second=147.6,

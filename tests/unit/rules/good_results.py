@@ -41,7 +41,14 @@ def good_result(**changes: Any) -> Result:
         status="complete",
         epochs=epochs,
         ranks=[RankResult(rank=0, host="a"), RankResult(rank=1, host="a")],
-        metrics=Metrics(au_ratio=0.96, au_low_ratio=0.95, au_high_ratio=0.97, steps=200, client_cpu_ratio=0.2),
+        metrics=Metrics(
+            au_ratio=0.96,
+            au_low_ratio=0.95,
+            au_high_ratio=0.97,
+            au_sustained_ratio=0.955,
+            steps=200,
+            client_cpu_ratio=0.2,
+        ),
         evidence=Evidence(
             io_mode_requested="direct", io_mode="direct", ledger=ledger, counters=counters, target_kind="xfs"
         ),
@@ -84,6 +91,7 @@ BREACHES: dict[str, dict[str, Any]] = {
     "evidence.excess": {"counters__process_read_bytes": REQUESTED_BYTES * 2},
     "client.limit": {**SLOW, "metrics__client_cpu_ratio": 0.97},
     "au.threshold": SLOW,
+    "au.sustained": {"metrics__au_sustained_ratio": 0.7},
     "evidence.ledger": {"ledger__requested_bytes": REQUESTED_BYTES * 2},
     "evidence.payload": {
         "ledger__requested_bytes": REQUESTED_BYTES - 20_000,

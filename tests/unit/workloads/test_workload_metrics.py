@@ -16,6 +16,7 @@ from stoker.bench.workloads.metrics import (
     limiting_stage,
     rank_epochs,
     run_metrics,
+    sustained_ratio,
     wait_seconds,
 )
 from stoker.bench.workloads.steps import EVALUATION, column
@@ -176,3 +177,20 @@ def test_the_limiting_stage_is_the_one_that_stalled_most() -> None:
     assert limiting_stage({"read": 3.0, "open": 1.0}) == ("read", 0.75)
     assert limiting_stage({}) == ("", 0.0)
     assert limiting_stage({"read": 0.0}) == ("", 0.0)
+
+
+def test_what_was_read_ahead_is_not_credited_to_the_store() -> None:
+    """Five steps of 1 s compute; the first two batches of the window were ready before it, the others took 1 s each."""
+    waits = [2.0, 0.0, 0.0, 1.0, 1.0]
+    rows = rows_of([(1000 * wait, 1000.0, 0.0) for wait in waits])
+    exclusion = Exclusion(start_steps=1)
+    window_au = 4 / 6
+    assert sustained_ratio(rows, exclusion, prefetch_batches=0) == pytest.approx(window_au)
+    # Whole epoch: 5 s of compute in 9 s; the window without two read-ahead steps: 2 s in 6 s.
+    assert sustained_ratio(rows, exclusion, prefetch_batches=2) == pytest.approx(5 / 9)
+
+
+def test_in_a_long_epoch_the_sustained_utilisation_meets_the_plain_one() -> None:
+    rows = rows_of([(100.0, 1000.0, 0.0)] * 1000)
+    plain = 1 / 1.1
+    assert sustained_ratio(rows, Exclusion(start_steps=1), prefetch_batches=2) == pytest.approx(plain, rel=0.003)

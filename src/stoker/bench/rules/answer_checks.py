@@ -36,6 +36,15 @@ def _slow_stage(result: Result) -> str:
     return f"{percent(metrics.limiting_share_ratio, 0)} of the stall in {metrics.limiting_stage}"
 
 
+def check_sustained(result: Result) -> list[Finding]:
+    """Only what was read before the measured steps began carries utilisation over the threshold."""
+    metrics, threshold = result.metrics, result.plan.au_threshold_ratio
+    if not measured(result) or metrics.au_sustained_ratio >= threshold or metrics.au_high_ratio < threshold:
+        return []
+    observed = f"{percent(metrics.au_sustained_ratio, 2)} surely kept up over {metrics.steps} steps"
+    return [found("au.sustained", expected=_needed(result), observed=observed)]
+
+
 def check_interval(result: Result) -> list[Finding]:
     """The threshold lies inside the interval: the run cannot decide."""
     metrics, threshold = result.metrics, result.plan.au_threshold_ratio

@@ -118,6 +118,14 @@ _ROWS: Final = (
         "see which stage the accelerators waited for; use fewer accelerators or faster storage",
     ),
     Rule(
+        "au.sustained",
+        "blocks",
+        "flatters",
+        "Batches read ahead of the measured steps flatter the utilisation",
+        "Utilisation reaches the threshold even without the batches that were ready when the measured steps began.",
+        "run longer or over a larger dataset, so that an epoch has more steps",
+    ),
+    Rule(
         "evidence.ledger",
         "blocks",
         "flatters",

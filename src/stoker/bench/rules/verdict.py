@@ -45,6 +45,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "evidence.excess": evidence_checks.check_excess,
     "client.limit": answer_checks.check_client,
     "au.threshold": answer_checks.check_threshold,
+    "au.sustained": answer_checks.check_sustained,
     "evidence.ledger": evidence_checks.check_ledger,
     "evidence.payload": evidence_checks.check_payload,
     "evidence.cache": evidence_checks.check_cache,

@@ -13,6 +13,7 @@ from stoker.bench.workloads.metrics import (
     compute_seconds,
     exclusion_of,
     limiting_stage,
+    mean_sustained_ratio,
     rank_epochs,
     run_metrics,
 )
@@ -55,6 +56,7 @@ def assemble(start: RunStart, end: RunEnd, parts: Sequence[Part]) -> Result:
     ranks = [_rank_result(part, plan) for part in parts]
     epochs = _run_epochs(ranks, [report for report, _ in parts])
     metrics = run_metrics([rows for _, rows in parts], epochs, exclusion_of(plan), seed=plan.seed)
+    metrics.au_sustained_ratio = mean_sustained_ratio([rows for _, rows in parts], plan)
     evidence = _evidence(parts, ranks)
     _complete_metrics(metrics, evidence, parts)
     notes = dict.fromkeys((*plan.notes, *end.notes, *(note for report, _ in parts for note in report.notes)))

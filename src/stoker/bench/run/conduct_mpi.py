@@ -82,29 +82,35 @@ def conduct_mpi(
     return _obey(comm, job, order, found_by, progress)
 
 
+def meet() -> None:
+    """Let the ranks that `follow` meet rank 0, which calls this before it begins; without mpi4py there are none."""
+    with suppress(MissingExtraError):
+        world()
+
+
 def follow() -> int:
     """Take part, on a rank other than 0, in every run that rank 0 conducts; return the exit code it dismisses us with.
 
-    Raises UsageError when the MPI library was not started by the launcher. Without mpi4py there is nothing to follow:
-    rank 0 tells what is missing.
+    Signals are for rank 0, which gets them too, to obey. Raises UsageError when the MPI library was not started by the
+    launcher. Without mpi4py there is nothing to follow: rank 0 tells what is missing.
     """
-    try:
-        comm = world()
-    except MissingExtraError:
-        return EXIT_GOOD
-    if comm.rank == 0:
-        raise UsageError(
-            "the MPI library does not know its launcher",
-            got=f"rank 0 of {comm.size} in a process that the launcher calls another",
-            remedy="start it with the mpiexec of the library: " + comm.library,
-        )
-    while True:
-        with SignalWatch():  # rank 0 gets the signal as well, and decides
+    with SignalWatch():
+        try:
+            comm = world()
+        except MissingExtraError:
+            return EXIT_GOOD
+        if comm.rank == 0:
+            raise UsageError(
+                "the MPI library does not know its launcher",
+                got=f"rank 0 of {comm.size} in a process that the launcher calls another",
+                remedy=f"start it with the mpiexec of {comm.library}",
+            )
+        while True:
             order = _agree(comm, None)
-        if isinstance(order, _End):
-            return order.exit_code
-        if order.plan.ranks == comm.size:
-            _obey(comm, Job("follow"), order, "", None)
+            if isinstance(order, _End):
+                return order.exit_code
+            if order.plan.ranks == comm.size:
+                _obey(comm, Job("follow"), order, "", None)
 
 
 def dismiss(exit_code: int) -> None:

@@ -123,21 +123,23 @@ def _prepare(run: DlioRun, outcome: DlioOutcome, watchers: Watchers) -> None:
 
 def _require_dataset(run: DlioRun) -> None:
     """Raise PreflightError, with the reason, unless the splits that will be read are there with enough files."""
-    require_target(run.data_url, write=False)
     evaluation = run.plan.evaluation
     splits = [run.plan.dataset, *([evaluation.dataset] if evaluation is not None else [])]
-    with opened(run.data_url) as store:
-        for spec in splits:
-            try:
+    try:
+        require_target(run.data_url, write=False)
+        with opened(run.data_url) as store:
+            for spec in splits:
                 dataset_manifest(store, spec)
-            except NotFoundError as error:
-                raise PreflightError(
-                    "dataset is not there",
-                    where=f"{store.url} {spec.split}",
-                    expected=f"{spec.files} {spec.format} files",
-                    got=error.what,
-                    remedy="make it with ++workload.workflow.generate_data=True, or correct dataset.data_folder",
-                ) from error
+    except (NotFoundError, PreflightError) as error:
+        if not isinstance(error, NotFoundError) and not isinstance(error.__cause__, NotFoundError):
+            raise
+        raise PreflightError(
+            "dataset is not there",
+            where=error.where,
+            expected=" and ".join(f"{spec.files} {spec.format} files in {spec.split}/" for spec in splits),
+            got=error.what,
+            remedy="make it with ++workload.workflow.generate_data=True, or correct dataset.data_folder",
+        ) from error
 
 
 def _generate(run: DlioRun, on_generate: OnProgress | None) -> dict[str, int]:

@@ -25,6 +25,7 @@ from stoker.storage.api import Store, SupportsCache, SupportsLocalPath
 OPEN_FILES_WANTED: Final = 4096
 SHARED_MEMORY_WANTED_BYTES: Final = 256 * MiB
 PROBE_BYTES: Final = 64 * 1024
+RANK_BYTES: Final = 64 * MiB
 EXTRAS: Final = {
     "s3": ("obstore", "S3, Azure and Google stores"),
     "hdf5": ("h5py", "HDF5 files"),
@@ -82,8 +83,16 @@ def require_target(target: str, *, write: bool, create: bool = False) -> None:
 
 
 def require_launcher(plan: TrainingPlan) -> None:
-    """Raise UsageError when the ranks cannot be started as planned: by MPI, in another number, or not at all."""
+    """Raise UsageError when the ranks cannot be started as planned: by MPI, in another number, or not all of them."""
     launcher, found = choose_launcher(plan.launcher)
+    most = psutil.virtual_memory().available // RANK_BYTES
+    if launcher == "local" and plan.ranks > most:
+        raise UsageError(
+            "more accelerators than this host has memory for",
+            expected=f"at most {most}",
+            got=f"{plan.ranks}",
+            remedy="start it on more hosts with mpirun, or free memory",
+        )
     size = found.size if launcher == "mpi" and found is not None else None
     if size not in (None, plan.ranks):
         raise UsageError(

@@ -18,11 +18,11 @@ from stoker.bench.run.plan import (
     Settings,
     check_room,
     default_processes,
+    feed_draft,
     feed_files,
     file_bytes,
     least_files,
     training_plan,
-    workload_entry,
 )
 from stoker.bench.run.record import RunRecord
 from stoker.bench.run.signals import SignalWatch
@@ -102,8 +102,7 @@ def plan_feed(settings: Settings, target: str, *, touch: bool) -> FeedPlan:
 
     Under MPI rank 0 alone touches the target: its plan is the one that all ranks follow.
     """
-    entry, _ = workload_entry(settings)
-    draft = training_plan(settings, entry.dataset(files=entry.files), target_url=redact_url(target))
+    draft = feed_draft(settings, target_url=redact_url(target))
     Recipe(draft.dataset)
     require_launcher(draft)
     require_target(target, write=False)
@@ -219,30 +218,34 @@ def run_feed(job: Job, plan: FeedPlan, folder: Path, watchers: FeedWatchers) -> 
 
     A signal during the generation leaves a partial result too. Raises what generation, run and store raise.
     """
-    ours = plan.generate and is_first_rank()
+    ours, made = plan.generate and is_first_rank(), False
     try:
         if ours:
-            try:
-                generate_parallel(
-                    plan.url,
-                    plan.training.dataset,
-                    GenerateOptions(),
-                    processes=plan.processes,
-                    progress=watchers.on_generate,
-                )
-            except InterruptedRunError as stopped:
-                return _never_ran(job, plan, folder, stopped.what)
+            reason = _generate(plan, watchers.on_generate)
+            if reason:
+                return _never_ran(job, plan, folder, reason)
+            made = True
         return conduct(job, plan.training, plan.url, folder, progress=watchers.on_progress)
     finally:
-        if ours and not plan.keep:
+        if ours and not (made and plan.keep):
             _remove_generated(plan, watchers.on_warning)
+
+
+def _generate(plan: FeedPlan, on_generate: Callable[[Progress], None] | None) -> str:
+    """Make the dataset; return why it was stopped meanwhile, an empty text when it was not."""
+    dataset = plan.training.dataset
+    try:
+        generate_parallel(plan.url, dataset, GenerateOptions(), processes=plan.processes, progress=on_generate)
+    except InterruptedRunError as stopped:
+        return f"{stopped.what} while the dataset was generated"
+    return ""
 
 
 def _never_ran(job: Job, plan: FeedPlan, folder: Path, reason: str) -> Result:
     """Save the result of a run that was stopped before its first step."""
     with SignalWatch():
         record = RunRecord(job, plan.training, redact_url(plan.url), folder, launcher="none was started")
-        return record.finish("partial", f"{reason} while the dataset was generated", ())
+        return record.finish("partial", reason, ())
 
 
 def _remove_generated(plan: FeedPlan, on_warning: Callable[[str], None]) -> None:

@@ -24,6 +24,7 @@ HOST_MEMORY_MULTIPLIER: Final = 5
 FREE_SPACE_SHARE: Final = 0.5
 FREE_SPACE_SHARE_MAX: Final = 0.95
 OTHER_LENGTH_RATIO: Final = 0.1
+RANKS_MAX: Final = 1 << 20
 GENERATE_PROCESS_BYTES: Final = 4 * GiB
 
 Settings = dict[str, Setting]
@@ -41,8 +42,9 @@ def workload_entry(settings: Settings) -> tuple[CatalogueEntry, int]:
         known = ", ".join(catalogue.accelerators(model))
         raise UsageError("--accelerator is missing", remedy=f"known for {model}: {known}, each with a count such as :2")
     kind, colon, count = str(words).partition(":")
-    if colon and not (count.isdecimal() and int(count) > 0):
-        raise UsageError("--accelerator: bad count", where=words, expected="KIND:COUNT such as h100:2")
+    if colon and not (count.isdecimal() and len(count) < 10 and 0 < int(count) <= RANKS_MAX):
+        expected = f"KIND:COUNT such as h100:2, at most {RANKS_MAX}"
+        raise UsageError("--accelerator: bad count", where=words, expected=expected)
     return catalogue.entry(model, kind), int(count) if colon else 1
 
 
@@ -151,6 +153,14 @@ def files_for_compliance(dataset: DatasetSpec, *, per_step_samples: int, memory_
     by_bytes = math.ceil(HOST_MEMORY_MULTIPLIER * memory_bytes / file_bytes(dataset))
     by_steps = math.ceil(STEPS_PER_EPOCH_MIN * per_step_samples / dataset.samples_per_file)
     return max(by_bytes, by_steps)
+
+
+def feed_draft(settings: Settings, *, target_url: str) -> TrainingPlan:
+    """Return the plan of a feed whose dataset is not sized yet: large enough for any number of accelerators."""
+    entry, ranks = workload_entry(settings)
+    batch_size = settings["batch_size"].value or entry.batch_size
+    files = max(entry.files, math.ceil(STEPS_WANTED * batch_size * ranks / entry.samples_per_file))
+    return training_plan(settings, entry.dataset(files=files), target_url=target_url)
 
 
 def least_files(plan: TrainingPlan) -> int:

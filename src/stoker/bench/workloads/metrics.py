@@ -234,6 +234,31 @@ def run_metrics(ranks: Sequence[Rows], epochs: Sequence[Epoch], exclusion: Exclu
     return metrics
 
 
+def sustained_ratio(rows: Rows, exclusion: Exclusion, *, prefetch_batches: int) -> float:
+    """Return the AU of one rank that its store has surely kept up.
+
+    When an epoch's window opens, up to `prefetch_batches` batches are ready that were read before it: over few steps
+    they flatter AU. Two bounds hold without them, and the better one counts: the window's AU with that many steps not
+    credited, and the AU of whole epochs, where all that is consumed is read.
+    """
+    training = rows[column(rows, "phase") == TRAIN]
+    whole = _share(float(compute_seconds(training).sum()), float(durations_seconds(training).sum()))
+    inside = _kept_index(rows, exclusion)
+    epochs = column(rows, "epoch")[inside]
+    computed, seconds = compute_seconds(rows)[inside], durations_seconds(rows)[inside]
+    credited = 0.0
+    for epoch in _in_order(epochs):
+        part = computed[epochs == epoch]
+        credited += float(part.sum()) * max(len(part) - prefetch_batches, 0) / len(part)
+    return max(whole, _share(credited, float(seconds.sum())))
+
+
+def mean_sustained_ratio(ranks: Sequence[Rows], plan: TrainingPlan) -> float:
+    """Return the mean over ranks of what was surely kept up."""
+    exclusion = exclusion_of(plan)
+    return _mean([sustained_ratio(rows, exclusion, prefetch_batches=plan.prefetch_batches) for rows in ranks])
+
+
 def _first_wait(rows: Rows) -> float:
     return float(wait_seconds(rows[:1]).sum())
 
