@@ -24,13 +24,14 @@ def _print(checks: list[Check]) -> None:
 
 @click.command("doctor")
 @click.argument("target", required=False)
+@click.option("--dry-run", is_flag=True, help="Write nothing: TARGET is only opened and listed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(target: str | None, as_json: bool) -> int:
+def command(target: str | None, dry_run: bool, as_json: bool) -> int:
     """Check this machine and, when TARGET is given, that a small object can be written there, read back and removed.
 
     Every check is tried, none is guessed. Exit code 5 when any of them fails.
     """
-    checks = examine(target)
+    checks = examine(target, write=not dry_run)
     if as_json:
         emit_json({"checks": [msgspec.to_builtins(check) for check in checks]})
     else:

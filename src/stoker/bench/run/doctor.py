@@ -44,20 +44,23 @@ class Check(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-def examine(target: str | None = None) -> list[Check]:
+def examine(target: str | None = None, *, write: bool = True) -> list[Check]:
     """Return the checks of this machine and, when a target URL is given, of the target."""
     checks = [make() for make in MACHINE_CHECKS]
     checks += list(_extras())
     if target is not None:
-        checks += examine_target(target)
+        checks += examine_target(target, write=write)
     return checks
 
 
-def examine_target(target: str) -> list[Check]:
-    """Return the checks of a target: it opens, takes, gives back and removes a small object, and shows its counters."""
+def examine_target(target: str, *, write: bool = True) -> list[Check]:
+    """Return the checks of a target: it opens, has room and, with `write`, takes, gives back and removes an object.
+
+    Without `write` it is only listed.
+    """
     try:
         with opened(target) as store:
-            return [_io_mode(store), *_space(store), _round_trip(store)]
+            return [_io_mode(store), *_space(store), _round_trip(store) if write else _listing(store)]
     except StokerError as error:
         return [_failed("target", error)]
 
@@ -229,6 +232,16 @@ def _space(store: Store) -> Iterator[Check]:
         text = f"{format_bytes(usage.free)} free of {format_bytes(usage.total)}"
         low = usage.free < 1 * GiB
         yield Check("target space", "warn" if low else "ok", text, "free some space before generating" if low else "")
+
+
+def _listing(store: Store) -> Check:
+    try:
+        next(iter(store.list()), None)
+    except InterruptedRunError:
+        raise
+    except StokerError as error:
+        return _failed("target read", error)
+    return Check("target read", "ok", "it can be listed; nothing was written")
 
 
 def _round_trip(store: Store) -> Check:

@@ -13,24 +13,25 @@ from stoker.core.result import EVENTS_FILE, RESULT_FILE, Result, load_result, sa
 KILLED = "the run ended without a result; this one was recovered from its logs"
 
 
-def load_or_recover(path: Path) -> Result:
+def load_or_recover(path: Path, *, save: bool = True) -> Result:
     """Return the result in `path`, a run folder or a result file; a folder without one is recovered and gets one.
 
     Raises NotFoundError when there is neither a result nor a log, CorruptError for files that are not ours.
     """
     if path.is_dir() and not (path / RESULT_FILE).exists():
-        result = recover(path)
-        save_result(path, result)
+        result = recover(path, save=save)
+        if save:
+            save_result(path, result)
         return result
     if not path.exists():
         raise NotFoundError("no such result", where=str(path), expected="a run folder or its result.json")
     return load_result(path)
 
 
-def recover(folder: Path) -> Result:
+def recover(folder: Path, *, save: bool = True) -> Result:
     """Return the result that the logs of a run allow, labelled partial, or failed with the reason a rank left.
 
-    Its steps are saved beside the logs; the result is not. Raises as `load_or_recover` does.
+    With `save` its steps are saved beside the logs; the result is not. Raises as `load_or_recover` does.
     """
     start, ended_utc, wall_seconds = _read_start(folder)
     parts = read_ranks(folder, start.plan.ranks)
@@ -45,7 +46,8 @@ def recover(folder: Path) -> Result:
         notes=() if not error else (KILLED,),
     )
     result = assemble(start, end, parts)
-    save_series(folder, parts)
+    if save:
+        save_series(folder, parts)
     return result
 
 
