@@ -3,19 +3,20 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING
 
 from stoker.bench.run.conduct import ProgressEvent
 from stoker.core.units import format_rate, format_seconds
 from stoker.loader.dataset.progress import Progress as GenerateProgress
 
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
 
 class Live:
     """One line a phase; `generate` and `run` are the callbacks of the library."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: "Progress | None") -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
@@ -45,6 +46,9 @@ def live(*, quiet: bool) -> Iterator[Live]:
     if quiet or not sys.stderr.isatty():
         yield Live(None)
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description:>9}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield Live(progress)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from stoker.bench.report.html import write_report
 from stoker.bench.report.terminal import print_summary, summary_dict
 from stoker.bench.rules import exit_code, judge
 from stoker.bench.run.launch_mpi import is_first_rank
@@ -31,6 +30,8 @@ def finish(result: Result, folder: Path, *, as_json: bool, out: Path | None = No
 
 
 def _write_page(result: Result, folder: Path, out: Path | None) -> Path:
+    from stoker.bench.report.html import write_report
+
     try:
         return write_report(folder, out, result=result)
     except OSError as error:

@@ -80,6 +80,7 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     whole run (0: no cap); a run ends at whichever comes first, and epochs repeat until then when `epochs` is 0.
     `exclude_*_steps` are left out of the accelerator utilisation. `order` is `shuffled`, `sequential` or `dlio`
     (ascending within each rank's contiguous share). `evict` drops the dataset's cached pages before each epoch.
+    `deviations` tell, a sentence each, where the plan departs from the model it is named after.
     `verify` is the ratio of samples whose checksum is checked, 0..1. `collate` is `views` or `stack`.
     """
 
@@ -112,6 +113,7 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     launcher: str = "local"
     predicted: dict[str, float] = {}
     notes: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
 
 
 class EvaluationPlan(msgspec.Struct, frozen=True):

@@ -112,5 +112,6 @@ BREACHES: dict[str, dict[str, Any]] = {
     "client.busy": {"metrics__client_cpu_ratio": 0.95},
     "coverage.dropped": {"epoch2__dropped_samples": 4},
     "run.clock": {"clock_step_seconds": -3.5},
+    "scope.changed": {"plan__deviations": ("The batch size is 4; the model's is 7.",)},
     "scope.quick": {"job": Job(verb="feed")},
 }

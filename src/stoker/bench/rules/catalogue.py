@@ -230,6 +230,14 @@ _ROWS: Final = (
         "durations come from the monotonic clock and are not affected; the dates may be",
     ),
     Rule(
+        "scope.changed",
+        "warns",
+        "tells",
+        "The workload is not the model's own",
+        "Samples, batch size, computation and threshold are those of the model.",
+        "leave out the options that change the model, and generate its own dataset",
+    ),
+    Rule(
         "scope.quick",
         "informs",
         "tells",

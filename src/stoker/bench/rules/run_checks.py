@@ -128,6 +128,13 @@ def check_retries(result: Result) -> list[Finding]:
     return [found("run.retries", expected="0", observed=f"{retries} repeated operations")] if retries else []
 
 
+def check_changed(result: Result) -> list[Finding]:
+    """Tell where the workload departs from the model it is named after."""
+    if not result.plan.deviations:
+        return []
+    return [found("scope.changed", expected=f"{result.plan.model} as it is", observed=" ".join(result.plan.deviations))]
+
+
 def check_quick(result: Result) -> list[Finding]:
     """Tell that a quick look is no submission."""
     if result.job.verb != "feed":

@@ -59,6 +59,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "client.busy": answer_checks.check_client_busy,
     "coverage.dropped": run_checks.check_dropped,
     "run.clock": run_checks.check_clock,
+    "scope.changed": run_checks.check_changed,
     "scope.quick": run_checks.check_quick,
 }
 _ANSWERS: Final = {
@@ -119,7 +120,8 @@ def _subject(result: Result) -> str:
     plan = result.plan
     plural = "" if plan.ranks == 1 else "s"
     kind = f"{plan.accelerator} " if plan.accelerator else ""
-    return f"{plan.ranks} emulated {kind}accelerator{plural} with {plan.model}"
+    changed = "a changed " if plan.deviations else ""
+    return f"{plan.ranks} emulated {kind}accelerator{plural} with {changed}{plan.model}"
 
 
 def _measured(result: Result) -> str:

@@ -80,7 +80,7 @@ def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) 
     if settings["computation_time"].value is not None:
         changes["computation"] = Spread(parameters={"value": settings["computation_time"].value})
     plan = msgspec.structs.replace(template, **changes)
-    return predicted(msgspec.structs.replace(plan, notes=tuple(_deviations(plan, template))))
+    return predicted(msgspec.structs.replace(plan, deviations=tuple(_deviations(plan, template))))
 
 
 def _deviations(plan: TrainingPlan, template: TrainingPlan) -> Iterator[str]:
