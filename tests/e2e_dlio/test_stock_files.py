@@ -97,7 +97,7 @@ def truth(form: str, arrays: Arrays, index: int) -> np.ndarray:
     if form in ("npz", "npy"):
         return arrays["x" if form == "npz" else ""][..., index]
     if form == "hdf5":
-        return arrays["records_0"][index]
+        return np.concatenate([arrays[name][index] for name in sorted(arrays) if name != "labels"])
     if form.endswith("indexed_binary"):
         start, size = (int(arrays[suffix][index]) for suffix in (".off.idx", ".sz.idx"))
         return arrays[""][start : start + size]
@@ -105,7 +105,7 @@ def truth(form: str, arrays: Arrays, index: int) -> np.ndarray:
 
 
 def assert_alike(form: str, ours: Path, theirs: Path) -> None:
-    """Assert that two files hold arrays of the same names, types and shapes, and are equally long where that follows."""
+    """Assert that two files hold arrays of the same names, types and shapes, and where it follows as many bytes."""
     if form in SIZED:
         assert ours.stat().st_size == theirs.stat().st_size
     described = [
@@ -146,3 +146,15 @@ def test_files_are_alike_and_each_side_trains_on_the_others(tmp_path: Path, name
     if form != "synthetic":
         data = theirs.folder / "data"
         assert_delivered(data, form, samples, [data / "train" / file for file in names])
+
+
+def test_a_run_of_ours_reads_files_that_another_made(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, tiny("npz", dataset=SPREAD))
+    stock(theirs, "workload=mine", "++workload.workflow.train=False")
+    words = ["--model", "unet3d", "--accelerator", "h100", "--format", "npz", "--batch-size", "2", "--epochs", "1"]
+    words += ["--computation-time", "0.005", "--results", "results", "--json"]
+    done = ours.stoker("run", "training", str(theirs.folder / "data"), *words)
+    assert done.code in (0, 3), done.errors
+    sizes = [np.load(file)["x"].nbytes for file in (theirs.folder / "data/train").iterdir()]
+    assert done.document["evidence"]["ledger"]["delivered_bytes"] == sum(sizes)
+    assert done.document["evidence"]["ledger"]["samples_delivered"] == 8

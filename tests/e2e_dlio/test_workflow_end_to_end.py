@@ -140,3 +140,14 @@ def test_several_pictures_in_a_file_are_refused_before_anything_is_written(place
     assert done.code == 2
     assert "one sample" in done.errors or "num_samples_per_file" in done.errors
     assert not (place.folder / "data").exists()
+
+
+def test_odirect_reads_around_the_page_cache_or_says_why_it_cannot(place: Place) -> None:
+    done = place.dlio(place.workload("mine", tiny("npy", reader={"odirect": True})))
+    if done.code == 5:
+        assert "O_DIRECT is refused" in done.errors
+        return
+    assert done.code in (0, 3), done.errors
+    check_output_files(place, steps=4)
+    evidence = place.result().evidence
+    assert (evidence.io_mode_requested, evidence.io_mode) == ("direct", "direct")

@@ -39,7 +39,8 @@ def show_plan(plan: TrainingPlan, more: dict[str, str], *, document: Any, as_jso
     if as_json:
         emit_json(document)
         return EXIT_GOOD
-    notes = {f"note{'' if number == 1 else f' {number}'}": note for number, note in enumerate((*plan.deviations, *plan.notes), 1)}
+    told = enumerate((*plan.deviations, *plan.notes), 1)
+    notes = {f"note{'' if number == 1 else f' {number}'}": note for number, note in told}
     emit_pairs({**plan_lines(plan), **more, **notes})
     return EXIT_GOOD
 

@@ -66,7 +66,7 @@ def test_the_budget_bounds_what_is_generated(
 
 def test_a_budget_too_short_for_the_least_is_refused_with_what_it_takes() -> None:
     draft = feed_draft(asked(model="unet3d", accelerator="h100"), target_url="")
-    with pytest.raises(UsageError, match=r"budget is too short.*9m 46s.*10\.00 MiB/s.*got 5\.00 s.*--budget"):
+    with pytest.raises(UsageError, match=r"budget is too short.*9m 47s.*10\.00 MiB/s.*got 5\.00 s.*--budget"):
         feed_files(draft, budget_seconds=5, write_bytes_per_second=10 * MiB, space_bytes=1e15)
 
 
@@ -78,14 +78,9 @@ def test_too_little_room_is_refused_with_what_it_takes() -> None:
 
 
 def test_a_plan_says_where_it_departs_from_its_model() -> None:
-    flags = {
-        "model": "cosmoflow",
-        "accelerator": "a100",
-        "batch_size": "2",
-        "computation_time": "5ms",
-        "threshold": 0.5,
-    }
-    settings = resolve(TRAINING, flags=flags, environment={})
+    model = {"model": "cosmoflow", "accelerator": "a100"}
+    changes = {"batch_size": "2", "computation_time": "5ms", "threshold": 0.5}
+    settings = resolve(TRAINING, flags=model | changes, environment={})
     entry, _ = workload_entry(settings)
     own = entry.dataset(files=10)
     other = msgspec.structs.replace(own, format="npz", record_length_bytes=1024.0)
@@ -95,7 +90,7 @@ def test_a_plan_says_where_it_departs_from_its_model() -> None:
         "A step computes for 5 ms; the model's for 5.51 ms.",
         "The threshold is AU 50%; the model's is 70%.",
     )
-    plain = resolve(TRAINING, flags={"model": "cosmoflow", "accelerator": "a100"}, environment={})
+    plain = resolve(TRAINING, flags=model, environment={})
     assert training_plan(plain, own, target_url="").deviations == ()
 
 
