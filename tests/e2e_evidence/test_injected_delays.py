@@ -27,17 +27,10 @@ def run(folder: Path, url: str, *more: str) -> Any:
     return stoker(*words, "--read-threads", "2", "--computation-time", "5ms", *more, folder=folder)
 
 
-@pytest.mark.parametrize(
-    ("query", "stage"),
-    [("open_delay=20ms", "open"), ("read_delay=20ms", "read"), ("", "")],
-    ids=["open", "read", "none"],
-)
+@pytest.mark.parametrize(("query", "stage"), [("open_delay=20ms", "open"), ("read_delay=20ms", "read")])
 def test_a_slow_store_is_named_by_its_stage(tmp_path: Path, query: str, stage: str) -> None:
     stoker("gen", "data", "--format", "npz", "--files", "64", "--record-length", str(RECORD_BYTES), folder=tmp_path)
-    told = run(tmp_path, f"file://{tmp_path}/data?{query}" if query else "data")
-    if not stage:
-        assert told["metrics"]["au_ratio"] > 0.4, "without a delay the same run is not starved"
-        return
+    told = run(tmp_path, f"file://{tmp_path}/data?{query}")
     assert told["metrics"]["limiting_stage"] == stage
     assert told["metrics"]["limiting_share_ratio"] > 0.5
     assert told["answer"] == "no"
