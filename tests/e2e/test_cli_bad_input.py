@@ -100,6 +100,8 @@ def test_gen_refuses_a_dataset_made_otherwise_and_leaves_it(data: Path, place: P
         ("feed null://x --model cosmoflow --accelerator a100", ["keeps nothing", "'null://x'"]),
         ("feed . --model cosmoflow --accelerator a100 --budget soon", ["--budget", "'soon' is not a duration"]),
         ("feed . --model cosmoflow --accelerator a100 --budget 1s", ["--budget: out of range", "at least 5", "got 1"]),
+        ("feed . --model cosmoflow --accelerator a100 --batch-size two", ["--batch-size: a whole number", "got 'two'"]),
+        ("feed . --model cosmoflow --accelerator a100 --verify most", ["--verify: a number is needed", "got 'most'"]),
         ("feed . --model cosmoflow --accelerator a100 --order shufled", ["'shufled'", "did you mean 'shuffled'?"]),
         ("feed . --model cosmoflow --accelerator a100 --budgt 9s", ["No such option '--budgt'", "--budget"]),
         (

@@ -130,3 +130,7 @@ class InterruptedRunError(StokerError):
     def __init__(self, what: str, *, signal_number: int = 2, **facts: str) -> None:
         super().__init__(what, **facts)
         self.exit_code = 128 + signal_number
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the signal, too, on the trip between processes."""
+        return (*super().__reduce__(), {"exit_code": self.exit_code})

@@ -87,7 +87,10 @@ class Option:
 def _to_int(raw: Any) -> int:
     if isinstance(raw, bool) or (isinstance(raw, float) and not raw.is_integer()):
         raise ValueError("a whole number is needed")
-    return int(raw)
+    try:
+        return int(raw)
+    except ValueError:
+        raise ValueError("a whole number is needed") from None
 
 
 def _to_flag(raw: Any) -> bool:
@@ -100,7 +103,10 @@ def _to_flag(raw: Any) -> bool:
 
 
 def _to_float(raw: Any) -> float:
-    value = float(raw)
+    try:
+        value = float(raw)
+    except ValueError:
+        raise ValueError("a number is needed") from None
     if not math.isfinite(value):
         raise ValueError("a finite number is needed")
     return value

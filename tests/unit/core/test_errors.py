@@ -1,5 +1,6 @@
 """Errors are one sentence, survive the trip between processes, and know their exit code."""
 
+import copy
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
@@ -34,4 +35,5 @@ def test_exit_codes_follow_the_table() -> None:
     assert codes["UsageError"] == codes["MissingExtraError"] == 2
     assert codes["PreflightError"] == 5
     assert codes["StoreError"] == codes["CorruptError"] == 1
-    assert InterruptedRunError("stopped", signal_number=15).exit_code == 143
+    stopped = InterruptedRunError("stopped", signal_number=15)
+    assert stopped.exit_code == copy.copy(stopped).exit_code == 143
