@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from dlio_runs import config_of, run_of, workload_file
 
-from stoker.bench.run.dlio import apply_credentials, compose, resolve, shipped_names, to_plan
+from stoker.bench.run.credentials import apply_credentials
+from stoker.bench.run.dlio import compose, resolve, shipped_names, to_plan
 from stoker.bench.run.dlio.typed import spread
 from stoker.core.errors import UsageError
 from stoker.core.plan import Spread, TrainingPlan

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from stoker.bench.run.assemble import Part
-from stoker.bench.run.dlio.target import apply_credentials
+from stoker.bench.run.credentials import apply_credentials
 from stoker.bench.run.launch_mpi import MpiComm, world
 from stoker.bench.run.process import keep_time_sharply
 from stoker.bench.run.record import RunRecord, make_layout

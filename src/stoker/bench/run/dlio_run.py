@@ -9,7 +9,8 @@ from typing import Final
 
 from stoker.bench.report.dlio_files import write_dlio_files, write_hydra_files
 from stoker.bench.run.conduct import ProgressEvent, conduct
-from stoker.bench.run.dlio import DlioConfig, DlioRun, apply_credentials, compose, query, resolve, to_plan
+from stoker.bench.run.credentials import apply_credentials
+from stoker.bench.run.dlio import DlioConfig, DlioRun, compose, query, resolve, to_plan
 from stoker.bench.run.dlio.datasets import TRAIN, VALID
 from stoker.bench.run.doctor import require_target
 from stoker.bench.run.folders import make_run_folder, new_run_folder, results_kept_in

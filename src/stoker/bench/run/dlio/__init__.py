@@ -7,7 +7,6 @@ from stoker.bench.run.dlio.output import OutputPlaces, output_places, render
 from stoker.bench.run.dlio.planning import DlioRun, to_plan
 from stoker.bench.run.dlio.resolving import resolve
 from stoker.bench.run.dlio.shipped import shipped_names
-from stoker.bench.run.dlio.target import apply_credentials
 
 __all__ = [
     "TABLE",
@@ -16,7 +15,6 @@ __all__ = [
     "DlioRun",
     "OutputPlaces",
     "Problem",
-    "apply_credentials",
     "compose",
     "output_places",
     "query",

@@ -5,7 +5,7 @@ counts more, as everywhere (a shipped file holds placeholders).
 """
 
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -118,17 +118,3 @@ def credentials(config: DlioConfig) -> dict[str, str]:
     """Return the environment variables that the storage options stand for. They may hold secrets: never log them."""
     options = _options(config)
     return {variable: str(options[name]) for name, variable in _VARIABLES.items() if options.get(name) is not None}
-
-
-def apply_credentials(variables: Mapping[str, str], environment: MutableMapping[str, str] | None = None) -> list[str]:
-    """Set what the environment lacks; return the names of the variables that were set, never their values.
-
-    An access key and its secret belong together: when either is in the environment, neither is taken from the file.
-    """
-    environment = os.environ if environment is None else environment
-    pair = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    has_own = any(environment.get(name) for name in pair)
-    names = [name for name in variables if not environment.get(name) and not (has_own and name in pair)]
-    for name in names:
-        environment[name] = variables[name]
-    return names
