@@ -119,3 +119,9 @@ def test_unknown_names_are_told_with_neighbour_and_list(model: str, accelerator:
     with pytest.raises(UnknownNameError) as caught:
         catalogue.entry(model, accelerator)
     assert all(word in str(caught.value) for word in told)
+
+
+def test_costly_formats_are_decoded_by_as_many_threads_as_read() -> None:
+    assert catalogue.entry("retinanet", "b200").training_plan(ranks=1).decode_threads == 8
+    assert catalogue.entry("unet3d", "h100").training_plan(ranks=1).decode_threads == 1
+    assert catalogue.decoders("jpeg", 4, 16) == 16

@@ -12,6 +12,7 @@ from stoker.bench.run.dlio.output import OutputPlaces, output_places, render
 from stoker.bench.run.dlio.target import credentials, data_url
 from stoker.bench.run.dlio.typed import spread
 from stoker.bench.run.plan import predicted
+from stoker.bench.workloads.catalogue import decoders
 from stoker.core import seed
 from stoker.core.errors import UsageError
 from stoker.core.files import redact_url
@@ -127,6 +128,7 @@ def _training(
     config: DlioConfig, dataset: DatasetSpec, ranks: int, notes: list[str], fresh_seed: int | None
 ) -> TrainingPlan:
     order, order_seed, order_notes = _order(config, fresh_seed)
+    read_threads = max(config.whole("reader.read_threads"), 1)
     return TrainingPlan(
         model=config.text("model.name"),
         accelerator=_accelerator(config),
@@ -136,8 +138,8 @@ def _training(
         computation=_duration(config, "train.computation_time"),
         epochs=config.whole("train.epochs"),
         steps_max=max(config.whole("train.total_training_steps"), 0),
-        read_threads=max(config.whole("reader.read_threads"), 1),
-        decode_threads=config.whole("reader.computation_threads"),
+        read_threads=read_threads,
+        decode_threads=decoders(dataset.format, read_threads, config.whole("reader.computation_threads")),
         prefetch_batches=config.whole("reader.prefetch_size") or PREFETCH_DEFAULT,
         preprocess=_duration(config, "reader.preprocess_time"),
         order=order,

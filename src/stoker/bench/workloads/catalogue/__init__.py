@@ -5,9 +5,10 @@ from stoker.bench.workloads.catalogue.entries import (
     CatalogueEntry,
     CheckpointBlock,
     accelerators,
+    decoders,
     entries,
     entry,
     models,
 )
 
-__all__ = ["EDITIONS", "CatalogueEntry", "CheckpointBlock", "accelerators", "entries", "entry", "models"]
+__all__ = ["EDITIONS", "CatalogueEntry", "CheckpointBlock", "accelerators", "decoders", "entries", "entry", "models"]

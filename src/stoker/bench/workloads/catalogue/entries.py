@@ -17,6 +17,18 @@ EDITIONS: Final = ("v2.0", "v3.0")
 _COLUMNS: Final = {"dlrm": dlrm_columns, "flux": flux_columns}
 
 
+# Decoding these takes longer than reading them from a fast store.
+_COSTLY_FORMATS: Final = ("jpeg", "png", "csv", "hdf5", "parquet")
+
+
+def decoders(format_name: str, read_threads: int, computation_threads: int) -> int:
+    """Return how many threads decode: what is told, but for costly formats as many as read.
+
+    In the frameworks that the workloads come from a reading worker decodes, too, so its number counts for both.
+    """
+    return max(computation_threads, read_threads) if format_name in _COSTLY_FORMATS else computation_threads
+
+
 class CheckpointBlock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The checkpoint block of a template, and the editions that switch it on."""
 
@@ -122,7 +134,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             computation=Spread(parameters={"value": self.computation_seconds}),
             epochs=epochs or self.epochs,
             read_threads=self.read_threads,
-            decode_threads=self.computation_threads,
+            decode_threads=decoders(self.format, self.read_threads, self.computation_threads),
             prefetch_batches=self.prefetch_batches,
             seed=seed,
             au_threshold_ratio=self.au_threshold_ratio,
