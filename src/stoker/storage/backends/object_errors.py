@@ -52,7 +52,7 @@ _WHATS: Final[dict[type[StoreError], tuple[str, str]]] = {
     AlreadyExistsError: ("object already exists", ""),
     DeniedError: ("service refuses the credentials", "check the credential variables and the rights of the account"),
     ShortReadError: ("range goes beyond the object's end", ""),
-    TransientError: ("service did not do it this time", ""),
+    TransientError: ("the service failed or did not answer", ""),
     NoSpaceError: ("service has no space left", ""),
     StoreError: ("service refused the request", ""),
 }
