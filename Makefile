@@ -15,7 +15,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/base.stamp: $(BIN)/python $(LOCKS)/base.lock pyproject.toml
+$(VENV)/base.stamp: $(BIN)/python $(LOCKS)/base.lock pyproject.toml CMakeLists.txt $(wildcard native/*.txt native/*/*.cpp native/*/*.hpp native/include/stoker/*.hpp)
 	$(PIP) install --require-hashes -r $(LOCKS)/base.lock
 	$(PIP) install --no-deps -e .
 	@touch $@

@@ -33,10 +33,11 @@ def ratio_interval(parts: Sequence[Floats], wholes: Sequence[Floats], *, seed: i
     """Return the interval of the mean over ranks of sum(part) / sum(whole), within 0..1.
 
     `parts[r]` and `wholes[r]` have a value a step, shape (n,), the same n for every rank; ranks are resampled
-    together, for they are tied by the barrier. Under five steps nothing can be said: (0, 1).
+    together, for they are tied by the barrier. Under five steps, or with steps that took no time, nothing can be said:
+    (0, 1).
     """
     steps = len(parts[0]) if parts else 0
-    if steps < STEPS_MIN or min(float(whole.sum()) for whole in wholes) <= 0:
+    if steps < STEPS_MIN or min(float(whole.min()) for whole in wholes) <= 0:
         return 0.0, 1.0
     part, whole = _grouped(np.stack(parts)), _grouped(np.stack(wholes))
     length = block_length(whole.sum(axis=0) - part.sum(axis=0))

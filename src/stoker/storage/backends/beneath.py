@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from stoker.storage.backends.syscalls import open_beneath
+from stoker.kernels.syscalls import open_beneath
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _NOT_OFFERED: Final = (errno.ENOSYS, errno.EPERM)

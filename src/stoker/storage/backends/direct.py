@@ -13,6 +13,7 @@ from typing import Final
 
 from stoker.core.errors import PreflightError, StoreError
 from stoker.core.units import MiB
+from stoker.kernels.syscalls import direct_alignment
 from stoker.storage.api import Buffer, Capabilities, Reader
 from stoker.storage.backends.beneath import Root
 from stoker.storage.backends.listing import list_files
@@ -26,7 +27,6 @@ from stoker.storage.backends.posix import (
     open_root,
 )
 from stoker.storage.backends.posix_errors import told
-from stoker.storage.backends.syscalls import direct_alignment
 from stoker.storage.base import byte_view, short_read
 from stoker.storage.buffers import PAGE_BYTES, BufferPool, address_of, aligned_view
 from stoker.storage.url import StoreURL, UrlOption

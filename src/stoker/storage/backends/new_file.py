@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from stoker.core import seed
+from stoker.kernels.syscalls import rename_no_replace
 from stoker.storage.api import Buffer
-from stoker.storage.backends.syscalls import rename_no_replace
 from stoker.storage.base import TEMPORARY_SUFFIX, byte_view
 
 # What link(2) answers where a file system has no hard links.

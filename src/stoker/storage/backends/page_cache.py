@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from stoker.core.units import GiB
-from stoker.storage.backends.syscalls import cached_pages, resident_pages
+from stoker.kernels.syscalls import cached_pages, resident_pages
 
 _NOT_OFFERED: Final = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 _WINDOW_BYTES: Final = GiB

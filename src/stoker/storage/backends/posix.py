@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from stoker.core.errors import NotFoundError, UsageError
+from stoker.kernels.syscalls import RAMFS_MAGIC, TMPFS_MAGIC, file_system_magic
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
 from stoker.storage.backends import page_cache
 from stoker.storage.backends.beneath import Root
 from stoker.storage.backends.listing import file_version, list_files, object_info, sweep_folder
 from stoker.storage.backends.new_file import WriteMode, write_buffered, write_new_file
 from stoker.storage.backends.posix_errors import store_error, told
-from stoker.storage.backends.syscalls import RAMFS_MAGIC, TMPFS_MAGIC, file_system_magic
 from stoker.storage.base import (
     BaseReader,
     BaseStore,

@@ -1,0 +1,6 @@
+// Each kernel's face to Python lies in a file of its own beside this one. They drop the GIL around the kernel.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+void bind_cpu(nanobind::module_& module);

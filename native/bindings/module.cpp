@@ -1,0 +1,6 @@
+#include "bindings.hpp"
+
+NB_MODULE(_native, module) {
+  module.doc() = "Native kernels of stoker; stoker.kernels is their typed face.";
+  bind_cpu(module);
+}
