@@ -8,9 +8,9 @@ from stoker.core import clock
 from stoker.core.errors import CorruptError
 from stoker.core.plan import Spread
 from stoker.core.seed import derive
-from stoker.formats.api import Block, Format
-from stoker.loader.batch import Part, Slot
-from stoker.loader.fetch import Loaded
+from stoker.formats.api import Array, Block, Format, whole_file_layout
+from stoker.loader.batch import BlockColumns, Part, Slot, picked, picked_bytes, run_of
+from stoker.loader.fetch import Loaded, LoadedBundle
 from stoker.loader.layouts import Piece
 from stoker.loader.located import located
 from stoker.loader.manifest import Manifest
@@ -38,6 +38,28 @@ class Preprocessing:
                 self._spread, derive(seed, "preprocess", batch.epoch, rank, batch.step), len(batch)
             )
         return float(sum(slot.held_seconds[place] for place in places))
+
+
+class BundleColumns:
+    """The columns of several blocks of one sample each."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self._blocks = blocks
+        self.samples: list[Array] = [block.columns[block.primary][0] for block in blocks]
+        self.copied_bytes = sum(block.copied_bytes for block in blocks)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Return the names of the columns that every block has."""
+        return tuple(name for name in self._blocks[0].columns if all(name in each.columns for each in self._blocks))
+
+    def values(self, name: str, wanted: Sequence[int] | Int64s) -> list[Array]:
+        """Return a column's values of some samples."""
+        return [self._blocks[index].columns[name][0] for index in wanted]
+
+    def row_bytes(self, wanted: Sequence[int] | Int64s) -> int:
+        """Return the bytes of all columns of some samples."""
+        return sum(picked_bytes(values, (0,)) for index in wanted for values in self._blocks[index].columns.values())
 
 
 class Decoder:
@@ -76,8 +98,34 @@ class Decoder:
         self._tally.end(worker, DECODE, task.step, begun_ns)
         if task.step == task.last_step:
             first = task.step * self._batch_size
-            return [(task.step, [(block, piece.wanted, _shifted(piece.places, first)) for piece, block in blocks])]
+            return [(task.step, [_part(block, piece.wanted, piece.places, first) for piece, block in blocks])]
         return list(self._by_step(task, blocks))
+
+    def decode_bundle(self, loaded: LoadedBundle, worker: int) -> Part:
+        """Return a bundle's samples as one part of its batch. Raises CorruptError as `decode` does."""
+        bundle = loaded.bundle
+        tally = self._tally
+        begun_ns = tally.begin(worker, DECODE, bundle.step)
+        columns = self._bundle_columns(loaded)
+        tally.ledgers[worker].copied_bytes += columns.copied_bytes
+        first = bundle.first_place - bundle.step * self._batch_size
+        wanted = range(len(bundle.files))
+        samples = columns.samples
+        part = Part(samples, range(first, first + len(wanted)), wanted, columns, sum(each.nbytes for each in samples))
+        tally.end(worker, DECODE, bundle.step, begun_ns)
+        return part
+
+    def _bundle_columns(self, loaded: LoadedBundle) -> "BundleColumns":
+        blocks = []
+        view = loaded.data.data
+        spans = zip(loaded.bundle.files.tolist(), loaded.starts.tolist(), loaded.lengths.tolist(), strict=True)
+        for file, start, length in spans:
+            layout = whole_file_layout(length, 1)
+            try:
+                blocks.append(self._format.decode(view[start : start + length], layout.extents[0], layout))
+            except Exception as error:
+                raise located(error, self._manifest.keys[file]) from error
+        return BundleColumns(blocks)
 
     def _block(self, piece: Piece, data: memoryview) -> Block:
         block = self._format.decode(data, piece.extent, piece.layout)
@@ -94,9 +142,8 @@ class Decoder:
             for (piece, block), made_for in zip(blocks, steps, strict=True):
                 low, high = np.searchsorted(made_for, (step, step + 1)).tolist()
                 if low < high:
-                    parts.append(
-                        (block, piece.wanted[low:high], _shifted(piece.places[low:high], step * self._batch_size))
-                    )
+                    wanted, places = piece.wanted[low:high], piece.places[low:high]
+                    parts.append(_part(block, wanted, places, step * self._batch_size))
             yield step, parts
 
     @property
@@ -106,12 +153,21 @@ class Decoder:
 
     def hold(self, step: int, slot: Slot, parts: list[Part], worker: int) -> None:
         """Hold these samples as long as the preprocessing option says."""
-        seconds = self._preprocessing.seconds(slot, (place for _, _, places in parts for place in places))
+        seconds = self._preprocessing.seconds(slot, (place for part in parts for place in part.places))
         begun_ns = self._tally.begin(worker, TRANSFORM, step)
         if seconds > 0:
             clock.sleep(seconds)
         self._tally.end(worker, TRANSFORM, step, begun_ns)
 
 
-def _shifted(places: Sequence[int] | Int64s, by: int) -> list[int]:
-    return [int(place) - by for place in places]
+def _part(block: Block, wanted: Sequence[int] | Int64s, places: Sequence[int] | Int64s, first: int) -> Part:
+    """Return some samples of a block as a part of the batch whose first place is `first`."""
+    primary = block.columns[block.primary]
+    run = run_of(places)
+    return Part(
+        samples=picked(primary, wanted),
+        places=[int(place) - first for place in places] if run is None else range(run.start - first, run.stop - first),
+        wanted=wanted,
+        columns=BlockColumns(block),
+        payload_bytes=picked_bytes(primary, wanted),
+    )

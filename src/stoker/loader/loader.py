@@ -36,6 +36,7 @@ from stoker.loader.state import LoaderState, decode_state, encode_state
 from stoker.loader.tally import Tally
 from stoker.loader.tasks import FileChoice, Planner
 from stoker.storage.api import Store, SupportsRetryCount
+from stoker.storage.batch import reads_batches
 
 _DIGEST_SAMPLES: Final = 8192
 
@@ -71,6 +72,8 @@ class Loader:
         self._layouts = Layouts(store, manifest, self._format, join_bytes=join_bytes)
         window_samples = self._layouts.window_samples()
         self._rule = OrderRule(options.order, options.seed, options.seed_change_epoch, window_samples)
+        one_sample_files = len(manifest) > 0 and int(manifest.samples.max()) == 1
+        self._bundles = self._format.whole_file and one_sample_files and not options.verify and reads_batches(store)
         self._in_flight_bytes_max = in_flight_bytes(options, manifest, window_samples)
         self._lender = Lender(self._in_flight_bytes_max)
         self._tally = Tally(options.read_threads + options.decode_threads)
@@ -188,7 +191,8 @@ class Loader:
             self._tally,
         )
         bounds = Bounds(options, self._in_flight_bytes_max, windows=self._rule.window_samples > 0)
-        return Flow(Planner(plan, manifest, self._space, choice), stages, options, bounds)
+        planner = Planner(plan, manifest, self._space, choice, bundles=self._bundles)
+        return Flow(planner, stages, options, bounds)
 
     def _check_usable(self) -> None:
         if os.getpid() != self._process:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.errors import StokerError
+from stoker.storage.buffers import PAGE_BYTES
 
 Int64s = NDArray[np.int64]
 
@@ -68,3 +69,20 @@ class SupportsBatchRead(Protocol):
 
         With `residency` it tells, for each range, how much lay in the page cache.
         """
+
+
+def whole_block_reader(store: object) -> BatchReader | None:
+    """Return a batch reader of `store` for this thread whose blocks fit into a page, None where there is none."""
+    reader = store.batch_reader() if isinstance(store, SupportsBatchRead) else None
+    if reader is not None and PAGE_BYTES % reader.block_bytes:
+        reader.close()
+        return None
+    return reader
+
+
+def reads_batches(store: object) -> bool:
+    """Tell whether `whole_block_reader` gives one."""
+    reader = whole_block_reader(store)
+    if reader is not None:
+        reader.close()
+    return reader is not None

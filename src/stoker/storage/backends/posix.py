@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from stoker.core.errors import NotFoundError, UsageError
+from stoker.kernels.plain_files import PlainReadEngine
 from stoker.kernels.syscalls import RAMFS_MAGIC, TMPFS_MAGIC, file_system_magic
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
 from stoker.storage.backends import page_cache
+from stoker.storage.backends.batch_files import FileBatchReader
 from stoker.storage.backends.beneath import Root
 from stoker.storage.backends.listing import file_version, list_files, object_info, sweep_folder
 from stoker.storage.backends.new_file import WriteMode, write_buffered, write_new_file
@@ -28,6 +30,7 @@ from stoker.storage.base import (
     range_length,
     short_read,
 )
+from stoker.storage.batch import BatchReader
 from stoker.storage.url import StoreURL, UrlOption
 
 FSYNC: Final = UrlOption(
@@ -136,6 +139,19 @@ class PosixStore(BaseStore):
         advice = os.POSIX_FADV_SEQUENTIAL if len(span) == status.st_size else os.POSIX_FADV_RANDOM
         os.posix_fadvise(file, 0, 0, advice)
         return FileReader(file, span, status, where)
+
+    def batch_reader(self, *, residency: bool = True) -> BatchReader | None:
+        """Return a reader of many files at once for one thread, None where the kernel cannot open beneath a folder."""
+        if not self._root.opens_whole_paths:
+            return None
+        return FileBatchReader(
+            PlainReadEngine(),
+            self._root,
+            self._location,
+            flags=self._read_flags,
+            block_bytes=self._capabilities.alignment_bytes if self._read_flags & os.O_DIRECT else 1,
+            residency=residency and not self._read_flags & os.O_DIRECT,
+        )
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> ObjectInfo:
         """Store `data` under `key` whole or not at all."""
