@@ -152,7 +152,7 @@ class Fetcher:
         self._check_batch(reader, batch, self._manifest.sizes_bytes[files])
         rooms = ranges[:, RANGE_ROOM_BYTES]
         requested_bytes = int(rooms.sum())
-        cached_bytes = int(np.clip(done[:, DONE_CACHED_BYTES], 0, rooms).sum())
+        cached_bytes = int(np.minimum(np.maximum(done[:, DONE_CACHED_BYTES], 0), rooms).sum())
         ledger = tally.ledgers[worker]
         ledger.files_opened += len(files)
         ledger.requested_bytes += requested_bytes
@@ -163,13 +163,13 @@ class Fetcher:
     def _check_batch(self, reader: BatchReader, batch: BatchRead, expected_bytes: Int64s) -> None:
         """Raise for the first object that is not as long as expected, else for the first range that failed."""
         sizes_bytes = batch.objects_done[:, FILE_SIZE_BYTES]
-        wrong = np.flatnonzero((sizes_bytes != expected_bytes) & (sizes_bytes >= 0))
-        if len(wrong):
-            number = int(wrong[0])
+        wrong = sizes_bytes != expected_bytes
+        if wrong.any() and (wrong := wrong & (sizes_bytes >= 0)).any():
+            number = int(wrong.argmax())
             raise _other_size(batch.keys[number], int(expected_bytes[number]), int(sizes_bytes[number]))
-        failed = np.flatnonzero(batch.ranges_done[:, DONE_STATUS])
-        if len(failed):
-            index = int(failed[0])
+        statuses = batch.ranges_done[:, DONE_STATUS]
+        if statuses.any():
+            index = int((statuses != 0).argmax())
             file, offset_bytes, wanted_bytes = batch.ranges[index, :3].tolist()
             raise located(reader.error(batch, index), batch.keys[file], (offset_bytes, offset_bytes + wanted_bytes))
 

@@ -73,7 +73,8 @@ class Loader:
         window_samples = self._layouts.window_samples()
         self._rule = OrderRule(options.order, options.seed, options.seed_change_epoch, window_samples)
         one_sample_files = len(manifest) > 0 and int(manifest.samples.max()) == 1
-        self._bundles = self._format.whole_file and one_sample_files and not options.verify and reads_batches(store)
+        self._batched = reads_batches(store)
+        self._bundles = self._batched and self._format.whole_file and one_sample_files and not options.verify
         self._in_flight_bytes_max = in_flight_bytes(options, manifest, window_samples)
         self._lender = Lender(self._in_flight_bytes_max)
         self._tally = Tally(options.read_threads + options.decode_threads)
@@ -191,7 +192,7 @@ class Loader:
             self._tally,
         )
         bounds = Bounds(options, self._in_flight_bytes_max, windows=self._rule.window_samples > 0)
-        planner = Planner(plan, manifest, self._space, choice, bundles=self._bundles)
+        planner = Planner(plan, manifest, self._space, choice, batched=self._batched, bundles=self._bundles)
         return Flow(planner, stages, options, bounds)
 
     def _check_usable(self) -> None:

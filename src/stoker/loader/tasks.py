@@ -18,8 +18,9 @@ from stoker.loader.order import Int64s, SampleSpace, mix
 _SEGMENT_SAMPLES: Final = 1024
 _CHUNK_BYTES_MAX: Final = 256 * KiB
 _CHUNK_TASKS_MAX: Final = 32
-_BUNDLE_BYTES_MAX: Final = 4 * MiB
-_BUNDLE_FILES_MAX: Final = 256
+# Where a chunk is one call, what a call costs is shared by more, and a device's queue is filled by one reader.
+_BATCHED_BYTES_MAX: Final = 4 * MiB
+_BATCHED_TASKS_MAX: Final = 256
 
 
 class Task(msgspec.Struct, gc=False):
@@ -85,11 +86,22 @@ class Planner:
     """Cuts what is left of a rank's epoch into work, in the order of the batches. Not safe from threads."""
 
     def __init__(
-        self, plan: EpochPlan, manifest: Manifest, space: SampleSpace, choice: FileChoice, *, bundles: bool = False
+        self,
+        plan: EpochPlan,
+        manifest: Manifest,
+        space: SampleSpace,
+        choice: FileChoice,
+        *,
+        batched: bool = False,
+        bundles: bool = False,
     ) -> None:
-        """With `bundles` the files are read whole, hold one sample each, and are planned as columns."""
+        """With `batched` a reader takes many ranges at once. With `bundles`, too, the files are read whole, hold one
+        sample each, and are planned as columns.
+        """
         self.plan = plan
         self._bundles = bundles
+        self._bytes_max = _BATCHED_BYTES_MAX if batched else _CHUNK_BYTES_MAX
+        self._tasks_max = _BATCHED_TASKS_MAX if batched else _CHUNK_TASKS_MAX
         self._manifest = manifest
         self._space = space
         self._choice = choice
@@ -97,15 +109,14 @@ class Planner:
 
     def work(self, open_batch: Callable[[int, Int64s], None], *, readers: int) -> Iterator[Work]:
         """Yield the work in order; `open_batch` is told each step and its sample numbers before any work for it."""
-        if self._bundles:
-            return self._bundled(open_batch, max(1, min(_BUNDLE_FILES_MAX, self._batch // (2 * readers))))
-        return self._chunks(open_batch, max(1, min(_CHUNK_TASKS_MAX, self._batch // (2 * readers))))
+        tasks_max = max(1, min(self._tasks_max, self._batch // (2 * readers)))
+        return self._bundled(open_batch, tasks_max) if self._bundles else self._chunks(open_batch, tasks_max)
 
     def _bundled(self, open_batch: Callable[[int, Int64s], None], files_max: int) -> Iterator[Bundle]:
         for first_step, ids, _ in self._segments(open_batch):
             files, _ = self._space.locate(ids)
             sizes_bytes = self._manifest.sizes_bytes[files]
-            fitting = _BUNDLE_BYTES_MAX // max(1, int(sizes_bytes.max()))
+            fitting = _BATCHED_BYTES_MAX // max(1, int(sizes_bytes.max()))
             stride = max(1, min(files_max, fitting))
             for at in range(0, len(files), self._batch):
                 step = first_step + at // self._batch
@@ -119,7 +130,7 @@ class Planner:
         chunk: list[Task] = []
         held_bytes = 0
         for task in self._tasks(open_batch):
-            full = len(chunk) >= tasks_max or held_bytes + task.size_bytes > _CHUNK_BYTES_MAX
+            full = len(chunk) >= tasks_max or held_bytes + task.size_bytes > self._bytes_max
             if chunk and (full or task.step != chunk[0].step):
                 yield Chunk(chunk, chunk[0].step, held_bytes)
                 chunk, held_bytes = [], 0
