@@ -25,6 +25,7 @@ from stoker.kernels.files import (
     RANGE_ADDRESS,
     RANGE_COLUMNS,
     RANGE_FILE,
+    RANGE_OFFSET_BYTES,
     RANGE_ROOM_BYTES,
     RANGE_WANTED_BYTES,
 )
@@ -166,12 +167,14 @@ class Fetcher:
         wrong = sizes_bytes != expected_bytes
         if wrong.any() and (wrong := wrong & (sizes_bytes >= 0)).any():
             number = int(wrong.argmax())
-            raise _other_size(batch.keys[number], int(expected_bytes[number]), int(sizes_bytes[number]))
+            key = batch.keys[number]
+            error = _other_size(key, int(expected_bytes[number]), int(sizes_bytes[number]))
+            raise located(error, key, _span(batch, int((batch.ranges[:, RANGE_FILE] == number).argmax())))
         statuses = batch.ranges_done[:, DONE_STATUS]
         if statuses.any():
             index = int((statuses != 0).argmax())
-            file, offset_bytes, wanted_bytes = batch.ranges[index, :3].tolist()
-            raise located(reader.error(batch, index), batch.keys[file], (offset_bytes, offset_bytes + wanted_bytes))
+            key = batch.keys[int(batch.ranges[index, RANGE_FILE])]
+            raise located(reader.error(batch, index), key, _span(batch, index))
 
     def _read_singly(self, chunk: list[Task], found: list[list[Piece]], worker: int) -> list[Loaded]:
         """Open and read range by range: what every store offers."""
@@ -301,3 +304,8 @@ def _other_size(key: str, expected_bytes: int, got_bytes: int) -> StokerError:
         got=f"{got_bytes} bytes",
         remedy="something changed the dataset; generate it again",
     )
+
+
+def _span(batch: BatchRead, index: int) -> tuple[int, int]:
+    offset_bytes = int(batch.ranges[index, RANGE_OFFSET_BYTES])
+    return offset_bytes, offset_bytes + int(batch.ranges[index, RANGE_WANTED_BYTES])
