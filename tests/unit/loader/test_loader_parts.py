@@ -12,9 +12,9 @@ from stoker.core.errors import UsageError
 from stoker.core.plan import Spread
 from stoker.formats.api import FORMATS, Extent, Layout
 from stoker.loader import layouts as layouts_module
-from stoker.loader.reads import Read, reads_of
 from stoker.loader.layouts import FileLayout, Layouts, Piece
 from stoker.loader.lending import Lender
+from stoker.loader.reads import Read, reads_of
 from stoker.loader.spread import draw_seconds
 from stoker.loader.tasks import FileChoice
 from stoker.storage.api import Store
