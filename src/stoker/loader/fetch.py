@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from stoker.core import clock
 from stoker.core.errors import CorruptError, ShortReadError, StokerError
 from stoker.core.units import MiB
 from stoker.kernels.files import (
@@ -34,10 +35,12 @@ from stoker.loader.lending import Lender
 from stoker.loader.located import located
 from stoker.loader.manifest import Manifest
 from stoker.loader.order import Int64s
+from stoker.loader.pacing import Pace
 from stoker.loader.reads import bytes_of, plan_reads, reads_of
 from stoker.loader.stalls import OPEN, READ, VERIFY
 from stoker.loader.tally import Tally
 from stoker.loader.tasks import Bundle, Task
+from stoker.loader.tuning_bounds import Settings
 from stoker.storage.api import KnowsResidency, Reader, Store
 from stoker.storage.batch import BatchRead, BatchReader, whole_block_reader
 from stoker.storage.buffers import PAGE_BYTES
@@ -63,12 +66,19 @@ class LoadedBundle(msgspec.Struct, gc=False):
     requested_bytes: int
 
 
+class Source(msgspec.Struct, frozen=True):
+    """What is read: a store, the files in it, and where their samples lie."""
+
+    store: Store
+    manifest: Manifest
+    layouts: Layouts
+
+
 class Fetcher:
     """Reads tasks. Safe from many threads, each with its own `worker` number."""
 
-    def __init__(
-        self, store: Store, manifest: Manifest, layouts: Layouts, lender: Lender, tally: Tally, *, whole_file: bool
-    ) -> None:
+    def __init__(self, source: Source, lender: Lender, tally: Tally, pace: Pace, *, whole_file: bool) -> None:
+        store, manifest, layouts = source.store, source.manifest, source.layouts
         self._store = store
         self._manifest = manifest
         self._layouts = layouts
@@ -79,7 +89,9 @@ class Fetcher:
         # Bytes move in whole blocks past the page cache; the ledger says what really moved.
         self._block_bytes = max(facts.alignment_bytes, 1) if facts.io_mode == "direct" else 1
         self._knows_residency: dict[type[Reader], bool] = {}
+        self._pace = pace
         self._batch_readers: dict[int, BatchReader] = {}
+        self._used: dict[int, Settings] = {}
 
     def open_worker(self, worker: int) -> None:
         """Make ready what a reading thread needs of its own; called in that thread, and `close_worker` too."""
@@ -90,7 +102,9 @@ class Fetcher:
     def close_worker(self, worker: int) -> None:
         """Release it."""
         reader = self._batch_readers.pop(worker, None)
+        self._used.pop(worker, None)
         if reader is not None:
+            self._pace.note(reader.chosen)
             reader.close()
 
     def read(self, chunk: list[Task], worker: int) -> list[Loaded]:
@@ -142,11 +156,16 @@ class Fetcher:
         keys = self._manifest.keys
         batch = BatchRead([keys[file] for file in files.tolist()], ranges)
         tally = self._tally
-        tally.begin(worker, READ, step)
+        settings = self._pace.settings
+        if self._used.get(worker) is not settings:
+            reader.tune(queue_depth=settings.queue_depth, request_bytes=settings.request_bytes)
+            self._used[worker] = settings
+        begun_ns = tally.begin(worker, READ, step)
         try:
             reader.read(batch)
         finally:
             tally.done(worker)
+        tally.read(worker, clock.monotonic_ns() - begun_ns, _requests(ranges, settings.request_bytes))
         objects, done = batch.objects_done, batch.ranges_done
         tally.end_many(OPEN, step, objects[:, FILE_STARTED_NS], objects[:, FILE_OPENED_NS])
         tally.end_many(READ, step, done[:, DONE_STARTED_NS], done[:, DONE_ENDED_NS])
@@ -225,7 +244,7 @@ class Fetcher:
                 requested_bytes = self._enter(task, reader, key, offset_bytes, worker)
                 begun_ns = tally.begin(worker, READ, task.step)
                 reader.read_into(into)
-                tally.end(worker, READ, task.step, begun_ns)
+                tally.read(worker, tally.end(worker, READ, task.step, begun_ns) - begun_ns, 1)
         except Exception as error:
             raise located(error, key, (offset_bytes, offset_bytes + length)) from error
         return requested_bytes
@@ -304,6 +323,10 @@ def _other_size(key: str, expected_bytes: int, got_bytes: int) -> StokerError:
         got=f"{got_bytes} bytes",
         remedy="something changed the dataset; generate it again",
     )
+
+
+def _requests(ranges: Int64s, request_bytes: int) -> int:
+    return int((-(-ranges[:, RANGE_ROOM_BYTES] // request_bytes)).sum())
 
 
 def _span(batch: BatchRead, index: int) -> tuple[int, int]:

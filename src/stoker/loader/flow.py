@@ -8,6 +8,7 @@ large a sample is and however small the bounds.
 
 import os
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
@@ -18,6 +19,7 @@ from stoker.loader.decode import Decoder
 from stoker.loader.fetch import Fetcher, Loaded, LoadedBundle
 from stoker.loader.options import LoaderOptions
 from stoker.loader.order import Int64s
+from stoker.loader.pacing import Pace
 from stoker.loader.stalls import BATCH
 from stoker.loader.tally import Tally
 from stoker.loader.tasks import Bundle, Planner, Work
@@ -27,18 +29,19 @@ CLOSE_SECONDS: Final = 300.0
 
 
 class Bounds:
-    """How far reading may run ahead. `tasks_min` reads are kept under way where several samples are read as one."""
+    """How far reading may run ahead. `tasks_min` reads are kept under way, where several samples are read as one."""
 
-    def __init__(self, options: LoaderOptions, in_flight_bytes_max: int, *, windows: bool) -> None:
+    def __init__(self, options: LoaderOptions, in_flight_bytes_max: int, tasks_min: int) -> None:
         self.batches = options.prefetch_batches
         self.bytes_max = in_flight_bytes_max
-        self.tasks_min = options.read_threads if windows and options.prefetch_batches else 0
+        self.tasks_min = tasks_min if options.prefetch_batches else 0
 
 
 class Stages:
-    """What works on a task, one after the other."""
+    """What works on a task, one after the other, and how many readers at what pace."""
 
-    def __init__(self, fetcher: Fetcher, decoder: Decoder, assembler: Assembler, tally: Tally) -> None:
+    def __init__(self, fetcher: Fetcher, decoder: Decoder, assembler: Assembler, tally: Tally, pace: Pace) -> None:
+        self.pace = pace
         self.fetcher = fetcher
         self.decoder = decoder
         self.assembler = assembler
@@ -57,8 +60,9 @@ class Flow:
         lock = threading.RLock()  # the collector may call `stop` inside any of our own critical sections
         self._may_read = threading.Condition(lock)
         self._may_take = threading.Condition(lock)
+        self._may_join = threading.Condition(lock)
         self._slots: dict[int, Slot] = {}
-        self._work = planner.work(self._open_batch, readers=options.read_threads)
+        self._work = planner.work(self._open_batch, readers=stages.pace.settings.readers)
         self._head: Work | None = None
         self._handed_over = self._asked = plan.first_step
         self._in_flight_bytes = 0
@@ -66,21 +70,30 @@ class Flow:
         self._failure: tuple[int, BaseException] | None = None
         self._stopped = False
         self._decoding: SimpleQueue[list[Loaded] | LoadedBundle | None] = SimpleQueue()
-        self._readers, self._decoders = options.read_threads, options.decode_threads
+        self._readers, self._decoders = 0, options.decode_threads
         self._threads: list[threading.Thread] = []
 
     def start_once(self) -> None:
         """Start the threads, unless they run. They are daemons: a program that forgets its loader still ends."""
         if self._threads:
             return
-        stages = self._stages
-        stages.tally.active[:] = [None] * (self._readers + self._decoders)
-        for worker in range(self._readers + self._decoders):
-            work = self._read_on if worker < self._readers else self._decode_on
-            name = f"stoker-{'read' if worker < self._readers else 'decode'}-{worker}"
-            self._threads.append(threading.Thread(target=work, args=(worker,), name=name, daemon=True))
-        for thread in self._threads:
-            thread.start()
+        tally = self._stages.tally
+        tally.active[:] = [None] * len(tally.active)
+        self._stages.pace.begin()
+        for number in range(self._decoders):
+            self._start(self._decode_on, len(tally.active) - self._decoders + number, "decode")
+        self._start_readers()
+
+    def _start_readers(self) -> None:
+        """Start the readers that are missing; those that are too many wait for work in vain."""
+        while self._readers < self._stages.pace.settings.readers:
+            self._start(self._read_on, self._readers, "read")
+            self._readers += 1
+
+    def _start(self, work: Callable[[int], None], worker: int, name: str) -> None:
+        thread = threading.Thread(target=work, args=(worker,), name=f"stoker-{name}-{worker}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def take(self, step: int) -> Slot:
         """Return the finished batch of `step`, waiting for it; steps are taken one after the other.
@@ -105,6 +118,10 @@ class Flow:
             self._in_flight_bytes -= slot.released_bytes
             self._open_tasks -= slot.released_tasks
             self._wake_reader()
+        if self._stages.pace.consumer_took():
+            self._start_readers()
+            with self._may_join:
+                self._may_join.notify_all()
         return slot
 
     def stop(self) -> None:
@@ -116,6 +133,7 @@ class Flow:
             self._head = None
             self._may_read.notify_all()
             self._may_take.notify_all()
+            self._may_join.notify_all()
         for _ in range(self._decoders):
             self._decoding.put(None)
 
@@ -144,7 +162,7 @@ class Flow:
             fetcher.open_worker(worker)
             while True:
                 work = None
-                work = self._next_work()
+                work = self._next_work(worker)
                 if work is None:
                     return
                 loaded = (
@@ -172,20 +190,25 @@ class Flow:
                 self._fail(_step_of(loaded), error)
             del loaded
 
-    def _next_work(self) -> Work | None:
+    def _next_work(self, worker: int) -> Work | None:
         """Return what to read next once it may be read, None when there is none or nothing more is wanted."""
         with self._may_read:
             while not self._stopped and self._failure is None:
                 head = self._planned_head()
                 if head is None:
                     self._may_read.notify_all()
+                    self._may_join.notify_all()
                     return None
-                if self._admitted(head):
+                if worker >= self._stages.pace.settings.readers:
+                    self._wake_reader()  # what woke this one is another's work
+                    self._may_join.wait()
+                elif self._admitted(head):
                     self._admit(head)
                     self._planned_head()
                     self._wake_reader()
                     return head
-                self._may_read.wait()
+                else:
+                    self._may_read.wait()
         return None
 
     def _planned_head(self) -> Work | None:
@@ -274,6 +297,7 @@ class Flow:
                 self._failure = (step, error)
             self._may_read.notify_all()
             self._may_take.notify_all()
+            self._may_join.notify_all()
 
 
 def _step_of(loaded: list[Loaded] | LoadedBundle) -> int:

@@ -41,6 +41,9 @@ class Tally:
         self._bulk: deque[tuple[int, int, Int64s, Int64s]] = deque()
         self.active: list[tuple[int, int, int] | None] = [None] * workers
         self.ledgers = [Ledger() for _ in range(workers + 1)]
+        self.reading_ns = [0] * workers
+        self.requests = [0] * workers
+        self.waited_ns = 0
         self.first_batch = CountedHistogram()
         self._waiting_since_ns = 0
         self._stalls: deque[Stall] = deque()
@@ -76,6 +79,11 @@ class Tally:
         """Note many spans of one stage and step; the arrays are kept."""
         self._bulk.append((stage, step, starts_ns, ends_ns))
 
+    def read(self, worker: int, reading_ns: int, requests: int) -> None:
+        """Note how long a worker read, and in how many requests."""
+        self.reading_ns[worker] += reading_ns
+        self.requests[worker] += requests
+
     def waiting(self, request_ns: int) -> None:
         """Note that the consumer begins to wait: spans that end from now on matter to its stall."""
         self._waiting_since_ns = request_ns
@@ -88,6 +96,7 @@ class Tally:
             if start_ns < ready_ns
         )
         self._stalls.append(Stall(step, request_ns, ready_ns, unfinished))
+        self.waited_ns += ready_ns - request_ns
         self._waiting_since_ns = 0
 
     def fold_if_many(self) -> None:

@@ -102,6 +102,11 @@ class Tuner:
         self._search: Search | None = None
 
     @property
+    def readers_max(self) -> int:
+        """Return the most readers there can ever be."""
+        return self._limits.high.readers
+
+    @property
     def settled(self) -> bool:
         """Tell whether nothing is being tried, and something is known: the settings stay until the target changes."""
         return self._search is None and self._why != SHORT
