@@ -13,10 +13,21 @@ from typing import Any, Final
 
 import numpy as np
 from crc32c import crc32c
+from numpy.typing import NDArray
 
 from stoker.core.errors import CorruptError
 from stoker.core.units import KiB, MiB
-from stoker.formats.api import Array, Block, ContentSource, Extent, Layout, RangeSource, SampleSpec
+from stoker.formats.api import (
+    Array,
+    Block,
+    ContentSource,
+    DecodedMany,
+    Extent,
+    Int64s,
+    Layout,
+    RangeSource,
+    SampleSpec,
+)
 from stoker.formats.base import (
     FormatBase,
     as_bytes,
@@ -26,7 +37,10 @@ from stoker.formats.base import (
     told_by,
     view_samples,
 )
+from stoker.formats.many import extents_in
+from stoker.formats.many_records import decode_examples
 from stoker.formats.protobuf import example_frame, image_bytes_of, parse_example
+from stoker.kernels.unpacking import masked_crc32c
 
 INDEX_SUFFIX: Final = ".idx"
 _HEAD: Final = struct.Struct("<QI")
@@ -93,11 +107,11 @@ class TfRecord(FormatBase):
         size = np.array(sizes, np.int64)
         return Block({"image": images, "size": size}, primary="image", samples=extent.samples, copied_bytes=size.nbytes)
 
-
-def masked_crc32c(data: bytes | memoryview) -> int:
-    """Return the CRC-32C as TFRecord stores it: rotated right by 15 bits, plus a constant."""
-    crc = crc32c(data)
-    return ((crc >> 15 | crc << 17) + _MASK) & _U32
+    def decode_many(
+        self, data: NDArray[np.uint8], starts: Int64s, lengths: Int64s, samples: Int64s | int, context: Any
+    ) -> DecodedMany:
+        """See `DecodesMany`: views of the images, found by the records' frames alone unless payloads are verified."""
+        return decode_examples(self, extents_in(data, starts, lengths, samples, context))
 
 
 def image_of(payload: memoryview) -> memoryview:

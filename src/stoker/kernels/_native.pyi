@@ -1,3 +1,25 @@
+import numpy as np
+from numpy.typing import NDArray
+
 def cpu_level() -> int: ...
 def cpu_level_supported() -> int: ...
 def force_cpu_level(level: int) -> int: ...
+
+# unpack
+def npz_locate(
+    data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64], found: NDArray[np.int64]
+) -> None: ...
+def npy_locate(
+    data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64], found: NDArray[np.int64]
+) -> None: ...
+def examples_locate(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    statuses: NDArray[np.int64],
+    records: NDArray[np.int64],
+) -> None: ...
+def records_scan(
+    window: NDArray[np.uint8], left_bytes: int, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> tuple[int, int, int]: ...
