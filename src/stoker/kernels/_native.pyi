@@ -1,3 +1,13 @@
+from typing_extensions import Buffer
+
 def cpu_level() -> int: ...
 def cpu_level_supported() -> int: ...
 def force_cpu_level(level: int) -> int: ...
+def fill_pages(
+    into: Buffer,
+    tile: Buffer,
+    pool_keys: Buffer,
+    knobs: tuple[int, int, float, float],
+    offset_bytes: int,
+    mask: int,
+) -> None: ...
