@@ -5,3 +5,4 @@
 
 void bind_cpu(nanobind::module_& module);
 void bind_unpack(nanobind::module_& module);
+void bind_fill(nanobind::module_& module);

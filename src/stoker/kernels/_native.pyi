@@ -1,5 +1,6 @@
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Buffer
 
 def cpu_level() -> int: ...
 def cpu_level_supported() -> int: ...
@@ -23,3 +24,11 @@ def examples_locate(
 def records_scan(
     window: NDArray[np.uint8], left_bytes: int, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[int, int, int]: ...
+def fill_pages(
+    into: Buffer,
+    tile: Buffer,
+    pool_keys: Buffer,
+    knobs: tuple[int, int, float, float],
+    offset_bytes: int,
+    mask: int,
+) -> None: ...
