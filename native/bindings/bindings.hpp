@@ -4,3 +4,4 @@
 #include <nanobind/nanobind.h>
 
 void bind_cpu(nanobind::module_& module);
+void bind_writer(nanobind::module_& module);
