@@ -5,4 +5,5 @@ NB_MODULE(_native, module) {
   bind_cpu(module);
   bind_unpack(module);
   bind_fill(module);
+  bind_writer(module);
 }

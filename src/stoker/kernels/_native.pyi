@@ -32,3 +32,21 @@ def fill_pages(
     offset_bytes: int,
     mask: int,
 ) -> None: ...
+class WriteEngine:
+    queue_depth: int
+    request_bytes: int
+    def __init__(self, ring: bool, buffered_in_turn: bool) -> None: ...
+    def write_open(self, file: int, rows: NDArray[np.int64], fsync: int) -> int: ...
+    def write_files(
+        self,
+        folder: int,
+        names: list[bytes],
+        temporaries: list[bytes],
+        rows: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        policy: tuple[int, int, bool],
+        done: NDArray[np.int64],
+    ) -> int: ...
+    def close(self) -> None: ...
+
+def write_ring_error() -> int: ...
