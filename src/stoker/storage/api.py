@@ -192,6 +192,19 @@ class SupportsWireCount(Protocol):
 
 
 @runtime_checkable
+class SupportsRequestCount(Protocol):
+    """Counts its requests by kind: what a service bills, and what shows a needless one."""
+
+    @property
+    def request_counts(self) -> dict[str, int]:
+        """Return the requests sent so far, failed ones too, by kind.
+
+        `get` (whole objects), `get_range`, `head`, `list` (pages), `put`, `multipart_part`, `multipart_control` (what
+        begins and completes an upload in parts), `delete`.
+        """
+
+
+@runtime_checkable
 class SupportsRetryCount(Protocol):
     """Repeats what failed for a passing reason, and counts it."""
 

@@ -3,6 +3,8 @@
 import hashlib
 import re
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,11 +17,18 @@ class Bucket:
 
     objects: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
     parts: dict[int, bytes] = field(default_factory=dict)
     failures: int = 0
     failure_status: int = 503
     failure_body: bytes = b"<Error><Code>SlowDown</Code></Error>"
     cut_bodies: int = 0
+    fail_ranges: dict[str, int] = field(default_factory=dict)
+    after_get: Callable[[str], None] | None = None
+    under_way: int = 0
+    under_way_max: int = 0
+    pause_seconds: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
     lost_part: int = 0
     silent: threading.Event | None = None
 
@@ -63,15 +72,43 @@ class Handler(BaseHTTPRequestHandler):
         return {"ETag": etag, "Last_Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
 
     def do_GET(self) -> None:
+        bucket = self.bucket
+        with bucket.lock:
+            bucket.under_way += 1
+            bucket.under_way_max = max(bucket.under_way_max, bucket.under_way)
+        try:
+            time.sleep(bucket.pause_seconds)
+            self._get()
+        finally:
+            with bucket.lock:
+                bucket.under_way -= 1
+
+    def _get(self) -> None:
         if (asked := self.begin()) is None:
             return
-        data = self.bucket.objects.get(asked[0])
+        wanted = self.headers.get("Range", "")
+        self.bucket.ranges.append(f"{asked[0]} {wanted}")
+        with self.bucket.lock:
+            failing = self.bucket.fail_ranges.get(wanted, 0)
+            self.bucket.fail_ranges[wanted] = failing - 1
+        if failing > 0:
+            self.answer(503, b"<Error><Code>SlowDown</Code></Error>")
+            return
+        self._send(asked[0], wanted)
+        if self.bucket.after_get is not None:
+            self.bucket.after_get(asked[0])
+
+    def _send(self, key: str, wanted: str) -> None:
+        data = self.bucket.objects.get(key)
         if data is None:
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
             return
         span, status = range(len(data)), 200
-        if wanted := self.headers.get("Range"):
+        if wanted:
             first, _, last = wanted.removeprefix("bytes=").partition("-")
+            if int(first) >= len(data):
+                self.answer(416, b"<Error><Code>InvalidRange</Code></Error>")
+                return
             span, status = range(int(first), min(int(last or len(data)) + 1, len(data))), 206
         body = data[span.start : span.stop]
         extra = {"Content_Range": f"bytes {span.start}-{span.stop - 1}/{len(data)}"} if status == 206 else {}

@@ -14,7 +14,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from stoker.core.errors import DeniedError, UsageError
-from stoker.core.units import MiB
+from stoker.core.units import KiB, MiB
 from stoker.storage.url import StoreURL, UrlOption
 
 OPTIONS: Final = (
@@ -26,6 +26,9 @@ OPTIONS: Final = (
         choices=("environment", "instance", "anonymous"),
     ),
     UrlOption("request_timeout", "seconds", "how long the service may stay silent", default=30.0, low=0.1),
+    UrlOption("queue_depth", "int", "how many requests one reader has under way", default=16, low=1, high=256),
+    UrlOption("request_bytes", "bytes", "a longer range is fetched in parts of this size", default=8 * MiB, low=KiB),
+    UrlOption("coalesce_bytes", "bytes", "ranges this close share a request", default=64 * KiB, low=0, high=MiB),
     UrlOption("part_bytes", "bytes", "the size of a part of a multipart upload", default=16 * MiB, low=5 * MiB),
     UrlOption("part_concurrency", "int", "how many parts of one object travel at once", default=4, low=1, high=64),
 )
