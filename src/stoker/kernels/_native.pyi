@@ -32,6 +32,7 @@ def fill_pages(
     offset_bytes: int,
     mask: int,
 ) -> None: ...
+
 class WriteEngine:
     queue_depth: int
     request_bytes: int

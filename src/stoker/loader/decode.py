@@ -8,7 +8,8 @@ from stoker.core import clock
 from stoker.core.errors import CorruptError
 from stoker.core.plan import Spread
 from stoker.core.seed import derive
-from stoker.formats.api import Array, Block, Format, whole_file_layout
+from stoker.formats.api import Array, Block, CorruptExtentError, DecodedMany, DecodesMany, Format
+from stoker.formats.many import decode_each, decode_one_of, extents_in
 from stoker.loader.batch import BlockColumns, Part, Slot, picked, picked_bytes, run_of
 from stoker.loader.fetch import Loaded, LoadedBundle
 from stoker.loader.layouts import Piece
@@ -40,26 +41,25 @@ class Preprocessing:
         return float(sum(slot.held_seconds[place] for place in places))
 
 
-class BundleColumns:
-    """The columns of several blocks of one sample each."""
+class ManyColumns:
+    """The columns of many extents of one sample each."""
 
-    def __init__(self, blocks: list[Block]) -> None:
-        self._blocks = blocks
-        self.samples: list[Array] = [block.columns[block.primary][0] for block in blocks]
-        self.copied_bytes = sum(block.copied_bytes for block in blocks)
+    def __init__(self, many: DecodedMany) -> None:
+        self._many = many
 
     @property
     def names(self) -> Sequence[str]:
-        """Return the names of the columns that every block has."""
-        return tuple(name for name in self._blocks[0].columns if all(name in each.columns for each in self._blocks))
+        """Return the names of the columns that every extent has."""
+        return self._many.names
 
     def values(self, name: str, wanted: Sequence[int] | Int64s) -> list[Array]:
         """Return a column's values of some samples."""
-        return [self._blocks[index].columns[name][0] for index in wanted]
+        return picked(self._many.column(name), wanted)
 
     def row_bytes(self, wanted: Sequence[int] | Int64s) -> int:
-        """Return the bytes of all columns of some samples."""
-        return sum(picked_bytes(values, (0,)) for index in wanted for values in self._blocks[index].columns.values())
+        """Return the bytes of all columns; bundles are always taken whole."""
+        assert len(wanted) == len(self._many.samples)
+        return self._many.row_bytes
 
 
 class Decoder:
@@ -106,26 +106,35 @@ class Decoder:
         bundle = loaded.bundle
         tally = self._tally
         begun_ns = tally.begin(worker, DECODE, bundle.step)
-        columns = self._bundle_columns(loaded)
-        tally.ledgers[worker].copied_bytes += columns.copied_bytes
+        many = self._decode_many(loaded)
+        tally.ledgers[worker].copied_bytes += many.copied_bytes
         first = bundle.first_place - bundle.step * self._batch_size
         wanted = range(len(bundle.files))
-        samples = columns.samples
-        part = Part(samples, range(first, first + len(wanted)), wanted, columns, sum(each.nbytes for each in samples))
+        places = range(first, first + len(wanted))
+        part = Part(many.samples, places, wanted, ManyColumns(many), many.payload_bytes)
         tally.end(worker, DECODE, bundle.step, begun_ns)
         return part
 
-    def _bundle_columns(self, loaded: LoadedBundle) -> "BundleColumns":
-        blocks = []
-        view = loaded.data.data
-        spans = zip(loaded.bundle.files.tolist(), loaded.starts.tolist(), loaded.lengths.tolist(), strict=True)
-        for file, start, length in spans:
-            layout = whole_file_layout(length, 1)
+    def _decode_many(self, loaded: LoadedBundle) -> DecodedMany:
+        data_format, files = self._format, loaded.bundle.files
+        try:
+            if isinstance(data_format, DecodesMany):
+                return data_format.decode_many(loaded.data, loaded.starts, loaded.lengths, 1, None)
+            return decode_each(data_format, extents_in(loaded.data, loaded.starts, loaded.lengths, 1, None))
+        except CorruptExtentError as error:
+            raise located(error, self._manifest.keys[int(files[error.number])]) from error
+        except Exception:
+            self._find_culprit(loaded)
+            raise
+
+    def _find_culprit(self, loaded: LoadedBundle) -> None:
+        """Decode file by file, and raise what the first strange one raises, with its name."""
+        extents = extents_in(loaded.data, loaded.starts, loaded.lengths, 1, None)
+        for number, file in enumerate(loaded.bundle.files.tolist()):
             try:
-                blocks.append(self._format.decode(view[start : start + length], layout.extents[0], layout))
+                decode_one_of(self._format, extents, number)
             except Exception as error:
                 raise located(error, self._manifest.keys[file]) from error
-        return BundleColumns(blocks)
 
     def _block(self, piece: Piece, data: memoryview) -> Block:
         block = self._format.decode(data, piece.extent, piece.layout)
