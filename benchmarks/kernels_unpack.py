@@ -1,7 +1,7 @@
 """What does it cost to turn files in memory into arrays? Our batch decoding beside one-by-one decoding and NumPy.
 
-The question: CPU microseconds a sample, where the bytes are read already; a case holds 2 to 50 MiB, so that headers
-come partly from memory, as they do behind a reader. `plain` is the same batch decoding through the kernels' plain twins.
+The question: CPU microseconds a sample where the bytes are read already. A case holds 2 to 50 MiB, so that headers
+come partly from memory, as they do behind a reader. `plain`: batch decoding through the plain twins of the kernels.
 """
 
 import argparse
