@@ -1,7 +1,10 @@
 #include "stoker/fill.hpp"
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 
 #include "fill_rows.hpp"
@@ -11,15 +14,29 @@ namespace stoker {
 
 static_assert(std::endian::native == std::endian::little, "pages are made of little-endian words");
 
-const FillRows kFillRowsScalar = {mix_few, repeat_few};
+const FillRows kFillRowsScalar = {mix_few, repeat_few, nullptr};
 
 namespace {
+
+// From this size on a fill goes past the caches: its beginning would have left them before its end is made, and a
+// reader of the whole is faster too. Below, the reader that comes next finds the bytes in the cache, which is worth
+// more. Measured on a processor with 16 MiB of third-level cache.
+constexpr std::size_t kStreamedBytes = std::size_t{16} << 20;
+
+constexpr std::size_t kLineBytes = 64;
 
 const FillRows& fill_rows() {
 #if defined(__x86_64__)
   if (cpu_level() >= CpuLevel::avx2) return kFillRowsAvx2;
 #endif
   return kFillRowsScalar;
+}
+
+// Stores that went past the caches become visible to other threads before what is stored from here on.
+void settle() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 // SplitMix64 (Steele, Lea, Flood 2014).
@@ -40,11 +57,8 @@ std::uint64_t key_of(const PageStream& stream, std::uint64_t page) {
   return hashed(stream.base, page);
 }
 
-}  // namespace
-
-void fill_pages(std::uint8_t* out, std::size_t size_bytes, const PageStream& stream, std::uint64_t offset_bytes,
-                std::uint64_t mask) {
-  const FillRows& rows = fill_rows();
+void fill_cached(const FillRows& rows, std::uint8_t* out, std::size_t size_bytes, const PageStream& stream,
+                 std::uint64_t offset_bytes, std::uint64_t mask) {
   std::uint64_t page = offset_bytes / kPageBytes;
   std::size_t within = offset_bytes % kPageBytes;
   for (std::size_t done = 0; done < size_bytes; ++page, within = 0) {
@@ -61,6 +75,29 @@ void fill_pages(std::uint8_t* out, std::size_t size_bytes, const PageStream& str
       done += end - random_end;
     }
   }
+}
+
+// Makes each 4 KiB in the cache and streams it as whole lines: a line written in two ways costs several times more.
+void fill_streamed(const FillRows& rows, std::uint8_t* out, std::size_t size_bytes, const PageStream& stream,
+                   std::uint64_t offset_bytes, std::uint64_t mask) {
+  alignas(kLineBytes) std::uint8_t block[kPageBytes];
+  std::size_t done = (kLineBytes - reinterpret_cast<std::uintptr_t>(out) % kLineBytes) % kLineBytes;
+  fill_cached(rows, out, done, stream, offset_bytes, mask);
+  for (; size_bytes - done >= kPageBytes; done += kPageBytes) {
+    fill_cached(rows, block, kPageBytes, stream, offset_bytes + done, advanced(mask, done));
+    rows.stream(out + done, block, kPageBytes);
+  }
+  fill_cached(rows, out + done, size_bytes - done, stream, offset_bytes + done, advanced(mask, done));
+  settle();
+}
+
+}  // namespace
+
+void fill_pages(std::uint8_t* out, std::size_t size_bytes, const PageStream& stream, std::uint64_t offset_bytes,
+                std::uint64_t mask) {
+  const FillRows& rows = fill_rows();
+  const bool streamed = rows.stream != nullptr && size_bytes >= kStreamedBytes;
+  (streamed ? fill_streamed : fill_cached)(rows, out, size_bytes, stream, offset_bytes, mask);
 }
 
 }  // namespace stoker

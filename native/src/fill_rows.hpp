@@ -1,5 +1,5 @@
 // What a CPU level must offer to make pages. `key` and `mask` are in the phase of `out`: their lowest byte is for
-// out[0]. None of them needs alignment.
+// out[0]. But for `stream`, none of them needs alignment.
 #pragma once
 
 #include <bit>
@@ -15,13 +15,14 @@ struct FillRows {
               std::uint64_t mask);
   // out[i] = word[i % 8]
   void (*repeat)(std::uint8_t* out, std::size_t size_bytes, std::uint64_t word);
+  // Copies whole cache lines past the caches to `out`, which begins one; nullptr where that is not on offer. Other
+  // threads see the bytes after a store fence.
+  void (*stream)(std::uint8_t* out, const std::uint8_t* from, std::size_t size_bytes);
 };
 
 extern const FillRows kFillRowsScalar;
 #if defined(__x86_64__)
 extern const FillRows kFillRowsAvx2;
-// Past the caches, for buffers that are much larger than they are.
-extern const FillRows kFillRowsAvx2Streamed;
 #endif
 
 inline std::uint64_t load_word(const std::uint8_t* from) {

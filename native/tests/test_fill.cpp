@@ -59,6 +59,28 @@ void check_range(const stoker::PageStream& stream, std::size_t shift, std::uint6
   CHECK(same);
 }
 
+// So large that it goes past the caches; compared with the same in small pieces.
+void check_large(const Bytes& tile, const Bytes& keys) {
+  stoker::PageStream stream;
+  stream.tile = tile.data();
+  stream.pool_keys = keys.data();
+  stream.random_bytes = 8 * 253;
+  stream.base = 17;
+  stream.duplicate_ratio = 0.3;
+  constexpr std::uint64_t mask = 0x7F00FF01FFFFFFFFU;
+  constexpr std::size_t size = (std::size_t{16} << 20) + 5000;
+  constexpr std::size_t piece = 40000;
+  constexpr std::uint64_t offset = 1234567;
+  Bytes whole(size + 1);
+  Bytes pieces(size + 1);
+  stoker::fill_pages(whole.data() + 1, size, stream, offset, mask);
+  for (std::size_t at = 0; at < size; at += piece) {
+    const std::size_t bytes = size - at < piece ? size - at : piece;
+    stoker::fill_pages(pieces.data() + 1 + at, bytes, stream, offset + at, mask);
+  }
+  CHECK(whole == pieces);
+}
+
 void check_level(stoker::CpuLevel level) {
   if (stoker::force_cpu_level(level) != level) {
     std::fprintf(stderr, "CPU level %d is not offered here: not tested\n", static_cast<int>(level));
@@ -80,6 +102,7 @@ void check_level(stoker::CpuLevel level) {
     check_range(stream, next(chance) % 65, next(chance) % (1U << 22), next(chance) % 200, mask);
     check_range(stream, next(chance) % 65, next(chance) % (std::uint64_t{1} << 50), next(chance) % 20000, mask);
   }
+  check_large(tile, keys);
 }
 
 }  // namespace

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from stoker.core.errors import UsageError
-from stoker.kernels import filling
+from stoker.core.units import MiB
+from stoker.kernels import filling, plain_fill
 from stoker.kernels.filling import PageStream, fill_pages, page_tile, pool_keys
 from stoker.kernels.native import native_kernels
 
@@ -62,6 +63,13 @@ def test_the_mask_counts_from_the_first_byte(offset: int) -> None:
     fill_pages(memoryview(bare), stream(), offset_bytes=offset)
     fill_pages(memoryview(masked), stream(), offset_bytes=offset, mask=int.from_bytes(mask, "little"))
     assert masked == bytes(byte & mask[index % 8] for index, byte in enumerate(bare))
+
+
+def test_a_fill_too_large_for_the_caches_has_the_same_bytes() -> None:
+    made, wanted = np.empty((2, 17 * MiB), np.uint8)
+    fill_pages(made[5:].data, stream(253), offset_bytes=77, mask=0xBFFF_BFFF_BFFF_BFFF)
+    plain_fill.fill_pages(wanted[5:].data, stream(253), 77, 0xBFFF_BFFF_BFFF_BFFF)
+    assert np.array_equal(made[5:], wanted[5:])
 
 
 def test_tables_of_a_wrong_size_are_refused() -> None:
