@@ -69,7 +69,7 @@ class Extent(msgspec.Struct, frozen=True):
 class Layout(msgspec.Struct, frozen=True):
     """Where a file's samples lie: extents in order, every sample once. `context` is the format's own (a footer).
 
-    joinable    neighbouring extents of one range each may be read and decoded as one
+    joinable    neighbouring extents, each one range of one sample, may be read and decoded as one
     """
 
     extents: tuple[Extent, ...]
