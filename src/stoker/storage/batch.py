@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.errors import StokerError
+from stoker.storage.api import Buffer, ObjectInfo
 
 Int64s = NDArray[np.int64]
 
@@ -67,4 +68,18 @@ class SupportsBatchRead(Protocol):
         """Return a reader for one thread, None when this store cannot offer it here.
 
         With `residency` it tells, for each range, how much lay in the page cache.
+        """
+
+
+@runtime_checkable
+class SupportsBatchWrite(Protocol):
+    """Puts many small objects in one call."""
+
+    def put_many(
+        self, items: Sequence[tuple[str, Buffer]], *, if_absent: bool = False
+    ) -> list[ObjectInfo | StokerError]:
+        """Store each object whole or not at all, as `put` does; return what came of each, in its place.
+
+        When this returns, what was put is as durable as after `put`. Objects of one key are put in their order. One
+        bad object stops no other. Meant for objects of up to a few MiB; the buffers are ours until this returns.
         """
