@@ -36,6 +36,14 @@ int write_open(stoker::WriteEngine& engine, int file, const Rows& rows, int fsyn
 }
 
 
+int begin_open(stoker::WriteEngine& engine, int file, const Rows& rows) {
+  const stoker::Pieces pieces{rows.data(), rows.shape(0), 3};
+  if (rows.shape(1) != 3 || !stoker::pieces_fit(pieces, 1)) return -1;
+  nb::gil_scoped_release released;
+  engine.begin_open(file, pieces);
+  return 0;
+}
+
 int write_files(stoker::WriteEngine& engine, int folder, const nb::list& names, const nb::list& temporaries,
                 const Rows& rows, const Numbers& sizes, const nb::tuple& policy, DoneRows& done) {
   const auto name_texts = strings(names);
@@ -73,7 +81,9 @@ void bind_writer(nb::module_& module) {
       .def_rw("queue_depth", &stoker::WriteEngine::queue_depth)
       .def_rw("request_bytes", &stoker::WriteEngine::request_bytes)
       .def("write_open", &write_open)
+      .def("begin_open", &begin_open)
+      .def("finish_open", &stoker::WriteEngine::finish_open, nb::call_guard<nb::gil_scoped_release>())
       .def("write_files", &write_files)
-      .def("close", &stoker::WriteEngine::close);
+      .def("close", &stoker::WriteEngine::close, nb::call_guard<nb::gil_scoped_release>());
   module.def("write_ring_error", &stoker::WriteEngine::ring_error);
 }

@@ -10,7 +10,9 @@
 #include <cerrno>
 #include <climits>
 #include <cstdio>
+#include <exception>
 #include <limits>
+#include <utility>
 
 namespace stoker {
 namespace {
@@ -166,7 +168,45 @@ void WriteEngine::add_writes(const Pieces& pieces, std::size_t first, std::size_
   }
 }
 
+void WriteEngine::wait() {
+  if (behind_.joinable()) behind_.join();
+}
+
+void WriteEngine::close() {
+  wait();
+  ring_.close();
+}
+
 int WriteEngine::write_open(int file, const Pieces& pieces, Fsync fsync) {
+  wait();
+  return write_pieces(file, pieces, fsync);
+}
+
+void WriteEngine::begin_open(int file, const Pieces& pieces) {
+  wait();
+  behind_rows_.assign(pieces.rows, pieces.rows + pieces.count * pieces.columns);
+  const auto work = [this, file, count = pieces.count, columns = pieces.columns] {
+    int status = ENOMEM;
+    try {
+      status = write_pieces(file, {behind_rows_.data(), count, columns}, Fsync::none);
+    } catch (const std::exception&) {
+      // for want of memory: nothing was begun
+    }
+    if (behind_status_ == 0) behind_status_ = status;
+  };
+  try {
+    behind_ = std::thread(work);
+  } catch (const std::exception&) {
+    work();  // no thread is to be had: then here
+  }
+}
+
+int WriteEngine::finish_open() {
+  wait();
+  return std::exchange(behind_status_, 0);
+}
+
+int WriteEngine::write_pieces(int file, const Pieces& pieces, Fsync fsync) {
   const int flags = fcntl(file, F_GETFL);
   if (flags < 0) return errno;
   int status = 0;
@@ -187,6 +227,7 @@ int WriteEngine::write_open(int file, const Pieces& pieces, Fsync fsync) {
 }
 
 int WriteEngine::write_files(const FileBatch& batch) {
+  wait();
   const std::size_t count = batch.names.size();
   std::size_t requests = std::min(count, kGroupFiles);
   for (std::size_t row = 0; row < batch.pieces.count; ++row) {

@@ -77,6 +77,28 @@ void test_open_file(WriteEngine& engine) {
   folder.remove("object");
 }
 
+void test_writing_behind_the_callers_back(WriteEngine& engine) {
+  const Folder folder;
+  const std::string data = pattern(100'000, 6);
+  const int file = open(folder.at("object").c_str(), O_WRONLY | O_CREAT, 0600);
+  for (int part = 0; part < 4; ++part) {
+    const std::array<std::int64_t, 3> row = {part * 25'000, 25'000, address(data.data()) + part * 25'000};
+    engine.begin_open(file, {row.data(), 1, 3});
+    if (part % 2 == 1) CHECK(engine.finish_open() == 0);
+  }
+  CHECK(engine.finish_open() == 0);
+  CHECK(content(folder.at("object")) == data);
+  close(file);
+  const std::array<std::int64_t, 3> row = {0, 25'000, address(data.data())};
+  const int full = open("/dev/full", O_WRONLY);
+  engine.begin_open(full, {row.data(), 1, 3});
+  CHECK(engine.write_open(full, {row.data(), 0, 3}, Fsync::none) == 0);
+  CHECK(engine.finish_open() == ENOSPC);  // an error waits until it is asked for, and is told once
+  CHECK(engine.finish_open() == 0);
+  close(full);
+  folder.remove("object");
+}
+
 void test_errors_of_an_open_file(WriteEngine& engine) {
   const Folder folder;
   const std::string data = pattern(100'000, 2);
@@ -239,6 +261,7 @@ void test_engine(WriteEngine& engine) {
   engine.queue_depth = 4;
   test_open_file(engine);
   test_errors_of_an_open_file(engine);
+  test_writing_behind_the_callers_back(engine);
   for (const Fsync fsync : {Fsync::none, Fsync::data, Fsync::full}) {
     test_many_files(engine, fsync, fsync == Fsync::data);
   }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "stoker/ring.hpp"
@@ -53,6 +54,9 @@ bool pieces_fit(const Pieces& pieces, std::size_t files);
 class WriteEngine {
  public:
   WriteEngine(WriteKind kind, bool buffered_in_turn) : kind_(kind), buffered_in_turn_(buffered_in_turn) {}
+  ~WriteEngine() { wait(); }
+  WriteEngine(const WriteEngine&) = delete;
+  WriteEngine& operator=(const WriteEngine&) = delete;
 
   static constexpr unsigned kDepthMax = 1024;
 
@@ -63,15 +67,21 @@ class WriteEngine {
   // Writes all pieces of one open file, then syncs it. Returns 0 or the first errno; then nothing is known of the
   // file's content.
   int write_open(int file, const Pieces& pieces, Fsync fsync);
+  // The same behind the caller's back: memory and file are ours until `finish_open` returns what came of it. Other
+  // calls wait for it first.
+  void begin_open(int file, const Pieces& pieces);
+  int finish_open();
   // Writes, syncs and publishes every file. Returns 0, or an errno when the ring itself failed; each file's status
   // tells the rest.
   int write_files(const FileBatch& batch);
-  void close() { ring_.close(); }
+  void close();
   // 0 when a ring can be had here, else the errno that says why not.
   static int ring_error();
 
  private:
   struct Open;
+  void wait();
+  int write_pieces(int file, const Pieces& pieces, Fsync fsync);
   WriteLane lane_for_writes(bool direct, bool several) const;
   WriteLane lane_for_syncs(std::size_t count) const;
   int run(WriteLane lane, std::span<WriteRequest> requests, unsigned depth_max = kDepthMax);
@@ -88,6 +98,9 @@ class WriteEngine {
   Ring ring_;
   std::vector<WriteRequest> requests_;
   std::vector<std::size_t> again_;
+  std::thread behind_;
+  std::vector<std::int64_t> behind_rows_;
+  int behind_status_ = 0;
 };
 
 }  // namespace stoker

@@ -35,6 +35,7 @@ class PlainWriteEngine:
         check_settings(queue_depth, request_bytes)
         self.queue_depth = queue_depth
         self.request_bytes = request_bytes
+        self._begun_status = 0
 
     def write_open(self, file: int, pieces: Int64s, *, fsync: str = "none") -> int:
         """Write piece by piece."""
@@ -46,6 +47,15 @@ class PlainWriteEngine:
         except OSError as error:
             return error.errno or errno.EIO
         return 0
+
+    def begin_open(self, file: int, pieces: Int64s) -> None:
+        """Write at once."""
+        self._begun_status = self._begun_status or self.write_open(file, pieces)
+
+    def finish_open(self) -> int:
+        """Return what came of it."""
+        status, self._begun_status = self._begun_status, 0
+        return status
 
     def write_files(
         self,

@@ -59,6 +59,14 @@ class NativeWriteEngine:
         """Write all pieces at once."""
         return _checked(self._engine.write_open(file, _columns(pieces), fsync_number(fsync, start=True)))
 
+    def begin_open(self, file: int, pieces: Int64s) -> None:
+        """Write in a thread of the engine."""
+        _checked(self._engine.begin_open(file, _columns(pieces)))
+
+    def finish_open(self) -> int:
+        """Wait for that thread."""
+        return int(self._engine.finish_open())
+
     def write_files(
         self,
         folder: int,

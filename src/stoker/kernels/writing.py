@@ -102,6 +102,15 @@ class WriteEngine(Protocol):
         only when the engine itself fails.
         """
 
+    def begin_open(self, file: int, pieces: Int64s) -> None:
+        """Write as `write_open` does, without a sync, behind the caller's back, if the engine can.
+
+        Memory and file are the engine's until `finish_open` returns; every other call waits for it first.
+        """
+
+    def finish_open(self) -> int:
+        """Wait for what was begun; return 0 or the first errno since the last time, told once."""
+
     def write_files(
         self,
         folder: int,

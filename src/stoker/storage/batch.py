@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.errors import StokerError
+from stoker.storage.api import Buffer, ObjectInfo
 from stoker.storage.buffers import PAGE_BYTES
 
 Int64s = NDArray[np.int64]
@@ -86,3 +87,17 @@ def reads_batches(store: object) -> bool:
     if reader is not None:
         reader.close()
     return reader is not None
+
+
+@runtime_checkable
+class SupportsBatchWrite(Protocol):
+    """Puts many small objects in one call."""
+
+    def put_many(
+        self, items: Sequence[tuple[str, Buffer]], *, if_absent: bool = False
+    ) -> list[ObjectInfo | StokerError]:
+        """Store each object whole or not at all, as `put` does; return what came of each, in its place.
+
+        When this returns, what was put is as durable as after `put`. Objects of one key are put in their order. One
+        bad object stops no other. Meant for objects of up to a few MiB; the buffers are ours until this returns.
+        """

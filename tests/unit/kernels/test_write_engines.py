@@ -1,5 +1,6 @@
 """Every write engine: whole files or none, errors as numbers, and nothing left behind."""
 
+import ctypes
 import errno
 import os
 import resource
@@ -12,7 +13,7 @@ import pytest
 
 from stoker.core.errors import StokerError, UnavailableError, UsageError
 from stoker.core.units import KiB
-from stoker.kernels import write_engines
+from stoker.kernels import syscalls, write_engines
 from stoker.kernels.native import native_kernels
 from stoker.kernels.write_engines import WRITE_KINDS, open_write_engine
 from stoker.kernels.writing import WRITTEN_COLUMNS, Int64s, WriteEngine, WritePolicy
@@ -80,6 +81,22 @@ def test_errors_of_an_open_file_are_told_as_numbers(engine: WriteEngine, tmp_pat
         os.close(ends[1])
 
 
+def test_what_is_begun_is_written_when_it_is_finished(engine: WriteEngine, tmp_path: Path) -> None:
+    data = os.urandom(90_000)
+    with (tmp_path / "object").open("wb") as file:
+        for start in range(0, 90_000, 30_000):
+            engine.begin_open(file.fileno(), np.array([[start, 30_000, address(data) + start]]))
+        assert engine.finish_open() == 0
+    assert (tmp_path / "object").read_bytes() == data
+    with open("/dev/full", "wb", buffering=0) as full:
+        engine.begin_open(full.fileno(), np.array([[0, 90_000, address(data)]]))
+        engine.begin_open(full.fileno(), np.zeros((0, 3), np.int64))
+        assert engine.finish_open() == errno.ENOSPC, "what came first is told"
+    assert engine.finish_open() == 0
+    with pytest.raises(UsageError):
+        engine.begin_open(1, np.array([[-1, 1, 4096]]))
+
+
 def test_a_file_size_limit_stops_only_what_is_larger(engine: WriteEngine, folder: int, tmp_path: Path) -> None:
     contents = [bytes(1000), bytes(200 * KiB), bytes(2000)]
     pieces, sizes, done = columns(contents)
@@ -105,6 +122,28 @@ def test_many_files_appear_with_the_facts_that_stat_tells(
         assert path.read_bytes() == data
         assert done[number].tolist() == [0, path.stat().st_size, path.stat().st_mtime_ns]
     assert len(os.listdir(tmp_path)) == 150
+
+
+def undurable_pages(path: Path) -> int:
+    """Return how many pages of a file have yet to reach the device."""
+    span, counts = syscalls._CacheRange(0, 0), syscalls._CacheCounts()
+    with path.open("rb") as file:
+        if syscalls._syscall(syscalls._SYS_CACHESTAT, file.fileno(), ctypes.byref(span), ctypes.byref(counts), 0):
+            pytest.skip("the kernel does not tell what is cached")
+    return int(counts.dirty + counts.writeback)
+
+
+@pytest.mark.parametrize("fsync", ["none", "data", "full"])
+def test_a_sync_leaves_nothing_to_be_written(engine: WriteEngine, folder: int, tmp_path: Path, fsync: str) -> None:
+    if syscalls.file_system_magic(folder) in (syscalls.TMPFS_MAGIC, syscalls.RAMFS_MAGIC):
+        pytest.skip("temporary files lie in memory")
+    contents = [os.urandom(40_000) for _ in range(5)]
+    pieces, sizes, done = columns(contents)
+    engine.write_files(folder, names(5), pieces, sizes, policy=WritePolicy(fsync=fsync), files_done=done)
+    with (tmp_path / "open").open("wb") as file:
+        assert engine.write_open(file.fileno(), pieces[:1, :3].copy(), fsync=fsync) == 0
+    left = [undurable_pages(tmp_path / name) for name in (*(f"file-{number}" for number in range(5)), "open")]
+    assert any(left) == (fsync == "none")
 
 
 def test_a_file_may_have_many_pieces_or_none_and_is_cut_to_its_size(
