@@ -84,6 +84,16 @@ class SupportsVersion(Protocol):
 
 
 @runtime_checkable
+class SupportsResume(Protocol):
+    """A reader whose `read_into` may be called again after a TransientError, with the same memory.
+
+    It then fetches only what is still missing, and raises StoreError when the object has changed meanwhile.
+    """
+
+    resumes: bool
+
+
+@runtime_checkable
 class Store(Protocol):
     """The narrow interface. Every method is safe from many threads and may be repeated: nothing is appended.
 
@@ -202,6 +212,10 @@ class SupportsRequestCount(Protocol):
         `get` (whole objects), `get_range`, `head`, `list` (pages), `put`, `multipart_part`, `multipart_control` (what
         begins and completes an upload in parts), `delete`.
         """
+
+    @property
+    def endpoint_counts(self) -> dict[str, dict[str, int]]:
+        """Return, for each address of the service, the `requests` it was given and the `failures` among them."""
 
 
 @runtime_checkable

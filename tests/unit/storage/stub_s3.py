@@ -4,7 +4,8 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,7 +25,7 @@ class Bucket:
     failure_body: bytes = b"<Error><Code>SlowDown</Code></Error>"
     cut_bodies: int = 0
     fail_ranges: dict[str, int] = field(default_factory=dict)
-    after_get: Callable[[str], None] | None = None
+    on_get: Callable[[str], None] | None = None
     under_way: int = 0
     under_way_max: int = 0
     pause_seconds: float = 0.0
@@ -71,17 +72,22 @@ class Handler(BaseHTTPRequestHandler):
         etag = f'"{hashlib.md5(data).hexdigest()}"'
         return {"ETag": etag, "Last_Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
 
-    def do_GET(self) -> None:
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
         bucket = self.bucket
         with bucket.lock:
             bucket.under_way += 1
             bucket.under_way_max = max(bucket.under_way_max, bucket.under_way)
         try:
             time.sleep(bucket.pause_seconds)
-            self._get()
+            yield
         finally:
             with bucket.lock:
                 bucket.under_way -= 1
+
+    def do_GET(self) -> None:
+        with self.under_way():
+            self._get()
 
     def _get(self) -> None:
         if (asked := self.begin()) is None:
@@ -95,11 +101,11 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(503, b"<Error><Code>SlowDown</Code></Error>")
             return
         self._send(asked[0], wanted)
-        if self.bucket.after_get is not None:
-            self.bucket.after_get(asked[0])
 
     def _send(self, key: str, wanted: str) -> None:
         data = self.bucket.objects.get(key)
+        if self.bucket.on_get is not None:
+            self.bucket.on_get(key)
         if data is None:
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
             return
@@ -136,6 +142,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_PUT(self) -> None:
+        with self.under_way():
+            self._put()
+
+    def _put(self) -> None:
         if (asked := self.begin()) is None:
             return
         key, query, body = asked

@@ -277,7 +277,7 @@ def test_an_object_that_is_replaced_midway_is_never_mixed(server: StubServer) ->
     def replace(_: str) -> None:
         server.bucket.objects["object"] = new
 
-    server.bucket.after_get = replace
+    server.bucket.on_get = replace
     url = "s3://bucket?request_bytes=10KiB&queue_depth=1"
     read = Read(reader_of(open_store(f"{url}&retry_attempts=1")), [("object", 0, 40_000)])
     assert isinstance(read.error(0), TransientError)

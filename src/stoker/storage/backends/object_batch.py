@@ -1,6 +1,5 @@
 """Many ranges of many objects in one call: parallel ranged GETs, straight into the caller's memory."""
 
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +13,8 @@ from stoker.kernels.plain_files import check_columns
 from stoker.storage.api import ObjectInfo
 from stoker.storage.backends.object_crew import Crew
 from stoker.storage.backends.object_outcome import tell
-from stoker.storage.backends.object_plan import Part, Piece, plan
-from stoker.storage.backends.object_wire import Body, Facts, Wire
+from stoker.storage.backends.object_plan import Part, deliver, plan
+from stoker.storage.backends.object_wire import Facts, Wire
 from stoker.storage.batch import BatchRead
 
 
@@ -57,6 +56,7 @@ class ObjectBatchReader:
             "queue_depth": self._tuning.queue_depth,
             "request_bytes": self._tuning.request_bytes,
             "coalesce_bytes": self._tuning.coalesce_bytes,
+            "endpoints": self._wire.ring.size,
         }
 
     def tune(self, *, queue_depth: int, request_bytes: int) -> None:
@@ -110,28 +110,6 @@ class ObjectBatchReader:
     def close(self) -> None:
         """End the threads; closing twice is harmless."""
         self._crew.close()
-
-
-def deliver(body: Body, pieces: Sequence[Piece]) -> None:
-    """Copy what `body` brings to the addresses of `pieces`, which stand in the order of their offsets.
-
-    Pieces that go beyond the object's end are left alone.
-    """
-    position = body.facts.span.start
-    open_pieces = [piece for piece in pieces if piece.end_bytes <= body.facts.span.stop]
-    while open_pieces and (chunk := body.next_chunk()):
-        end = position + len(chunk)
-        for piece in open_pieces:
-            first, last = max(position, piece.offset_bytes), min(end, piece.end_bytes)
-            if first >= end:
-                break
-            # ctypes lends a bytes object without a copy, and drops the GIL while it moves the bytes.
-            source = chunk if last - first == len(chunk) else chunk[first - position : last - position]
-            if first < last:
-                ctypes.memmove(piece.address + first - piece.offset_bytes, source, last - first)
-        position = end
-        if open_pieces[0].end_bytes <= position:
-            open_pieces = [piece for piece in open_pieces if piece.end_bytes > position]
 
 
 def _check(batch: BatchRead) -> None:

@@ -1,15 +1,19 @@
 """Several endpoints of one object store, taken in turn; one that fails is left out for a while."""
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import urlsplit
 
 from stoker.core import clock
-from stoker.storage.backends.object_clients import Client
+from stoker.core.errors import UsageError
+from stoker.storage.backends.object_clients import Client, Request
 
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
+ENDPOINTS_MAX: Final = 64
+_PART_RETRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,47 @@ class Endpoint:
     name: str
     client: Client
     uploader: Client
+
+
+def connected(request: Request, connect: Callable[[Request], Client]) -> list[Endpoint]:
+    """Return the endpoints that `?endpoint=` names, or the one of the environment.
+
+    Raises UsageError for what is no address, DeniedError without credentials.
+    """
+    given = request.settings["endpoint"]
+    addresses = [""] if given is None else _addresses(given)
+    return [
+        Endpoint(
+            address or "default",
+            connect(replace(request, endpoint=address)),
+            # An upload in parts reads its data once, so nobody above can repeat it: its client repeats single parts.
+            connect(replace(request, endpoint=address, retries=_PART_RETRIES)),
+        )
+        for address in addresses
+    ]
+
+
+def _addresses(text: str) -> list[str]:
+    addresses = [address.strip().rstrip("/") for address in text.split(",")]
+    for address in addresses:
+        _check_address(address)
+    if len(set(addresses)) != len(addresses) or len(addresses) > ENDPOINTS_MAX:
+        raise UsageError("?endpoint= names an address twice, or too many", expected=f"at most {ENDPOINTS_MAX}")
+    return addresses
+
+
+def _check_address(address: str) -> None:
+    """Raise UsageError, without repeating the address, unless it is a plain URL of HTTP."""
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or "@" in address or "?" in address or "#" in address:
+        raise UsageError(
+            "?endpoint= does not hold addresses",
+            expected="http://host:port or https://host, several with commas between, and nothing secret in them",
+        )
 
 
 @dataclass(slots=True)
@@ -34,6 +79,7 @@ class Ring:
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = tuple(endpoints)
+        self.size = len(self._endpoints)
         self._health = {endpoint.name: _Health() for endpoint in endpoints}
         self._turns = -1
         self._lock = threading.Lock()
@@ -59,10 +105,10 @@ class Ring:
     def _out_ns(self, endpoint: Endpoint) -> int:
         return self._health[endpoint.name].out_until_ns
 
-    def asked(self, endpoint: Endpoint) -> None:
-        """Note that a request is sent."""
+    def asked(self, endpoint: Endpoint, number: int = 1) -> None:
+        """Note that requests are sent."""
         with self._lock:
-            self._health[endpoint.name].requests += 1
+            self._health[endpoint.name].requests += number
 
     def worked(self, endpoint: Endpoint) -> None:
         """Note that a request was answered: the next pause is short again."""

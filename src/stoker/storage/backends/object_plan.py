@@ -1,5 +1,6 @@
 """From the ranges that are wanted to the requests that fetch them: neighbours together, long ones in parts."""
 
+import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from stoker.core.errors import StokerError
 from stoker.kernels.files import RANGE_FILE, Int64s
-from stoker.storage.backends.object_wire import Facts
+from stoker.storage.backends.object_wire import Body, Facts
 
 
 class Piece(NamedTuple):
@@ -99,3 +100,25 @@ def spans(length_bytes: int, request_bytes: int) -> list[tuple[int, int]]:
     count = -(-length_bytes // request_bytes)
     step_bytes = -(-length_bytes // count) if count else 1
     return [(start, min(start + step_bytes, length_bytes)) for start in range(0, length_bytes, step_bytes)]
+
+
+def deliver(body: Body, pieces: Sequence[Piece]) -> None:
+    """Copy what `body` brings to the addresses of `pieces`, which stand in the order of their offsets.
+
+    Pieces that go beyond the object's end are left alone.
+    """
+    position = body.facts.span.start
+    open_pieces = [piece for piece in pieces if piece.end_bytes <= body.facts.span.stop]
+    while open_pieces and (chunk := body.next_chunk()):
+        end = position + len(chunk)
+        for piece in open_pieces:
+            first, last = max(position, piece.offset_bytes), min(end, piece.end_bytes)
+            if first >= end:
+                break
+            # ctypes lends a bytes object without a copy, and drops the GIL while it moves the bytes.
+            source = chunk if last - first == len(chunk) else chunk[first - position : last - position]
+            if first < last:
+                ctypes.memmove(piece.address + first - piece.offset_bytes, source, last - first)
+        position = end
+        if open_pieces[0].end_bytes <= position:
+            open_pieces = [piece for piece in open_pieces if piece.end_bytes > position]

@@ -2,10 +2,9 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import obstore
 
@@ -44,8 +43,7 @@ class _Runtime:
 _RUNTIME: Final = _Runtime()
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What a response's headers told: which bytes follow, of an object how large, in which version."""
 
     span: range
@@ -54,30 +52,30 @@ class Facts:
 
 
 class Body:
-    """The body of one response, piece by piece."""
+    """The body of one response, piece by piece. `missing_bytes` are still to come."""
 
     def __init__(self, wire: "Wire", where: str, endpoint: Endpoint, got: Any) -> None:
         self._wire = wire
         self._where = where
         self._endpoint = endpoint
         self.facts = Facts(range(*got.range), got.meta["size"], version_in(got.meta))
-        self._missing_bytes = len(self.facts.span)
-        self._chunks: Iterator[bytes] = iter(got.stream(min_chunk_size=max(1, min(self._missing_bytes, CHUNK_BYTES))))
+        self.missing_bytes = len(self.facts.span)
+        self._chunks: Iterator[bytes] = iter(got.stream(min_chunk_size=max(1, min(self.missing_bytes, CHUNK_BYTES))))
 
     def next_chunk(self) -> bytes:
         """Return the next bytes, nothing at the end. Raises TransientError when they do not come.
 
         ShortReadError: the body ended before the bytes that its headers promised.
         """
-        if not self._missing_bytes:
+        if not self.missing_bytes:
             return b""
         chunk: bytes = self._wire.noting(self._endpoint, lambda: guarded(self._where, partial(next, self._chunks, b"")))
         if not chunk:
             wanted_bytes = len(self.facts.span)
-            raise short_read(self._where, wanted_bytes=wanted_bytes, got_bytes=wanted_bytes - self._missing_bytes)
-        if len(chunk) > self._missing_bytes:
+            raise short_read(self._where, wanted_bytes=wanted_bytes, got_bytes=wanted_bytes - self.missing_bytes)
+        if len(chunk) > self.missing_bytes:
             raise StoreError("service sent more bytes than it said", where=self._where)
-        self._missing_bytes -= len(chunk)
+        self.missing_bytes -= len(chunk)
         self._wire.count_received(len(chunk))
         return chunk
 
@@ -99,10 +97,11 @@ class Wire:
         with self._counting:
             return dict(self._counts)
 
-    def count(self, kind: str, number: int = 1) -> None:
-        """Add requests of a kind."""
+    def count(self, kind: str, endpoint: Endpoint, number: int = 1) -> None:
+        """Add requests of a kind, sent to `endpoint`."""
         with self._counting:
             self._counts[kind] += number
+        self.ring.asked(endpoint, number)
 
     def count_received(self, count_bytes: int) -> None:
         """Add to the received bytes."""
@@ -141,13 +140,19 @@ class Wire:
             raise short_read(where, wanted_bytes=end_bytes - offset_bytes, got_bytes=len(body.facts.span))
         return body
 
-    def upload(self, key: str, action: Callable[[Client], T]) -> T:
-        """Run an upload in parts at one endpoint; its failures become ours, and its client repeats single parts."""
+    def upload(self, key: str, action: Callable[[Client], T], counts: Callable[[], Mapping[str, int]]) -> T:
+        """Run an upload in parts at one endpoint, whose client repeats single parts; its failures become ours.
+
+        `counts` tells, at the end, how many requests of which kind that took; repeated parts nobody tells.
+        """
         where = self.where(key)
         _RUNTIME.enter(where)
         endpoint = self.ring.turn()[0]
-        self.ring.asked(endpoint)
-        return self.noting(endpoint, lambda: guarded(where, partial(action, endpoint.uploader)))
+        try:
+            return self.noting(endpoint, lambda: guarded(where, partial(action, endpoint.uploader)))
+        finally:
+            for kind, number in counts().items():
+                self.count(kind, endpoint, number)
 
     def pages(self, key: str, action: Callable[[Client], Iterable[T]]) -> Iterator[T]:
         """Yield the pages of a listing, all from one endpoint; its failures become ours."""
@@ -155,16 +160,14 @@ class Wire:
         _RUNTIME.enter(where)
         endpoint = self.ring.turn()[0]
         pages = iter(guarded(where, partial(action, endpoint.client)))
-        self.ring.asked(endpoint)
-        self.count("list")
+        self.count("list", endpoint)
         following = partial(guarded, where, lambda: next(pages, None))
         page = self.noting(endpoint, following)
         while page is not None:
             yield page
             page = self.noting(endpoint, following)
             if page is not None:  # the client looks ahead: the last page told that it is the last
-                self.ring.asked(endpoint)
-                self.count("list")
+                self.count("list", endpoint)
 
     def noting(self, endpoint: Endpoint, action: Callable[[], T]) -> T:
         """Return what `action` returns; a passing failure leaves `endpoint` out for a while."""
@@ -181,8 +184,7 @@ class Wire:
         _RUNTIME.enter(where)
         failures: list[tuple[Endpoint, TransientError]] = []
         for endpoint in self.ring.turn():
-            self.count(kind)
-            self.ring.asked(endpoint)
+            self.count(kind, endpoint)
             try:
                 answer = guarded(where, partial(action, endpoint.client))
             except TransientError as error:

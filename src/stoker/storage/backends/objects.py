@@ -6,7 +6,6 @@ part are uploaded in parts and looked at afterwards, because a service may lose 
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 import obstore
@@ -17,66 +16,24 @@ from stoker.core.units import MiB, format_bytes
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
 from stoker.storage.backends.object_batch import ObjectBatchReader, Tuning
 from stoker.storage.backends.object_clients import Client, Request, azure_client, google_client, s3_client
-from stoker.storage.backends.object_endpoints import Endpoint
+from stoker.storage.backends.object_crew import Crew
+from stoker.storage.backends.object_endpoints import connected
 from stoker.storage.backends.object_errors import NO_BUCKET
-from stoker.storage.backends.object_wire import Body, Facts, Wire, version_in
+from stoker.storage.backends.object_reader import ObjectReader, Source
+from stoker.storage.backends.object_wire import Facts, Wire, version_in
 from stoker.storage.base import (
-    BaseReader,
     BaseStore,
     byte_view,
     check_object_key,
     check_prefix,
     check_range,
     range_length,
-    short_read,
 )
 from stoker.storage.url import StoreURL
 
 _LIST_PAGE: Final = 1000
-_PART_RETRIES: Final = 3
 # Conditional uploads travel in one request, so they must fit into memory.
 _CONDITIONAL_BYTES_MAX: Final = 256 * MiB
-
-
-class ObjectReader(BaseReader):
-    """The body of one response."""
-
-    def __init__(self, body: Body | None, facts: Facts, where: str) -> None:
-        self._body = body
-        self._rest = memoryview(b"")
-        self._given_bytes = 0
-        self._where = where
-        self._version = facts.version
-        self.range_bytes = len(facts.span)
-        self.object_bytes = facts.object_bytes
-
-    @property
-    def version(self) -> str:
-        """Return the object's etag."""
-        return self._version
-
-    def read_into(self, into: memoryview) -> None:
-        """Fill `into` with the next bytes of the body."""
-        view = byte_view(into)
-        while view.nbytes:
-            if not self._rest.nbytes:
-                self._rest = self._next_chunk(view.nbytes)
-            taken_bytes = min(view.nbytes, self._rest.nbytes)
-            view[:taken_bytes] = self._rest[:taken_bytes]
-            self._rest = self._rest[taken_bytes:]
-            self._given_bytes += taken_bytes
-            view = view[taken_bytes:]
-
-    def _next_chunk(self, missing_bytes: int) -> memoryview:
-        chunk = self._body.next_chunk() if self._body is not None else b""
-        if not chunk:
-            raise short_read(self._where, wanted_bytes=self._given_bytes + missing_bytes, got_bytes=self._given_bytes)
-        return memoryview(chunk)
-
-    def close(self) -> None:
-        """Drop the connection when the body was not read to its end."""
-        self._body = None
-        self._rest = memoryview(b"")
 
 
 class ObjectStore(BaseStore):
@@ -88,10 +45,9 @@ class ObjectStore(BaseStore):
         self._url = parsed.redacted
         self._location = parsed.location
         self._settings = request.settings
+        self._crew = Crew(self._settings["queue_depth"])
         self._pinned = frozenset(parsed.query)
-        # An upload in parts reads its data once, so nobody above can repeat it: its client repeats single parts.
-        uploader = connect(replace(request, retries=_PART_RETRIES))
-        self._wire = Wire(parsed.location, [Endpoint("default", connect(request), uploader)])
+        self._wire = Wire(parsed.location, connected(request, connect))
 
     @property
     def url(self) -> str:
@@ -113,6 +69,16 @@ class ObjectStore(BaseStore):
         """Return the requests made so far, by kind."""
         return self._wire.counts
 
+    @property
+    def endpoint_counts(self) -> dict[str, dict[str, int]]:
+        """Return the `requests` and `failures` of each endpoint so far."""
+        return self._wire.ring.counts
+
+    @property
+    def retry_count(self) -> int:
+        """Return how many requests were made again at another endpoint."""
+        return self._wire.failovers
+
     def batch_reader(self, *, residency: bool = True) -> ObjectBatchReader:
         """Return a reader of many ranges; there is no page cache to tell of."""
         tuning = Tuning(
@@ -131,26 +97,35 @@ class ObjectStore(BaseStore):
         return self._base + check_object_key(key)
 
     def open_read(self, key: str, *, offset_bytes: int = 0, length_bytes: int | None = None) -> Reader:
-        """Open `key` for reading: one GET, of the range when one is asked for."""
+        """Open `key` for reading: one GET, which asks for no more than `?request_bytes=` of the range."""
         path = self._path(key)
         check_range(offset_bytes, length_bytes, where=self.where(key))
         if length_bytes == 0:
             return self._open_nothing(key, offset_bytes, to_end=False)
+        request_bytes = int(self._settings["request_bytes"])
+        first_bytes = request_bytes if length_bytes is None else min(length_bytes, request_bytes)
         try:
-            body = self._wire.get(key, path, offset_bytes, length_bytes)
+            body = self._wire.get(key, path, offset_bytes, first_bytes)
         except ShortReadError:  # the service does not know ranges of length 0: look whether this is one
             if length_bytes is not None:
                 raise
-            return self._open_nothing(key, offset_bytes, to_end=True)
-        range_length(body.facts.object_bytes, offset_bytes, length_bytes, where=self.where(key))
-        return ObjectReader(body, body.facts, self.where(key))
+            if offset_bytes:
+                return self._open_nothing(key, offset_bytes, to_end=True)
+            body = self._wire.get(key, path, 0, None)
+        wanted_bytes = range_length(body.facts.object_bytes, offset_bytes, length_bytes, where=self.where(key))
+        return ObjectReader(self._source(key), body.facts, range(offset_bytes, offset_bytes + wanted_bytes), body)
 
     def _open_nothing(self, key: str, offset_bytes: int, *, to_end: bool) -> Reader:
         info = self.stat(key)
         range_length(info.size_bytes, offset_bytes, 0, where=self.where(key))
         if to_end and offset_bytes != info.size_bytes:
             raise TransientError("object changed while it was opened", where=self.where(key))
-        return ObjectReader(None, Facts(range(0), info.size_bytes, info.version), self.where(key))
+        facts = Facts(range(0), info.size_bytes, info.version)
+        return ObjectReader(self._source(key), facts, range(offset_bytes, offset_bytes), None)
+
+    def _source(self, key: str) -> Source:
+        settings = self._settings
+        return Source(self._wire, key, self._path(key), self._crew, settings["queue_depth"], settings["request_bytes"])
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> ObjectInfo:
         """Store `data` under `key` whole or not at all."""
@@ -201,12 +176,18 @@ class ObjectStore(BaseStore):
                     chunk_size=self._settings["part_bytes"],
                     max_concurrency=self._settings["part_concurrency"],
                 ),
+                lambda: self._upload_counts(sent.size_bytes),
             )
         except Exception:
             if sent.error is not None:
                 raise sent.error from None
             raise
         return self._checked(key, sent.size_bytes, version_in(result))
+
+    def _upload_counts(self, sent_bytes: int) -> dict[str, int]:
+        # Azure's blocks need no beginning, only the list of them at the end.
+        control = 1 if self._location.startswith("az:") else 2
+        return {"multipart_part": -(-sent_bytes // self._settings["part_bytes"]), "multipart_control": control}
 
     def _checked(self, key: str, sent_bytes: int, version: str) -> ObjectInfo:
         """Return the facts of what was just uploaded in parts, after a look at it. Raises StoreError for a loss."""
@@ -255,6 +236,10 @@ class ObjectStore(BaseStore):
         except NotFoundError as error:
             if error.what == NO_BUCKET:
                 raise
+
+    def close(self) -> None:
+        """End the threads that fetch parts; closing twice is harmless."""
+        self._crew.close()
 
 
 class _Sent:

@@ -187,6 +187,11 @@ class _RequestCount(Layer):
         """Return the requests sent so far, by kind."""
         return cast("SupportsRequestCount", self.inner).request_counts
 
+    @property
+    def endpoint_counts(self) -> dict[str, dict[str, int]]:
+        """Return the requests and failures of each address of the service."""
+        return cast("SupportsRequestCount", self.inner).endpoint_counts
+
 
 class _RetryCount(Layer):
     @property

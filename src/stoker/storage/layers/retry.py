@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from stoker.core import clock, seed
 from stoker.core.errors import AlreadyExistsError, StoreError, TransientError
-from stoker.storage.api import Buffer, ObjectInfo, Reader, Store
+from stoker.storage.api import Buffer, ObjectInfo, Reader, Store, SupportsRetryCount
 from stoker.storage.base import byte_view, version_of
 from stoker.storage.batch import BatchReader, SupportsBatchRead
 from stoker.storage.layers.layer import Layer, ReaderLayer
@@ -53,8 +53,8 @@ class RetryStore(Layer):
 
     @property
     def retry_count(self) -> int:
-        """Return how many calls were repeated so far."""
-        return self._retries
+        """Return how many calls were repeated so far, here or by the inner store."""
+        return self._retries + (self.inner.retry_count if isinstance(self.inner, SupportsRetryCount) else 0)
 
     def repeated(self, key: str, action: Callable[[int], T]) -> T:
         """Return what `action`, called with the number of failures so far, returns at last."""
@@ -152,7 +152,7 @@ class _RetryReader(ReaderLayer):
         self._position += into.nbytes
 
     def _read(self, into: memoryview, *, again: bool) -> None:
-        if again:
+        if again and not getattr(self.inner, "resumes", False):
             self._reopen()
         self.inner.read_into(into)
 
