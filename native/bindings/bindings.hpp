@@ -4,3 +4,4 @@
 #include <nanobind/nanobind.h>
 
 void bind_cpu(nanobind::module_& module);
+void bind_reader(nanobind::module_& module);

@@ -3,4 +3,5 @@
 NB_MODULE(_native, module) {
   module.doc() = "Native kernels of stoker; stoker.kernels is their typed face.";
   bind_cpu(module);
+  bind_reader(module);
 }
