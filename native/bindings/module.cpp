@@ -6,4 +6,5 @@ NB_MODULE(_native, module) {
   bind_unpack(module);
   bind_fill(module);
   bind_writer(module);
+  bind_reader(module);
 }
