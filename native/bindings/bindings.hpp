@@ -3,5 +3,6 @@
 
 #include <nanobind/nanobind.h>
 
+void bind_check(nanobind::module_& module);
 void bind_cpu(nanobind::module_& module);
 void bind_fill(nanobind::module_& module);
