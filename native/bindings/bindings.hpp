@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+void bind_check(nanobind::module_& module);
 void bind_cpu(nanobind::module_& module);
 void bind_unpack(nanobind::module_& module);
 void bind_fill(nanobind::module_& module);
