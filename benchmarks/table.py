@@ -10,7 +10,7 @@ from benchmarks.conditions import Conditions
 from benchmarks.contest import markdown
 from benchmarks.goals import goals_markdown
 from benchmarks.harness import PeerError, machine
-from benchmarks.rows import ceiling, epochs, growth, reads, small_files
+from benchmarks.rows import ceiling, epochs, generation, growth, objects, reads, small_files
 from stoker.core.clock import utc_text
 
 NAME = "table"
@@ -43,6 +43,8 @@ ROWS = {
     "a": _row("Reads of one file", reads),
     "b": _row("Epochs", epochs),
     "c": _row("Many small files", small_files),
+    "d": _row("Making bytes and files", generation),
+    "e": _row("Object storage", objects),
     "f": _row("The harness's own ceiling", ceiling),
     "g": _row("What grows", growth),
 }
