@@ -51,6 +51,7 @@ format: $(VENV)/full.stamp ## Rewrite the code to the house style
 
 bench: $(VENV)/full.stamp ## Measure our own code beside its ceiling and the peers a user would pick
 	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks.page
 
 bench-peers: ## Install what `make bench` compares with into .tools/peers (3 GB)
 	scripts/peers.sh

@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.harness import PeerError, Turn
 from stoker.core.plan import DatasetSpec
@@ -75,15 +75,11 @@ class Dlio:
         command = [self.python, "-m", "dlio_benchmark.main", "workload=default", f"++hydra.run.dir={output}"]
         environment = {**os.environ, "PATH": f"{Path(self.python).parent}{os.pathsep}{os.environ['PATH']}"}
         before = _children_cpu_seconds()
-        done = subprocess.run(
-            [*command, *self.words(files)],
-            cwd=output,
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=TRAIN_SECONDS_MAX,
-        )
+        how: dict[str, Any] = {"cwd": output, "env": environment, "timeout": TRAIN_SECONDS_MAX}
+        try:
+            done = subprocess.run([*command, *self.words(files)], check=False, capture_output=True, text=True, **how)
+        except subprocess.TimeoutExpired as error:
+            raise PeerError(f"DLIO took more than {TRAIN_SECONDS_MAX} s") from error
         if done.returncode:
             words = done.stderr.strip().splitlines() or ["no output"]
             raise PeerError(f"DLIO ended with {done.returncode}: {words[-1]}")

@@ -40,6 +40,8 @@ def main():
     engine = open_read_engine(
         kind="auto", queue_depth=asked["depth"], request_bytes=min(REQUEST_BYTES_MAX, block_bytes)
     )
+    if asked["direct"]:
+        engine.register(whole.ctypes.data, whole.nbytes)
     window, calls = Window(), 0
     window.start()
     end = time.perf_counter() + asked["seconds"]
