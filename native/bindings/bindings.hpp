@@ -4,3 +4,6 @@
 #include <nanobind/nanobind.h>
 
 void bind_cpu(nanobind::module_& module);
+void bind_unpack(nanobind::module_& module);
+void bind_fill(nanobind::module_& module);
+void bind_writer(nanobind::module_& module);

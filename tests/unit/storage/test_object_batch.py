@@ -311,7 +311,10 @@ def test_layers_that_must_see_each_read_offer_no_fast_lane(server: StubServer, o
 def test_a_local_store_behind_a_prefix_offers_what_it_has(tmp_path: Path) -> None:
     store = open_store("mem://batches?prefix=a&retry_attempts=2")
     assert isinstance(store, SupportsBatchRead)
-    assert store.batch_reader() is None
+    assert store.batch_reader() is not None
+    shut = open_store("mem://batches?prefix=a&retry_attempts=2&in_flight=1")
+    assert isinstance(shut, SupportsBatchRead)
+    assert shut.batch_reader() is None
 
 
 def test_settings_can_be_changed_but_not_those_of_the_url(server: StubServer) -> None:
