@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 LOCKS := src/stoker/locks
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test test-all native-test sanitize bench lint format docs lock lock-check clean
+.PHONY: help demo test test-all native-test sanitize bench bench-peers lint format docs lock lock-check clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,7 +56,11 @@ format: $(VENV)/full.stamp ## Rewrite the code to the house style
 	$(BIN)/ruff format src tests benchmarks
 
 bench: $(VENV)/full.stamp ## Measure our own code beside its ceiling and the peers a user would pick
-	$(BIN)/python -m benchmarks.loader --out benchmarks/results
+	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks.page
+
+bench-peers: ## Install what `make bench` compares with into .tools/peers (3 GB)
+	scripts/peers.sh
 
 docs: $(VENV)/full.stamp ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

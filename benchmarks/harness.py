@@ -1,4 +1,4 @@
-"""Alternates the contenders of a race, keeps every round, and writes a table with medians and spread."""
+"""Alternates the contenders of a race, keeps every round, and writes tables with medians and spread."""
 
 import json
 import os
@@ -12,8 +12,13 @@ from pathlib import Path
 
 from stoker.core.clock import utc_text
 from stoker.core.units import GiB, format_rate
+from stoker.kernels.native import kernel_status
 
-PACKAGES = ("stoker", "numpy", "h5py", "msgspec")
+PACKAGES = ("stoker", "numpy", "h5py", "msgspec", "pyarrow", "pillow", "obstore")
+
+
+class PeerError(Exception):
+    """A contender could not do its turn; says why in one line."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,14 @@ class Turn:
     """What a turn delivered, and the CPU seconds of all processes that took part.
 
     `wall_seconds` is the contender's own measure where only a part of its time counts; 0: the whole turn does.
+    `peak_bytes` is the most memory its processes held, added up; 0: not told.
     """
 
     payload_bytes: int
     samples: int
     cpu_seconds: float
     wall_seconds: float = 0.0
+    peak_bytes: int = 0
 
 
 @dataclass
@@ -37,15 +44,17 @@ class Round:
     cpu_seconds: float
     payload_bytes: int
     samples: int
+    peak_bytes: int = 0
 
 
 @dataclass
 class Contender:
-    """One way of doing the work; `run` does all of it once."""
+    """One way of doing the work; `run` does all of it once. `failed` says why it dropped out, empty while it runs."""
 
     name: str
     run: Callable[[], Turn]
     rounds: list[Round] = field(default_factory=list)
+    failed: str = ""
 
     def rate(self) -> float:
         """Return the median bytes per second."""
@@ -61,15 +70,26 @@ class Contender:
         return f"| {self.name} | {format_rate(self.rate())} | {spread} | {samples:,.0f} | {cpu:.2f} | {share} |"
 
 
-def race(contenders: list[Contender], rounds: int) -> None:
-    """Run every contender once unmeasured, then `rounds` times in turn, so that drift hits all of them alike."""
-    for number in range(rounds + 1):
+def race(contenders: list[Contender], rounds: int, *, warm_rounds: int = 1) -> None:
+    """Run every contender `warm_rounds` times unmeasured, then `rounds` times in turn: drift hits all of them alike.
+
+    One that fails drops out with its reason, and the others go on.
+    """
+    for number in range(-warm_rounds, rounds):
         for contender in contenders:
+            if contender.failed:
+                continue
             start = time.perf_counter()
-            turn = contender.run()
+            try:
+                turn = contender.run()
+            except PeerError as error:
+                contender.failed = str(error)
+                continue
             elapsed = turn.wall_seconds or time.perf_counter() - start
-            if number:
-                contender.rounds.append(Round(elapsed, turn.cpu_seconds, turn.payload_bytes, turn.samples))
+            if number >= 0:
+                contender.rounds.append(
+                    Round(elapsed, turn.cpu_seconds, turn.payload_bytes, turn.samples, turn.peak_bytes)
+                )
 
 
 def table(title: str, contenders: list[Contender], *, ceiling: str) -> str:
@@ -83,7 +103,10 @@ def machine() -> dict[str, str]:
     """Return what a reader needs to judge the figures."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-    facts = {"cpu": model, "cpus": str(len(os.sched_getaffinity(0))), "kernel": platform.release()}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GiB
+    kernels = kernel_status()
+    facts = {"cpu": model, "cpus": str(len(os.sched_getaffinity(0))), "memory": f"{memory:.0f} GiB"}
+    facts |= {"kernel": platform.release(), "kernels": f"{kernels.kind} {kernels.cpu_level}".strip()}
     return {**facts, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 

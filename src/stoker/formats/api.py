@@ -7,15 +7,17 @@ one extent into a `Block`. No format opens, lists or writes anything.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker.core.errors import CorruptError, UsageError
 from stoker.core.registry import Registry
 
 Array = NDArray[Any]
+Int64s = NDArray[np.int64]
 
 Columns = Mapping[str, Array | list[Array]]
 
@@ -67,7 +69,7 @@ class Extent(msgspec.Struct, frozen=True):
 class Layout(msgspec.Struct, frozen=True):
     """Where a file's samples lie: extents in order, every sample once. `context` is the format's own (a footer).
 
-    joinable    neighbouring extents of one range each may be read and decoded as one
+    joinable    neighbouring extents, each one range of one sample, may be read and decoded as one
     """
 
     extents: tuple[Extent, ...]
@@ -98,6 +100,49 @@ class Block:
     def row(self, index: int) -> dict[str, Array]:
         """Return every column's value for sample `index`."""
         return {name: values[index] for name, values in self.columns.items()}
+
+
+class CorruptExtentError(CorruptError):
+    """One of many extents is corrupt: `number` tells which, counted from 0."""
+
+    number = -1
+
+
+class DecodedMany:
+    """The samples of many extents, in the order of the extents.
+
+    samples         the primary column: views into the bytes given wherever the format allows
+    payload_bytes   bytes of `samples`; row_bytes: of every column
+    copied_bytes    how much of that was not viewed but copied, as in `Block`
+    """
+
+    __slots__ = ("_columns", "copied_bytes", "payload_bytes", "row_bytes", "samples")
+
+    def __init__(
+        self,
+        samples: list[Array],
+        columns: Mapping[str, Callable[[], list[Array]]],
+        *,
+        payload_bytes: int,
+        row_bytes: int,
+        copied_bytes: int,
+    ) -> None:
+        self.samples = samples
+        self.payload_bytes = payload_bytes
+        self.row_bytes = row_bytes
+        self.copied_bytes = copied_bytes
+        self._columns = columns
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the columns that every extent has."""
+        return tuple(self._columns)
+
+    def column(self, name: str) -> list[Array]:
+        """Return one column's value for each sample; made when asked for. Raises UsageError for one not there."""
+        if name not in self._columns:
+            raise UsageError("no such column", where=name, expected=" or ".join(self._columns))
+        return self._columns[name]()
 
 
 class RangeSource(Protocol):
@@ -159,6 +204,22 @@ class Format(Protocol):
     def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
         """Decode the bytes of one extent. Never runs code from the data, never allocates beyond what its size
         justifies. Raises CorruptError for anything malformed, and when the samples found are not `extent.samples`."""
+
+
+@runtime_checkable
+class DecodesMany(Protocol):
+    """What a format offers that decodes many extents at once, each of one range, for a microsecond a sample."""
+
+    def decode_many(
+        self, data: NDArray[np.uint8], starts: Int64s, lengths: Int64s, samples: Int64s | int, context: Any
+    ) -> DecodedMany:
+        """Decode the extents that lie in the flat `data` at `starts`, `lengths` bytes each.
+
+        `samples` tells how many each holds (a number: all the same), `context` is their layouts' (None for a
+        `whole_file_layout`). All is as if each were given to `decode`: samples, copied bytes, errors. What they share
+        is worked out once. Raises CorruptExtentError for the first corrupt extent, UsageError for extents outside
+        `data`.
+        """
 
 
 def reading_options(spec: SampleSpec) -> dict[str, Any]:

@@ -10,9 +10,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stoker.core.errors import CorruptError
-from stoker.formats.api import Array, Block, ContentSource, Extent, Layout, RangeSource, SampleSpec
+from stoker.formats.api import (
+    Array,
+    Block,
+    ContentSource,
+    DecodedMany,
+    Extent,
+    Int64s,
+    Layout,
+    RangeSource,
+    SampleSpec,
+)
 from stoker.formats.base import (
     FormatBase,
     as_bytes,
@@ -22,7 +33,9 @@ from stoker.formats.base import (
     told_by,
     view_samples,
 )
-from stoker.formats.raw import equal_extents
+from stoker.formats.columns import ColumnLayout, column_layout, equal_samples
+from stoker.formats.many import extents_in
+from stoker.formats.many_records import decode_packed
 
 OFFSET_SUFFIX: Final = ".off.idx"
 SIZE_SUFFIX: Final = ".sz.idx"
@@ -54,33 +67,56 @@ class IndexedBinary(FormatBase):
 
         Raises CorruptError when the companions contradict each other, the file's size or the options.
         """
+        return self.layout_columns(source, options).layout()
+
+    def layout_columns(self, source: RangeSource, options: Mapping[str, Any]) -> ColumnLayout:
+        """See `LaysOutColumns`."""
         told = self.expectation(options)
         offsets, sizes = source.side_file(OFFSET_SUFFIX), source.side_file(SIZE_SUFFIX)
         if offsets is None and sizes is None:
-            return Layout(equal_extents(self.name, source.size_bytes, told), told, joinable=True)
+            return equal_samples(self.name, source.size_bytes, told)
         spans = self._spans(_numbers(offsets, OFFSET_SUFFIX), _numbers(sizes, SIZE_SUFFIX), source.size_bytes)
-        if told.samples not in (None, len(spans)):
-            raise CorruptError(f"{self.name}: wrong number of samples", expected=f"{told.samples}", got=f"{len(spans)}")
-        equal = len({size for _, size in spans}) == 1
-        return Layout(tuple(Extent((span,), index, 1) for index, span in enumerate(spans)), told, joinable=equal)
+        if told.samples not in (None, len(spans[0])):
+            got = f"{len(spans[0])}"
+            raise CorruptError(f"{self.name}: wrong number of samples", expected=f"{told.samples}", got=got)
+        equal = bool((spans[1] == spans[1][:1]).all())
+        return column_layout(*spans, told, joinable=equal)
 
-    def _spans(self, offsets: Array, sizes: Array, size_bytes: int) -> list[tuple[int, int]]:
+    def _spans(self, offsets: Array, sizes: Array, size_bytes: int) -> tuple[Int64s, Int64s]:
+        """Return the columns as signed numbers. Raises CorruptError unless they ascend and lie in the file."""
         if len(offsets) != len(sizes):
             raise CorruptError(f"{self.name}: companions differ in length", got=f"{len(offsets)} and {len(sizes)}")
-        spans = list(zip(offsets.tolist(), sizes.tolist(), strict=True))
-        border = 0
-        for offset, size in spans:
-            if offset < border or size < 1:
-                raise CorruptError(f"{self.name}: offsets do not ascend", expected=f">= {border}", got=str(offset))
-            border = offset + size
-        if border > size_bytes:
-            raise CorruptError(f"{self.name}: index runs over the file", expected=f"<= {size_bytes}", got=str(border))
-        return spans
+        # Both are at most the file's size, so that no sum of them goes beyond 64 bits.
+        limit = np.uint64(size_bytes)
+        beyond = (offsets > limit) | (sizes > limit)
+        if beyond.any():
+            which = int(beyond.argmax())
+            got = f"{offsets[which]} + {sizes[which]}"
+            raise CorruptError(f"{self.name}: index runs over the file", expected=f"<= {size_bytes}", got=got)
+        starts, lengths = offsets.astype(np.int64), sizes.astype(np.int64)
+        ends = starts + lengths
+        back = starts[1:] < ends[:-1]
+        if back.any():
+            which = int(back.argmax())
+            got = str(starts[which + 1])
+            raise CorruptError(f"{self.name}: offsets do not ascend", expected=f">= {ends[which]}", got=got)
+        if (lengths < 1).any():
+            raise CorruptError(f"{self.name}: index tells an empty sample", got=f"number {int(lengths.argmin())}")
+        if len(ends) and ends[-1] > size_bytes:
+            got = str(ends[-1])
+            raise CorruptError(f"{self.name}: index runs over the file", expected=f"<= {size_bytes}", got=got)
+        return starts, lengths
 
     def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
         """Return the column x as a view; an extent of several samples must hold equal ones."""
         array = view_samples(extent_bytes(data, extent), extent.samples, told_by(layout), self.name)
         return Block({"x": array}, primary="x", samples=extent.samples, copied_bytes=0)
+
+    def decode_many(
+        self, data: NDArray[np.uint8], starts: Int64s, lengths: Int64s, samples: Int64s | int, context: Any
+    ) -> DecodedMany:
+        """See `DecodesMany`: views, by arithmetic alone."""
+        return decode_packed(self, extents_in(data, starts, lengths, samples, context))
 
 
 def _numbers(data: memoryview | None, suffix: str) -> Array:

@@ -10,10 +10,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stoker.core.errors import CorruptError, UsageError
 from stoker.core.units import KiB
-from stoker.formats.api import Array, Block, ContentSource, Extent, Layout, RangeSource, SampleSpec
+from stoker.formats.api import (
+    Array,
+    Block,
+    ContentSource,
+    DecodedMany,
+    Extent,
+    Int64s,
+    Layout,
+    RangeSource,
+    SampleSpec,
+)
 from stoker.formats.arrays import (
     HEADER_BYTES_MAX,
     PREFIX_BYTES_MAX,
@@ -33,6 +44,8 @@ from stoker.formats.base import (
     told_by,
     whole_number,
 )
+from stoker.formats.many import decode_each, extents_in
+from stoker.formats.many_arrays import decode_arrays
 from stoker.formats.ranges import MemorySource
 from stoker.formats.ziparchive import (
     DEFLATED,
@@ -45,6 +58,7 @@ from stoker.formats.ziparchive import (
     local_header,
     member_data,
 )
+from stoker.kernels.unpacking import npz_locate
 
 _SAMPLES_MEMBER: Final = "x.npy"
 _LABELS_MEMBER: Final = "y.npy"
@@ -106,6 +120,15 @@ class Npz(FormatBase):
         if "y" in columns and columns["y"].shape[0] != extent.samples:
             raise CorruptError("npz: y.npy has another number of samples than x.npy", got=str(columns["y"].shape))
         return Block(columns, primary="x", samples=extent.samples, copied_bytes=copied_bytes)
+
+    def decode_many(
+        self, data: NDArray[np.uint8], starts: Int64s, lengths: Int64s, samples: Int64s | int, context: Any
+    ) -> DecodedMany:
+        """See `DecodesMany`: views of stored members, found by their headers alone."""
+        extents = extents_in(data, starts, lengths, samples, context)
+        if extents.told.verify:
+            return decode_each(self, extents)
+        return decode_arrays(self, extents, npz_locate(data, extents.starts, extents.lengths))
 
     def verify(self, data: memoryview) -> None:
         """Compare every member with its checksum. Raises CorruptError for the first that fails."""

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stoker.core.errors import CorruptError, UsageError
-from stoker.formats.api import Block, ContentSource, Extent, Layout, RangeSource, SampleSpec
+from stoker.formats.api import Block, ContentSource, DecodedMany, Extent, Int64s, Layout, RangeSource, SampleSpec
 from stoker.formats.base import (
-    Expectation,
     FormatBase,
     as_bytes,
     extent_bytes,
@@ -21,6 +20,9 @@ from stoker.formats.base import (
     told_by,
     view_samples,
 )
+from stoker.formats.columns import ColumnLayout, equal_samples
+from stoker.formats.many import extents_in
+from stoker.formats.many_records import decode_packed
 
 
 class Raw(FormatBase):
@@ -37,32 +39,22 @@ class Raw(FormatBase):
 
     def layout(self, source: RangeSource, options: Mapping[str, Any]) -> Layout:
         """Return one extent a sample, by arithmetic; nothing is read. Raises CorruptError when the size is odd."""
-        told = self.expectation(options)
-        return Layout(equal_extents(self.name, source.size_bytes, told), told, joinable=True)
+        return self.layout_columns(source, options).layout()
+
+    def layout_columns(self, source: RangeSource, options: Mapping[str, Any]) -> ColumnLayout:
+        """See `LaysOutColumns`."""
+        return equal_samples(self.name, source.size_bytes, self.expectation(options))
 
     def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
         """Return the column x as a view."""
         array = view_samples(extent_bytes(data, extent), extent.samples, told_by(layout), self.name)
         return Block({"x": array}, primary="x", samples=extent.samples, copied_bytes=0)
 
-
-def equal_extents(name: str, size_bytes: int, told: Expectation) -> tuple[Extent, ...]:
-    """Return the extents of equal samples that fill a file. Raises UsageError when nothing tells their size."""
-    if told.shape is not None:
-        sample_bytes = SampleSpec(told.shape, told.dtype or "uint8").sample_bytes
-    elif told.samples is not None:
-        sample_bytes = size_bytes // told.samples
-    else:
-        raise UsageError(f"{name} files do not tell their samples", remedy="give the option shape, or samples")
-    samples = size_bytes // sample_bytes if sample_bytes else 0
-    fits = samples * sample_bytes == size_bytes and sample_bytes % np.dtype(told.dtype or "uint8").itemsize == 0
-    if not fits or samples < 1 or told.samples not in (None, samples):
-        raise CorruptError(
-            f"{name}: file size does not fit its samples",
-            expected=f"{told.samples or 'a whole number'} of {sample_bytes} bytes",
-            got=f"{size_bytes} bytes",
-        )
-    return tuple(Extent(((index * sample_bytes, sample_bytes),), index, 1) for index in range(samples))
+    def decode_many(
+        self, data: NDArray[np.uint8], starts: Int64s, lengths: Int64s, samples: Int64s | int, context: Any
+    ) -> DecodedMany:
+        """See `DecodesMany`: views, by arithmetic alone."""
+        return decode_packed(self, extents_in(data, starts, lengths, samples, context))
 
 
 FORMAT: Final = Raw()

@@ -13,10 +13,21 @@ from typing import Any, Final
 
 import numpy as np
 from crc32c import crc32c
+from numpy.typing import NDArray
 
 from stoker.core.errors import CorruptError
 from stoker.core.units import KiB, MiB
-from stoker.formats.api import Array, Block, ContentSource, Extent, Layout, RangeSource, SampleSpec
+from stoker.formats.api import (
+    Array,
+    Block,
+    ContentSource,
+    DecodedMany,
+    Extent,
+    Int64s,
+    Layout,
+    RangeSource,
+    SampleSpec,
+)
 from stoker.formats.base import (
     FormatBase,
     as_bytes,
@@ -26,7 +37,12 @@ from stoker.formats.base import (
     told_by,
     view_samples,
 )
+from stoker.formats.columns import ColumnLayout, column_layout
+from stoker.formats.many import extents_in
+from stoker.formats.many_records import decode_examples
 from stoker.formats.protobuf import example_frame, image_bytes_of, parse_example
+from stoker.kernels.unpack_columns import SCAN_BROKEN, SCAN_END, SCAN_MORE
+from stoker.kernels.unpacking import masked_crc32c, records_scan
 
 INDEX_SUFFIX: Final = ".idx"
 _HEAD: Final = struct.Struct("<QI")
@@ -34,8 +50,11 @@ _FOOT: Final = struct.Struct("<I")
 FRAME_BYTES: Final = _HEAD.size + _FOOT.size
 _MASK: Final = 0xA282EAD8
 _U32: Final = 0xFFFFFFFF
-_INDEX: Final = re.compile(rb"(?:\d{1,18} \d{1,18}\r?\n)*(?:\d{1,18} \d{1,18})?")
+_INDEX: Final = re.compile(rb"(?:\d{1,18}+ \d{1,18}+\r?+\n)*+(?:\d{1,18}+ \d{1,18}+)?+")
+"""Possessive: of an index of millions of lines nothing is kept to try again."""
+
 _WINDOW_BYTES: Final = 1 * MiB
+_SCAN_RECORDS: Final = 1 << 16
 _SPARSE_RECORD_BYTES: Final = 64 * KiB
 """Above this record size a scan reads the headers alone; below, whole windows cost fewer reads."""
 
@@ -69,14 +88,17 @@ class TfRecord(FormatBase):
 
         Raises CorruptError when the index or the lengths do not tile the file, or tell another number of samples.
         """
+        return self.layout_columns(source, options).layout()
+
+    def layout_columns(self, source: RangeSource, options: Mapping[str, Any]) -> ColumnLayout:
+        """See `LaysOutColumns`."""
         told = self.expectation(options)
         index = source.side_file(INDEX_SUFFIX)
-        spans = scan(source) if index is None else read_index(index, source.size_bytes)
-        if told.samples is not None and len(spans) != told.samples:
-            raise CorruptError(
-                "tfrecord: wrong number of records", expected=str(told.samples), got=f"{len(spans)}"
-            )  # fmt: skip
-        return Layout(tuple(Extent((span,), number, 1) for number, span in enumerate(spans)), told, joinable=True)
+        offsets, sizes = scan(source) if index is None else read_index(index, source.size_bytes)
+        if told.samples not in (None, len(offsets)):
+            got = f"{len(offsets)}"
+            raise CorruptError("tfrecord: wrong number of records", expected=str(told.samples), got=got)
+        return column_layout(offsets, sizes, told, joinable=True)
 
     def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
         """Return the columns image (a view a record) and size. Raises CorruptError on a wrong checksum."""
@@ -93,11 +115,11 @@ class TfRecord(FormatBase):
         size = np.array(sizes, np.int64)
         return Block({"image": images, "size": size}, primary="image", samples=extent.samples, copied_bytes=size.nbytes)
 
-
-def masked_crc32c(data: bytes | memoryview) -> int:
-    """Return the CRC-32C as TFRecord stores it: rotated right by 15 bits, plus a constant."""
-    crc = crc32c(data)
-    return ((crc >> 15 | crc << 17) + _MASK) & _U32
+    def decode_many(
+        self, data: NDArray[np.uint8], starts: Int64s, lengths: Int64s, samples: Int64s | int, context: Any
+    ) -> DecodedMany:
+        """See `DecodesMany`: views of the images, found by the records' frames alone unless payloads are verified."""
+        return decode_examples(self, extents_in(data, starts, lengths, samples, context))
 
 
 def image_of(payload: memoryview) -> memoryview:
@@ -130,40 +152,50 @@ def unframe(data: memoryview, *, verify: bool) -> Iterator[memoryview]:
         yield payload
 
 
-def read_index(index: memoryview, size_bytes: int) -> list[tuple[int, int]]:
-    """Return the (offset, size) of every record from index lines. Raises CorruptError unless they tile the file."""
+def read_index(index: memoryview, size_bytes: int) -> tuple[Int64s, Int64s]:
+    """Return offset and size of every record from index lines. Raises CorruptError unless they tile the file."""
     text = bytes(index)
     if not _INDEX.fullmatch(text):
         raise CorruptError("tfrecord: index is malformed", expected="lines of two numbers", got=repr(text[:40]))
-    numbers = [int(word) for word in text.split()]
-    spans = list(zip(numbers[::2], numbers[1::2], strict=True))
-    border = 0
-    for offset, size in spans:
-        if offset != border or size < FRAME_BYTES:
-            raise CorruptError("tfrecord: index does not fit the file", expected=f"offset {border}", got=f"{offset}")
-        border = offset + size
-    if border != size_bytes:
-        raise CorruptError("tfrecord: index does not fit the file", expected=f"{size_bytes} bytes", got=f"{border}")
-    return spans
+    offsets, sizes = np.fromstring(text, np.int64, sep=" ").reshape(-1, 2).T.copy()
+    ends = offsets + sizes  # 18 digits at most, so the sum has its place
+    borders = np.concatenate((np.zeros(1, np.int64), ends))
+    wrong = (offsets != borders[:-1]) | (sizes < FRAME_BYTES)
+    if wrong.any():
+        which = int(wrong.argmax())
+        got = f"{offsets[which]}, {sizes[which]} bytes"
+        raise CorruptError("tfrecord: index does not fit the file", expected=f"offset {borders[which]}", got=got)
+    if borders[-1] != size_bytes:
+        got = str(borders[-1])
+        raise CorruptError("tfrecord: index does not fit the file", expected=f"{size_bytes} bytes", got=got)
+    return offsets, sizes
 
 
-def scan(source: RangeSource) -> list[tuple[int, int]]:
-    """Return the (offset, size) of every record by walking the lengths, in large windows while records are small.
+def scan(source: RangeSource) -> tuple[Int64s, Int64s]:
+    """Return offset and size of every record by walking the lengths, in large windows while records are small.
 
     Raises CorruptError for a wrong length checksum or a record that runs over the file's end.
     """
-    spans: list[tuple[int, int]] = []
-    at, size_bytes = 0, source.size_bytes
-    window, window_at = memoryview(b""), 0
-    while at < size_bytes:
-        if at + _HEAD.size > window_at + len(window):
-            last_bytes = spans[-1][1] if spans else 0
+    found = [np.zeros((2, 0), np.int64)]
+    room = np.empty((2, _SCAN_RECORDS), np.int64)
+    at, size_bytes, last_bytes = 0, source.size_bytes, 0
+    window, ended = memoryview(b""), SCAN_MORE
+    while ended != SCAN_END:
+        if ended == SCAN_MORE:
             wanted = _HEAD.size if last_bytes > _SPARSE_RECORD_BYTES else _WINDOW_BYTES
-            window, window_at = source.read(at, min(wanted, size_bytes - at)), at
-        record_bytes = FRAME_BYTES + _length(window, at - window_at, size_bytes - window_at)
-        spans.append((at, record_bytes))
-        at += record_bytes
-    return spans
+            window = source.read(at, min(wanted, size_bytes - at))
+        seen = np.frombuffer(window, np.uint8)
+        count, moved, ended = records_scan(seen, size_bytes - at, *room)
+        if ended == SCAN_BROKEN:
+            _length(window, moved, size_bytes - at)
+            raise CorruptError("tfrecord: record is malformed", got=f"at byte {at + moved}")
+        if count:
+            found.append(room[:, :count] + np.array([[at], [0]]))
+            last_bytes = int(room[1, count - 1])
+        at += moved
+        window = window[moved:]
+    offsets, sizes = np.concatenate(found, axis=1)
+    return offsets, sizes
 
 
 def _length(data: memoryview, at: int, end: int) -> int:

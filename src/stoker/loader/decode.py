@@ -8,9 +8,10 @@ from stoker.core import clock
 from stoker.core.errors import CorruptError
 from stoker.core.plan import Spread
 from stoker.core.seed import derive
-from stoker.formats.api import Block, Format
-from stoker.loader.batch import Part, Slot
-from stoker.loader.fetch import Loaded
+from stoker.formats.api import Array, Block, CorruptExtentError, DecodedMany, DecodesMany, Format
+from stoker.formats.many import decode_each, decode_one_of, extents_in
+from stoker.loader.batch import BlockColumns, Part, Slot, picked, picked_bytes, run_of
+from stoker.loader.fetch import Loaded, LoadedBundle
 from stoker.loader.layouts import Piece
 from stoker.loader.located import located
 from stoker.loader.manifest import Manifest
@@ -38,6 +39,27 @@ class Preprocessing:
                 self._spread, derive(seed, "preprocess", batch.epoch, rank, batch.step), len(batch)
             )
         return float(sum(slot.held_seconds[place] for place in places))
+
+
+class ManyColumns:
+    """The columns of many extents of one sample each."""
+
+    def __init__(self, many: DecodedMany) -> None:
+        self._many = many
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Return the names of the columns that every extent has."""
+        return self._many.names
+
+    def values(self, name: str, wanted: Sequence[int] | Int64s) -> list[Array]:
+        """Return a column's values of some samples."""
+        return picked(self._many.column(name), wanted)
+
+    def row_bytes(self, wanted: Sequence[int] | Int64s) -> int:
+        """Return the bytes of all columns; bundles are always taken whole."""
+        assert len(wanted) == len(self._many.samples)
+        return self._many.row_bytes
 
 
 class Decoder:
@@ -76,8 +98,43 @@ class Decoder:
         self._tally.end(worker, DECODE, task.step, begun_ns)
         if task.step == task.last_step:
             first = task.step * self._batch_size
-            return [(task.step, [(block, piece.wanted, _shifted(piece.places, first)) for piece, block in blocks])]
+            return [(task.step, [_part(block, piece.wanted, piece.places, first) for piece, block in blocks])]
         return list(self._by_step(task, blocks))
+
+    def decode_bundle(self, loaded: LoadedBundle, worker: int) -> Part:
+        """Return a bundle's samples as one part of its batch. Raises CorruptError as `decode` does."""
+        bundle = loaded.bundle
+        tally = self._tally
+        begun_ns = tally.begin(worker, DECODE, bundle.step)
+        many = self._decode_many(loaded)
+        tally.ledgers[worker].copied_bytes += many.copied_bytes
+        first = bundle.first_place - bundle.step * self._batch_size
+        wanted = range(len(bundle.files))
+        places = range(first, first + len(wanted))
+        part = Part(many.samples, places, wanted, ManyColumns(many), many.payload_bytes)
+        tally.end(worker, DECODE, bundle.step, begun_ns)
+        return part
+
+    def _decode_many(self, loaded: LoadedBundle) -> DecodedMany:
+        data_format, files = self._format, loaded.bundle.files
+        try:
+            if isinstance(data_format, DecodesMany):
+                return data_format.decode_many(loaded.data, loaded.starts, loaded.lengths, 1, None)
+            return decode_each(data_format, extents_in(loaded.data, loaded.starts, loaded.lengths, 1, None))
+        except CorruptExtentError as error:
+            raise located(error, self._manifest.keys[int(files[error.number])]) from error
+        except Exception:
+            self._find_culprit(loaded)
+            raise
+
+    def _find_culprit(self, loaded: LoadedBundle) -> None:
+        """Decode file by file, and raise what the first strange one raises, with its name."""
+        extents = extents_in(loaded.data, loaded.starts, loaded.lengths, 1, None)
+        for number, file in enumerate(loaded.bundle.files.tolist()):
+            try:
+                decode_one_of(self._format, extents, number)
+            except Exception as error:
+                raise located(error, self._manifest.keys[file]) from error
 
     def _block(self, piece: Piece, data: memoryview) -> Block:
         block = self._format.decode(data, piece.extent, piece.layout)
@@ -94,9 +151,8 @@ class Decoder:
             for (piece, block), made_for in zip(blocks, steps, strict=True):
                 low, high = np.searchsorted(made_for, (step, step + 1)).tolist()
                 if low < high:
-                    parts.append(
-                        (block, piece.wanted[low:high], _shifted(piece.places[low:high], step * self._batch_size))
-                    )
+                    wanted, places = piece.wanted[low:high], piece.places[low:high]
+                    parts.append(_part(block, wanted, places, step * self._batch_size))
             yield step, parts
 
     @property
@@ -106,12 +162,21 @@ class Decoder:
 
     def hold(self, step: int, slot: Slot, parts: list[Part], worker: int) -> None:
         """Hold these samples as long as the preprocessing option says."""
-        seconds = self._preprocessing.seconds(slot, (place for _, _, places in parts for place in places))
+        seconds = self._preprocessing.seconds(slot, (place for part in parts for place in part.places))
         begun_ns = self._tally.begin(worker, TRANSFORM, step)
         if seconds > 0:
             clock.sleep(seconds)
         self._tally.end(worker, TRANSFORM, step, begun_ns)
 
 
-def _shifted(places: Sequence[int] | Int64s, by: int) -> list[int]:
-    return [int(place) - by for place in places]
+def _part(block: Block, wanted: Sequence[int] | Int64s, places: Sequence[int] | Int64s, first: int) -> Part:
+    """Return some samples of a block as a part of the batch whose first place is `first`."""
+    primary = block.columns[block.primary]
+    run = run_of(places)
+    return Part(
+        samples=picked(primary, wanted),
+        places=[int(place) - first for place in places] if run is None else range(run.start - first, run.stop - first),
+        wanted=wanted,
+        columns=BlockColumns(block),
+        payload_bytes=picked_bytes(primary, wanted),
+    )

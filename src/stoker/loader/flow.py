@@ -1,13 +1,14 @@
 """The flow of one epoch on one rank: readers, decoders, and the batches in the making, in strict order.
 
-Readers take chunks in the order of the plan, decoders finish them in any order, and the consumer gets the batches in
-order. How far reading runs ahead is bounded three ways: by batches, by bytes, and by the steps of the epoch. The chunk
+Readers take work in the order of the plan, decoders finish them in any order, and the consumer gets the batches in
+order. How far reading runs ahead is bounded three ways: by batches, by bytes, and by the steps of the epoch. The work
 next in line is always admitted when the batch to be handed over next needs it; so the flow cannot lock up, however
 large a sample is and however small the bounds.
 """
 
 import os
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
@@ -15,30 +16,32 @@ from stoker.core import clock
 from stoker.core.errors import StokerError, UnavailableError
 from stoker.loader.batch import Assembler, Part, Slot
 from stoker.loader.decode import Decoder
-from stoker.loader.fetch import Fetcher, Loaded
+from stoker.loader.fetch import Fetcher, Loaded, LoadedBundle
 from stoker.loader.options import LoaderOptions
 from stoker.loader.order import Int64s
+from stoker.loader.pacing import Pace
 from stoker.loader.stalls import BATCH
 from stoker.loader.tally import Tally
-from stoker.loader.tasks import Planner, Task
+from stoker.loader.tasks import Bundle, Planner, Work
 
 CLOSE_SECONDS: Final = 300.0
 """How long closing waits for reads that have begun: longer than any store's own deadline."""
 
 
 class Bounds:
-    """How far reading may run ahead. `tasks_min` reads are kept under way where several samples are read as one."""
+    """How far reading may run ahead. `tasks_min` reads are kept under way, where several samples are read as one."""
 
-    def __init__(self, options: LoaderOptions, in_flight_bytes_max: int, *, windows: bool) -> None:
+    def __init__(self, options: LoaderOptions, in_flight_bytes_max: int, tasks_min: int) -> None:
         self.batches = options.prefetch_batches
         self.bytes_max = in_flight_bytes_max
-        self.tasks_min = options.read_threads if windows and options.prefetch_batches else 0
+        self.tasks_min = tasks_min if options.prefetch_batches else 0
 
 
 class Stages:
-    """What works on a task, one after the other."""
+    """What works on a task, one after the other, and how many readers at what pace."""
 
-    def __init__(self, fetcher: Fetcher, decoder: Decoder, assembler: Assembler, tally: Tally) -> None:
+    def __init__(self, fetcher: Fetcher, decoder: Decoder, assembler: Assembler, tally: Tally, pace: Pace) -> None:
+        self.pace = pace
         self.fetcher = fetcher
         self.decoder = decoder
         self.assembler = assembler
@@ -57,30 +60,40 @@ class Flow:
         lock = threading.RLock()  # the collector may call `stop` inside any of our own critical sections
         self._may_read = threading.Condition(lock)
         self._may_take = threading.Condition(lock)
+        self._may_join = threading.Condition(lock)
         self._slots: dict[int, Slot] = {}
-        self._chunks = planner.chunks(self._open_batch, readers=options.read_threads)
-        self._head: list[Task] | None = None
+        self._work = planner.work(self._open_batch, readers=stages.pace.settings.readers)
+        self._head: Work | None = None
         self._handed_over = self._asked = plan.first_step
         self._in_flight_bytes = 0
         self._open_tasks = 0
         self._failure: tuple[int, BaseException] | None = None
         self._stopped = False
-        self._decoding: SimpleQueue[list[Loaded] | None] = SimpleQueue()
-        self._readers, self._decoders = options.read_threads, options.decode_threads
+        self._decoding: SimpleQueue[list[Loaded] | LoadedBundle | None] = SimpleQueue()
+        self._readers, self._decoders = 0, options.decode_threads
         self._threads: list[threading.Thread] = []
 
     def start_once(self) -> None:
         """Start the threads, unless they run. They are daemons: a program that forgets its loader still ends."""
         if self._threads:
             return
-        stages = self._stages
-        stages.tally.active[:] = [None] * (self._readers + self._decoders)
-        for worker in range(self._readers + self._decoders):
-            work = self._read_on if worker < self._readers else self._decode_on
-            name = f"stoker-{'read' if worker < self._readers else 'decode'}-{worker}"
-            self._threads.append(threading.Thread(target=work, args=(worker,), name=name, daemon=True))
-        for thread in self._threads:
-            thread.start()
+        tally = self._stages.tally
+        tally.active[:] = [None] * len(tally.active)
+        self._stages.pace.begin()
+        for number in range(self._decoders):
+            self._start(self._decode_on, len(tally.active) - self._decoders + number, "decode")
+        self._start_readers()
+
+    def _start_readers(self) -> None:
+        """Start the readers that are missing; those that are too many wait for work in vain."""
+        while self._readers < self._stages.pace.settings.readers:
+            self._start(self._read_on, self._readers, "read")
+            self._readers += 1
+
+    def _start(self, work: Callable[[int], None], worker: int, name: str) -> None:
+        thread = threading.Thread(target=work, args=(worker,), name=f"stoker-{name}-{worker}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def take(self, step: int) -> Slot:
         """Return the finished batch of `step`, waiting for it; steps are taken one after the other.
@@ -105,6 +118,10 @@ class Flow:
             self._in_flight_bytes -= slot.released_bytes
             self._open_tasks -= slot.released_tasks
             self._wake_reader()
+        if self._stages.pace.consumer_took():
+            self._start_readers()
+            with self._may_join:
+                self._may_join.notify_all()
         return slot
 
     def stop(self) -> None:
@@ -116,6 +133,7 @@ class Flow:
             self._head = None
             self._may_read.notify_all()
             self._may_take.notify_all()
+            self._may_join.notify_all()
         for _ in range(self._decoders):
             self._decoding.put(None)
 
@@ -138,22 +156,27 @@ class Flow:
         self._slots[step] = Slot(self._epoch, self._steps_before + step, sample_ids)
 
     def _read_on(self, worker: int) -> None:
-        while True:
-            step = self._handed_over
-            try:
-                chunk = self._next_chunk()
-                if chunk is None:
+        fetcher = self._stages.fetcher
+        work: Work | None = None
+        try:
+            fetcher.open_worker(worker)
+            while True:
+                work = None
+                work = self._next_work(worker)
+                if work is None:
                     return
-                step = chunk[0].step
-                loaded = self._stages.fetcher.read(chunk, worker)
+                loaded = (
+                    fetcher.read_bundle(work, worker) if isinstance(work, Bundle) else fetcher.read(work.tasks, worker)
+                )
                 if self._decoders:
                     self._decoding.put(loaded)
                 else:
                     self._decode(loaded, worker)
                 del loaded  # a thread that waits must not keep a buffer from going back
-            except BaseException as error:
-                self._fail(step, error)
-                return
+        except BaseException as error:
+            self._fail(self._handed_over if work is None else work.step, error)
+        finally:
+            fetcher.close_worker(worker)
 
     def _decode_on(self, worker: int) -> None:
         while True:
@@ -164,77 +187,90 @@ class Flow:
                 if not self._stopped:
                     self._decode(loaded, worker)
             except BaseException as error:
-                self._fail(loaded[0].task.step, error)
+                self._fail(_step_of(loaded), error)
             del loaded
 
-    def _next_chunk(self) -> list[Task] | None:
-        """Return the next chunk once it may be read, None when there is none or nothing more is wanted."""
+    def _next_work(self, worker: int) -> Work | None:
+        """Return what to read next once it may be read, None when there is none or nothing more is wanted."""
         with self._may_read:
             while not self._stopped and self._failure is None:
                 head = self._planned_head()
                 if head is None:
                     self._may_read.notify_all()
+                    self._may_join.notify_all()
                     return None
-                size_bytes = sum(task.size_bytes for task in head)
-                if self._admitted(head[0].step, size_bytes):
-                    self._admit(head, size_bytes)
+                if worker >= self._stages.pace.settings.readers:
+                    self._wake_reader()  # what woke this one is another's work
+                    self._may_join.wait()
+                elif self._admitted(head):
+                    self._admit(head)
                     self._planned_head()
                     self._wake_reader()
                     return head
-                self._may_read.wait()
+                else:
+                    self._may_read.wait()
         return None
 
-    def _planned_head(self) -> list[Task] | None:
+    def _planned_head(self) -> Work | None:
         if self._head is None:
-            self._head = next(self._chunks, None)
+            self._head = next(self._work, None)
         return self._head
 
     def _wake_reader(self) -> None:
-        """Wake one reader if the next chunk may be read now; that one wakes the next, so none wakes in vain."""
-        head = self._head
-        if head is None or self._admitted(head[0].step, sum(task.size_bytes for task in head)):
+        """Wake one reader if what comes next may be read now; that one wakes the next, so none wakes in vain."""
+        if self._head is None or self._admitted(self._head):
             self._may_read.notify()
 
-    def _admitted(self, step: int, size_bytes: int) -> bool:
-        near = step < self._asked + self._bounds.batches
-        if near and step <= self._handed_over:
+    def _admitted(self, work: Work) -> bool:
+        near = work.step < self._asked + self._bounds.batches
+        if near and work.step <= self._handed_over:
             return True
-        fits = self._in_flight_bytes + size_bytes <= self._bounds.bytes_max
+        fits = self._in_flight_bytes + work.size_bytes <= self._bounds.bytes_max
         return fits and (near or self._open_tasks < self._bounds.tasks_min)
 
-    def _admit(self, chunk: list[Task], size_bytes: int) -> None:
+    def _admit(self, work: Work) -> None:
         self._head = None
-        self._in_flight_bytes += size_bytes
-        self._open_tasks += len(chunk)
-        for task in chunk:
-            slot = self._slots[task.last_step]
-            slot.released_bytes += task.size_bytes
-            slot.released_tasks += 1
+        self._in_flight_bytes += work.size_bytes
+        for last_step, size_bytes, tasks in work.releases():
+            self._open_tasks += tasks
+            slot = self._slots[last_step]
+            slot.released_bytes += size_bytes
+            slot.released_tasks += tasks
 
-    def _decode(self, loaded: list[Loaded], worker: int) -> None:
-        """Decode a chunk and put its samples into their batches; complete the batches that miss nothing more."""
-        decoder = self._stages.decoder
+    def _decode(self, loaded: list[Loaded] | LoadedBundle, worker: int) -> None:
+        """Decode what was read and put its samples into their batches; complete those that miss nothing more."""
+        if isinstance(loaded, LoadedBundle):
+            step = loaded.bundle.step
+            part = self._stages.decoder.decode_bundle(loaded, worker)
+            self._hold(step, [part], worker)
+            self._place(step, [part], loaded.requested_bytes, worker)
+            return
+        first_step = loaded[0].task.step
         together: list[Part] = []
         requested_bytes = 0
         for item in loaded:
             requested_bytes += item.requested_bytes
-            for step, parts in decoder.decode(item, worker):
-                if decoder.holds:
-                    decoder.hold(step, self._slots[step], parts, worker)
-                if step == item.task.last_step == loaded[0].task.step:
+            for step, parts in self._stages.decoder.decode(item, worker):
+                self._hold(step, parts, worker)
+                if step == item.task.last_step == first_step:
                     together += parts  # small samples of one batch: placed in one go
                 else:
                     self._place(step, parts, requested_bytes, worker)
                     requested_bytes = 0  # counts for the first batch that needs it
         if together:
-            self._place(loaded[0].task.step, together, requested_bytes, worker)
+            self._place(first_step, together, requested_bytes, worker)
+
+    def _hold(self, step: int, parts: list[Part], worker: int) -> None:
+        decoder = self._stages.decoder
+        if decoder.holds:
+            decoder.hold(step, self._slots[step], parts, worker)
 
     def _place(self, step: int, parts: list[Part], requested_bytes: int, worker: int) -> None:
         slot = self._slots[step]
         with self._may_take:
             slot.parts.extend(parts)
             slot.batch.requested_bytes += requested_bytes
-            slot.missing -= sum(len(places) for _, _, places in parts)
+            slot.missing -= sum(len(part.places) for part in parts)
             complete = slot.missing == 0
         if complete:
             self._complete(step, slot, worker)
@@ -261,3 +297,8 @@ class Flow:
                 self._failure = (step, error)
             self._may_read.notify_all()
             self._may_take.notify_all()
+            self._may_join.notify_all()
+
+
+def _step_of(loaded: list[Loaded] | LoadedBundle) -> int:
+    return loaded.bundle.step if isinstance(loaded, LoadedBundle) else loaded[0].task.step

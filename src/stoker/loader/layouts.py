@@ -6,7 +6,7 @@ its smallest form; when all kept layouts together exceed the bound, those not us
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +15,7 @@ import numpy as np
 from stoker.core.errors import CorruptError, NotFoundError
 from stoker.core.units import MiB
 from stoker.formats.api import Extent, Format, Layout, whole_file_layout
+from stoker.formats.columns import ColumnLayout, LaysOutColumns, column_layout
 from stoker.loader.dataset.recipe import read_options
 from stoker.loader.located import located
 from stoker.loader.manifest import Manifest
@@ -24,7 +25,6 @@ from stoker.storage.buffers import fresh_view
 
 LAYOUT_BYTES_MAX: Final = 256 * MiB
 _EXTENT_BYTES: Final = 512
-_SPAN_BYTES: Final = 16
 _BASE_BYTES: Final = 1024
 _PROBES: Final = 3
 
@@ -79,66 +79,79 @@ def cached_part(reader: Reader) -> int:
 
 
 class FileLayout:
-    """One file's layout in its smallest form: two columns of numbers where every extent is one range of one sample.
+    """One file's layout in its smallest form: `columns` of numbers where every extent is one range of one sample.
 
-    Where the format allows, `join_samples` neighbours that touch are read as one.
+    Where the format allows, `join_samples` neighbours that touch are read as one: `joined` tells how many are. The
+    last extent may have fewer.
     """
 
-    __slots__ = ("_context", "_extents", "_firsts", "_spans", "held_bytes", "samples", "samples_max")
+    __slots__ = ("_context", "_extents", "_firsts", "columns", "held_bytes", "joined", "samples", "samples_max")
 
-    def __init__(self, layout: Layout, join_samples: int = 1) -> None:
+    def __init__(self, layout: Layout | ColumnLayout, join_samples: int = 1) -> None:
         self._context = layout.context
-        if layout.joinable and join_samples > 1:
-            layout = joined(layout, join_samples)
-        self._extents: tuple[Extent, ...] = ()
-        self._firsts: Int64s | None = None
-        self._spans: Int64s | None = None
+        self.joined = 1
+        self.columns = layout if isinstance(layout, ColumnLayout) else _as_columns(layout)
+        if self.columns is not None:
+            if join_samples > 1 and self.columns.joins(join_samples):
+                self.joined = join_samples
+            self.samples = self.columns.samples
+            self.samples_max = min(self.joined, self.samples)
+            self.held_bytes = _BASE_BYTES + self.columns.held_bytes
+            return
+        assert isinstance(layout, Layout)
+        self._extents = layout.extents
+        self._firsts = np.array([extent.first_sample for extent in layout.extents], dtype=np.int64)
         counts = [extent.samples for extent in layout.extents]
         self.samples = sum(counts)
         self.samples_max = max(counts, default=0)
-        if self.samples_max == 1 and all(len(extent.ranges) == 1 for extent in layout.extents):
-            self._spans = np.array([extent.ranges[0] for extent in layout.extents], dtype=np.int64)
-            self.held_bytes = _BASE_BYTES + _SPAN_BYTES * len(counts)
-        else:
-            self._extents = layout.extents
-            self._firsts = np.array([extent.first_sample for extent in layout.extents], dtype=np.int64)
-            self.held_bytes = _BASE_BYTES + _EXTENT_BYTES * len(counts)
+        self.held_bytes = _BASE_BYTES + _EXTENT_BYTES * len(counts)
 
     def pieces(self, samples: Sequence[int] | Int64s, first_place: int) -> list[Piece]:
         """Return what to read for samples of the file that take neighbouring places from `first_place` on."""
-        if self._spans is not None:
-            return [self._single(int(sample), first_place + at) for at, sample in enumerate(samples)]
-        assert self._firsts is not None
         wanted = np.asarray(samples, dtype=np.int64)
-        which = np.searchsorted(self._firsts, wanted, side="right") - 1
+        if self.columns is not None and self.joined == 1:
+            return self._singles(self.columns, wanted, first_place)
+        if self.columns is not None:
+            which = wanted // self.joined
+        else:
+            which = np.searchsorted(self._firsts, wanted, side="right") - 1
         places = np.arange(first_place, first_place + len(wanted))
         pieces = []
-        for number in np.unique(which).tolist():
-            extent = self._extents[number]
+        for number, extent in self._extents_of(np.unique(which)):
             here = which == number
             layout = Layout((extent,), self._context)
             pieces.append(Piece(extent, layout, wanted[here] - extent.first_sample, places[here]))
         return pieces
 
-    def _single(self, sample: int, place: int) -> Piece:
-        assert self._spans is not None
-        offset_bytes, length_bytes = self._spans[sample].tolist()
-        extent = Extent(((offset_bytes, length_bytes),), sample, 1)
-        return Piece(extent, Layout((extent,), self._context), (0,), (place,))
+    def _extents_of(self, numbers: Int64s) -> Iterator[tuple[int, Extent]]:
+        if self.columns is None:
+            yield from ((number, self._extents[number]) for number in numbers.tolist())
+            return
+        columns = (column.tolist() for column in (numbers, *self.columns.spans(numbers, self.joined)))
+        for number, offset_bytes, length_bytes, count in zip(*columns, strict=True):
+            yield number, Extent(((offset_bytes, length_bytes),), number * self.joined, count)
+
+    def _singles(self, columns: ColumnLayout, wanted: Int64s, first_place: int) -> list[Piece]:
+        offsets, lengths, _ = columns.spans(wanted)
+        found = zip(wanted.tolist(), offsets.tolist(), lengths.tolist(), strict=True)
+        pieces = []
+        for place, (sample, offset_bytes, length_bytes) in enumerate(found, first_place):
+            extent = Extent(((offset_bytes, length_bytes),), sample, 1)
+            pieces.append(Piece(extent, Layout((extent,), self._context), (0,), (place,)))
+        return pieces
 
 
-def joined(layout: Layout, join_samples: int) -> Layout:
-    """Return the layout with every `join_samples` neighbours as one extent; unchanged when some do not touch."""
-    extents = []
-    for start in range(0, len(layout.extents), join_samples):
-        group = layout.extents[start : start + join_samples]
-        first, last = group[0].ranges[0], group[-1].ranges[-1]
-        length_bytes = last[0] + last[1] - first[0]
-        if length_bytes != sum(extent.length_bytes for extent in group):
-            return layout
-        samples = sum(extent.samples for extent in group)
-        extents.append(Extent(((first[0], length_bytes),), group[0].first_sample, samples))
-    return Layout(tuple(extents), layout.context, joinable=True)
+def _lay_out(made: Format, source: StoreSource, options: Mapping[str, Any]) -> Layout | ColumnLayout:
+    return made.layout_columns(source, options) if isinstance(made, LaysOutColumns) else made.layout(source, options)
+
+
+def _as_columns(layout: Layout) -> ColumnLayout | None:
+    """Return a layout as columns where every extent is one range of one sample, else None."""
+    if not all(extent.samples == 1 and len(extent.ranges) == 1 for extent in layout.extents):
+        return None
+    spans = np.array([extent.ranges[0] for extent in layout.extents], dtype=np.int64).reshape(-1, 2)
+    offsets, lengths = spans.T.copy()
+    return column_layout(offsets, lengths, layout.context, joinable=layout.joinable)
 
 
 class Layouts:
@@ -201,7 +214,8 @@ class Layouts:
         key = self._manifest.keys[file]
         source = StoreSource(self._store, self._manifest, self._format, file)
         try:
-            found = FileLayout(self._format.layout(source, self._options_for(file)), self._join_samples)
+            options = self._options_for(file)
+            found = FileLayout(_lay_out(self._format, source, options), self._join_samples)
         except Exception as error:
             raise located(error, key) from error
         expected = int(self._manifest.samples[file])

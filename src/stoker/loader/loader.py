@@ -25,17 +25,21 @@ from stoker.formats.api import FORMATS
 from stoker.loader.batch import Assembler, Batch
 from stoker.loader.decode import Decoder, Preprocessing
 from stoker.loader.epoch import EpochPlan, dealt_on
-from stoker.loader.fetch import Fetcher
+from stoker.loader.fetch import Fetcher, Source
 from stoker.loader.flow import Bounds, Flow, Stages
 from stoker.loader.layouts import Layouts
 from stoker.loader.lending import Lender
 from stoker.loader.manifest import Manifest
 from stoker.loader.options import LoaderOptions, in_flight_bytes
 from stoker.loader.order import EpochOrder, Int64s, OrderRule, SampleSpace, digest
+from stoker.loader.pacing import Pace, usable_cpus
 from stoker.loader.state import LoaderState, decode_state, encode_state
 from stoker.loader.tally import Tally
 from stoker.loader.tasks import FileChoice, Planner
+from stoker.loader.tuning import Tuner, tuner_for
+from stoker.loader.tuning_bounds import Settings
 from stoker.storage.api import Store, SupportsRetryCount
+from stoker.storage.batch import reads_batches
 
 _DIGEST_SAMPLES: Final = 8192
 
@@ -71,9 +75,15 @@ class Loader:
         self._layouts = Layouts(store, manifest, self._format, join_bytes=join_bytes)
         window_samples = self._layouts.window_samples()
         self._rule = OrderRule(options.order, options.seed, options.seed_change_epoch, window_samples)
-        self._in_flight_bytes_max = in_flight_bytes(options, manifest, window_samples)
+        one_sample_files = len(manifest) > 0 and int(manifest.samples.max()) == 1
+        self._batched = reads_batches(store)
+        self._bundles = self._batched and self._format.whole_file and one_sample_files and not options.verify
+        tuner = self._tuner(max(window_samples, 1))
+        readers = tuner.settings.readers
+        self._in_flight_bytes_max = in_flight_bytes(options, manifest, window_samples, readers)
         self._lender = Lender(self._in_flight_bytes_max)
-        self._tally = Tally(options.read_threads + options.decode_threads)
+        self._tally = Tally(tuner.readers_max + options.decode_threads)
+        self._pace = Pace(tuner, self._tally)
         self._retries_before = store.retry_count if isinstance(store, SupportsRetryCount) else 0
         self._state = self._fresh(1)
         full = self._plan(self._state)
@@ -98,6 +108,18 @@ class Loader:
                 got=f"{self._space.total} samples in {self._space.files} files",
                 remedy="generate more files, or use smaller batches or fewer ranks",
             )
+
+    def _tuner(self, unit_samples: int) -> Tuner:
+        """Return what chooses the settings of reading. `unit_samples` are read as one."""
+        options, manifest = self.options, self._manifest
+        unit_bytes = manifest.total_bytes * unit_samples // max(manifest.total_samples, 1)
+        return tuner_for(
+            self._store.capabilities,
+            cpus=usable_cpus(),
+            sample_bytes=unit_bytes,
+            pinned=Settings(options.read_threads, options.queue_depth, options.request_bytes),
+            batched=self._batched,
+        )
 
     def _fresh(self, epoch: int) -> LoaderState:
         state = LoaderState(
@@ -173,7 +195,11 @@ class Loader:
         choice = FileChoice(options.verify, options.seed, plan.epoch)
         stages = Stages(
             Fetcher(
-                self._store, manifest, self._layouts, self._lender, self._tally, whole_file=self._format.whole_file
+                Source(self._store, manifest, self._layouts),
+                self._lender,
+                self._tally,
+                self._pace,
+                whole_file=self._format.whole_file,
             ),
             Decoder(
                 self._format,
@@ -186,9 +212,12 @@ class Loader:
                 self._lender, stack=options.collate == "stack", every_column=bool(manifest.options.get("columns"))
             ),
             self._tally,
+            self._pace,
         )
-        bounds = Bounds(options, self._in_flight_bytes_max, windows=self._rule.window_samples > 0)
-        return Flow(Planner(plan, manifest, self._space, choice), stages, options, bounds)
+        windowed_readers = self._pace.settings.readers if self._rule.window_samples > 0 else 0
+        bounds = Bounds(options, self._in_flight_bytes_max, windowed_readers)
+        planner = Planner(plan, manifest, self._space, choice, batched=self._batched, bundles=self._bundles)
+        return Flow(planner, stages, options, bounds)
 
     def _check_usable(self) -> None:
         if os.getpid() != self._process:
@@ -278,6 +307,11 @@ class Loader:
         if isinstance(self._store, SupportsRetryCount):
             ledger.retries += self._store.retry_count - self._retries_before
         return ledger
+
+    @property
+    def tuning(self) -> dict[str, Any]:
+        """Return what reading was set to, at first and now, what was pinned, and why, as JSON-ready data."""
+        return self._pace.told()
 
     @property
     def histograms(self) -> dict[str, Histogram]:

@@ -9,18 +9,23 @@ from stoker.core.units import MiB
 from stoker.loader.manifest import Manifest
 from stoker.loader.order import ORDERS
 from stoker.loader.spread import draw_seconds
+from stoker.loader.tuning_bounds import PINNED_MOST, REQUEST_UNIT_BYTES
 
 COLLATIONS = ("views", "stack")
 _IN_FLIGHT_BYTES_MIN = 64 * MiB
+_DEPTH_MAX = PINNED_MOST["queue_depth"]
+_REQUEST_MAX = PINNED_MOST["request_bytes"]
 _MEMORY_SHARE = 8
 
 
 class LoaderOptions(msgspec.Struct, frozen=True):
     """How batches are made. Counts are per loader, that is per rank.
 
-    batch_size, read_threads, decode_threads    `decode_threads` 0: whoever reads a sample decodes it
+    batch_size, decode_threads      `decode_threads` 0: whoever reads a sample decodes it
+    read_threads, queue_depth, request_bytes    readers, how many requests each keeps under way, and the largest of
+                them; 0: chosen while reading, to suit the target (see `Loader.tuning`)
     prefetch_batches    batches being made beyond those asked for; 0: work begins when a batch is asked for. Where
-                        several samples are read as one, at least `read_threads` such reads are kept under way
+                        several samples are read as one, at least as many such reads as readers are kept under way
     order       `shuffled`; `sequential`: ascending, the ranks take turns; `dlio`: ascending within each rank's
                 contiguous share, as DLIO reads with PyTorch. Files of which samples cannot be read one by one are
                 dealt whole, so for them `sequential` is the same as `dlio`
@@ -40,7 +45,9 @@ class LoaderOptions(msgspec.Struct, frozen=True):
     """
 
     batch_size: int
-    read_threads: int = 4
+    read_threads: int = 0
+    queue_depth: int = 0
+    request_bytes: int = 0
     decode_threads: int = 1
     prefetch_batches: int = 2
     order: str = "shuffled"
@@ -58,7 +65,9 @@ class LoaderOptions(msgspec.Struct, frozen=True):
         """Raise UsageError for a value that cannot be, or that this dataset gives no means for."""
         rules = [
             ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("read_threads", 1 <= self.read_threads <= 1024, "1 to 1024"),
+            ("read_threads", 0 <= self.read_threads <= 1024, "0 to 1024"),
+            ("queue_depth", 0 <= self.queue_depth <= _DEPTH_MAX, f"0 to {_DEPTH_MAX}"),
+            ("request_bytes", self._request_fits(), f"0 or a multiple of {REQUEST_UNIT_BYTES}, at most {_REQUEST_MAX}"),
             ("decode_threads", 0 <= self.decode_threads <= 1024, "0 to 1024"),
             ("prefetch_batches", self.prefetch_batches >= 0, "at least 0"),
             ("order", self.order in ORDERS, " or ".join(ORDERS)),
@@ -81,8 +90,11 @@ class LoaderOptions(msgspec.Struct, frozen=True):
                 remedy="generate the dataset again, or set verify to 0",
             )
 
+    def _request_fits(self) -> bool:
+        return 0 <= self.request_bytes <= _REQUEST_MAX and self.request_bytes % REQUEST_UNIT_BYTES == 0
 
-def in_flight_bytes(options: LoaderOptions, manifest: Manifest, unit_samples: int) -> int:
+
+def in_flight_bytes(options: LoaderOptions, manifest: Manifest, unit_samples: int, readers: int) -> int:
     """Return the bound of bytes in flight: what was told, else what prefetching needs, within an eighth of free memory.
 
     `unit_samples` is how many samples are read as one. Readers go on for one batch even when the bound is smaller.
@@ -91,6 +103,6 @@ def in_flight_bytes(options: LoaderOptions, manifest: Manifest, unit_samples: in
         return options.in_flight_bytes_max
     sample_bytes = manifest.total_bytes / max(manifest.total_samples, 1)
     batches = (options.prefetch_batches + 2) * options.batch_size
-    units = (options.read_threads + 1) * max(unit_samples, 1)
+    units = (readers + 1) * max(unit_samples, 1)
     wanted = int(sample_bytes * max(batches, units) * 1.25)
     return max(_IN_FLIGHT_BYTES_MIN, min(wanted, psutil.virtual_memory().available // _MEMORY_SHARE))

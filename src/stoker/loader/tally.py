@@ -18,6 +18,7 @@ from stoker.loader.stalls import COLUMNS, QUEUE, STAGES, Stall, split_stall
 
 FIRST_BATCH: Final = "first_batch"
 _FOLD_SPANS: Final = 4096
+_BULK_SPANS: Final = 16
 # A histogram keeps three digits: 2048 steps an octave. What falls into one step is counted together.
 _KEPT_BITS: Final = 11
 
@@ -37,8 +38,12 @@ class Tally:
 
     def __init__(self, workers: int) -> None:
         self.log: deque[Span] = deque()
+        self._bulk: deque[tuple[int, int, Int64s, Int64s]] = deque()
         self.active: list[tuple[int, int, int] | None] = [None] * workers
         self.ledgers = [Ledger() for _ in range(workers + 1)]
+        self.reading_ns = [0] * workers
+        self.requests = [0] * workers
+        self.waited_ns = 0
         self.first_batch = CountedHistogram()
         self._waiting_since_ns = 0
         self._stalls: deque[Stall] = deque()
@@ -66,6 +71,19 @@ class Tally:
         self.log.append((stage, step, start_ns, now_ns))
         return now_ns
 
+    def done(self, worker: int) -> None:
+        """Note that the worker is done with what it began; its spans are told by `end_many`."""
+        self.active[worker] = None
+
+    def end_many(self, stage: int, step: int, starts_ns: Int64s, ends_ns: Int64s) -> None:
+        """Note many spans of one stage and step; the arrays are kept."""
+        self._bulk.append((stage, step, starts_ns, ends_ns))
+
+    def read(self, worker: int, reading_ns: int, requests: int) -> None:
+        """Note how long a worker read, and in how many requests."""
+        self.reading_ns[worker] += reading_ns
+        self.requests[worker] += requests
+
     def waiting(self, request_ns: int) -> None:
         """Note that the consumer begins to wait: spans that end from now on matter to its stall."""
         self._waiting_since_ns = request_ns
@@ -78,11 +96,12 @@ class Tally:
             if start_ns < ready_ns
         )
         self._stalls.append(Stall(step, request_ns, ready_ns, unfinished))
+        self.waited_ns += ready_ns - request_ns
         self._waiting_since_ns = 0
 
     def fold_if_many(self) -> None:
         """Turn what has piled up into sums, when it is worth the while."""
-        if len(self.log) + len(self._stalls) > _FOLD_SPANS:
+        if len(self.log) + len(self._stalls) + _BULK_SPANS * len(self._bulk) > _FOLD_SPANS:
             self.fold()
 
     def fold(self) -> None:
@@ -92,7 +111,8 @@ class Tally:
             horizon_ns = self._waiting_since_ns or clock.monotonic_ns()
             stalls = [self._stalls.popleft() for _ in range(len(self._stalls))]
             taken = [self.log.popleft() for _ in range(len(self.log))]
-            spans = np.array(taken, dtype=np.int64).reshape(-1, COLUMNS)
+            many = [self._bulk.popleft() for _ in range(len(self._bulk))]
+            spans = np.concatenate((np.array(taken, dtype=np.int64).reshape(-1, COLUMNS), *map(_spans, many)))
             self._fold_durations(spans)
             self._recent = np.concatenate((self._recent, spans))
             self._fold_stalls(stalls)
@@ -145,6 +165,13 @@ class Tally:
     def ledger(self) -> Ledger:
         """Return the sum of all ledgers."""
         return total(self.ledgers)
+
+
+def _spans(many: tuple[int, int, Int64s, Int64s]) -> Int64s:
+    stage, step, starts_ns, ends_ns = many
+    spans = np.empty((len(starts_ns), COLUMNS), np.int64)
+    spans[:, 0], spans[:, 1], spans[:, 2], spans[:, 3] = stage, step, starts_ns, ends_ns
+    return spans
 
 
 def rounded(durations: Int64s) -> Int64s:

@@ -10,14 +10,20 @@ import msgspec
 import numpy as np
 
 from stoker.core.seed import derive
-from stoker.core.units import KiB
+from stoker.core.units import KiB, MiB
 from stoker.loader.epoch import EpochPlan
 from stoker.loader.manifest import Manifest
 from stoker.loader.order import Int64s, SampleSpace, mix
 
-_SEGMENT_SAMPLES: Final = 1024
+# Planning many samples at once costs a third for each; the first batch does not wait for many.
+_SEGMENT_SAMPLES_FIRST: Final = 1024
+_SEGMENT_SAMPLES_MAX: Final = 8192
+_SEGMENT_STEPS_MAX: Final = 512
 _CHUNK_BYTES_MAX: Final = 256 * KiB
 _CHUNK_TASKS_MAX: Final = 32
+# Where a chunk is one call, what a call costs is shared by more, and a device's queue is filled by one reader.
+_BATCHED_BYTES_MAX: Final = 4 * MiB
+_BATCHED_TASKS_MAX: Final = 256
 
 
 class Task(msgspec.Struct, gc=False):
@@ -36,6 +42,35 @@ class Task(msgspec.Struct, gc=False):
     verify: bool = False
 
 
+class Chunk(msgspec.Struct, gc=False):
+    """What one reader takes at once: several small samples of one batch, or a single task. `step` is the first's."""
+
+    tasks: list[Task]
+    step: int
+    size_bytes: int
+
+    def releases(self) -> Iterator[tuple[int, int, int]]:
+        """Yield each step at whose end bytes and a number of tasks leave the flight: step, bytes, tasks."""
+        for task in self.tasks:
+            yield task.last_step, task.size_bytes, 1
+
+
+class Bundle(msgspec.Struct, gc=False):
+    """Whole files of one sample each, for neighbouring places of the batch `step`, as columns of numbers."""
+
+    files: Int64s
+    first_place: int
+    step: int
+    size_bytes: int
+
+    def releases(self) -> Iterator[tuple[int, int, int]]:
+        """Yield what leaves the flight when the batch is handed over: step, bytes, tasks."""
+        yield self.step, self.size_bytes, len(self.files)
+
+
+Work = Chunk | Bundle
+
+
 class FileChoice:
     """Draws the files whose checksum is compared: a share of `ratio`, another one for each key."""
 
@@ -51,32 +86,61 @@ class FileChoice:
 
 
 class Planner:
-    """Cuts what is left of a rank's epoch into chunks of tasks, in the order of the batches. Not safe from threads.
+    """Cuts what is left of a rank's epoch into work, in the order of the batches. Not safe from threads."""
 
-    A chunk is what one reader takes at once: several small samples of one batch, or a single task.
-    """
-
-    def __init__(self, plan: EpochPlan, manifest: Manifest, space: SampleSpace, choice: FileChoice) -> None:
+    def __init__(
+        self,
+        plan: EpochPlan,
+        manifest: Manifest,
+        space: SampleSpace,
+        choice: FileChoice,
+        *,
+        batched: bool = False,
+        bundles: bool = False,
+    ) -> None:
+        """With `batched` a reader takes many ranges at once. With `bundles`, too, the files are read whole, hold one
+        sample each, and are planned as columns.
+        """
         self.plan = plan
+        self._bundles = bundles
+        self._bytes_max = _BATCHED_BYTES_MAX if batched else _CHUNK_BYTES_MAX
+        self._tasks_max = _BATCHED_TASKS_MAX if batched else _CHUNK_TASKS_MAX
         self._manifest = manifest
         self._space = space
         self._choice = choice
         self._batch = plan.dealing.batch_size
 
-    def chunks(self, open_batch: Callable[[int, Int64s], None], *, readers: int) -> Iterator[list[Task]]:
-        """Yield the chunks; `open_batch` is told each step and its sample numbers before any task of it comes."""
-        tasks_max = max(1, min(_CHUNK_TASKS_MAX, self._batch // (2 * readers)))
+    def work(self, open_batch: Callable[[int, Int64s], None], *, readers: int) -> Iterator[Work]:
+        """Yield the work in order; `open_batch` is told each step and its sample numbers before any work for it."""
+        tasks_max = max(1, min(self._tasks_max, self._batch // (2 * readers)))
+        return self._bundled(open_batch, tasks_max) if self._bundles else self._chunks(open_batch, tasks_max)
+
+    def _bundled(self, open_batch: Callable[[int, Int64s], None], files_max: int) -> Iterator[Bundle]:
+        for first_step, ids, _ in self._segments(open_batch):
+            files, _ = self._space.locate(ids)
+            sizes_bytes = self._manifest.sizes_bytes[files]
+            fitting = _BATCHED_BYTES_MAX // max(1, int(sizes_bytes.max()))
+            stride = max(1, min(files_max, fitting))
+            for at in range(0, len(files), self._batch):
+                step = first_step + at // self._batch
+                for start in range(at, at + self._batch, stride):
+                    end = min(start + stride, at + self._batch)
+                    yield Bundle(
+                        files[start:end], first_step * self._batch + start, step, int(sizes_bytes[start:end].sum())
+                    )
+
+    def _chunks(self, open_batch: Callable[[int, Int64s], None], tasks_max: int) -> Iterator[Chunk]:
         chunk: list[Task] = []
         held_bytes = 0
         for task in self._tasks(open_batch):
-            full = len(chunk) >= tasks_max or held_bytes + task.size_bytes > _CHUNK_BYTES_MAX
+            full = len(chunk) >= tasks_max or held_bytes + task.size_bytes > self._bytes_max
             if chunk and (full or task.step != chunk[0].step):
-                yield chunk
+                yield Chunk(chunk, chunk[0].step, held_bytes)
                 chunk, held_bytes = [], 0
             chunk.append(task)
             held_bytes += task.size_bytes
         if chunk:
-            yield chunk
+            yield Chunk(chunk, chunk[0].step, held_bytes)
 
     def _tasks(self, open_batch: Callable[[int, Int64s], None]) -> Iterator[Task]:
         """Yield the tasks; a run of samples that goes on into the next segment is held back until it ends."""
@@ -98,9 +162,12 @@ class Planner:
 
     def _segments(self, open_batch: Callable[[int, Int64s], None]) -> Iterator[tuple[int, Int64s, Int64s | None]]:
         plan, batch = self.plan, self._batch
-        stride = max(1, _SEGMENT_SAMPLES // batch)
-        for first in range(plan.first_step, plan.last_step, stride):
-            last = min(first + stride, plan.last_step)
+        samples = _SEGMENT_SAMPLES_FIRST
+        last = plan.first_step
+        while last < plan.last_step:
+            first = last
+            last = min(first + max(1, min(samples // batch, _SEGMENT_STEPS_MAX)), plan.last_step)
+            samples = min(2 * samples, _SEGMENT_SAMPLES_MAX)
             ids, windows = plan.order.at(plan.positions(first, last))
             for step in range(first, last):
                 open_batch(step, ids[(step - first) * batch : (step - first + 1) * batch])

@@ -84,6 +84,16 @@ class SupportsVersion(Protocol):
 
 
 @runtime_checkable
+class SupportsResume(Protocol):
+    """A reader whose `read_into` may be called again after a TransientError, with the same memory.
+
+    It then fetches only what is still missing, and raises StoreError when the object has changed meanwhile.
+    """
+
+    resumes: bool
+
+
+@runtime_checkable
 class Store(Protocol):
     """The narrow interface. Every method is safe from many threads and may be repeated: nothing is appended.
 
@@ -189,6 +199,23 @@ class SupportsWireCount(Protocol):
     @property
     def received_body_bytes(self) -> int:
         """Return the bytes of response bodies received so far by this store, read or thrown away."""
+
+
+@runtime_checkable
+class SupportsRequestCount(Protocol):
+    """Counts its requests by kind: what a service bills, and what shows a needless one."""
+
+    @property
+    def request_counts(self) -> dict[str, int]:
+        """Return the requests sent so far, failed ones too, by kind.
+
+        `get` (whole objects), `get_range`, `head`, `list` (pages), `put`, `multipart_part`, `multipart_control` (what
+        begins and completes an upload in parts), `delete`.
+        """
+
+    @property
+    def endpoint_counts(self) -> dict[str, dict[str, int]]:
+        """Return, for each address of the service, the `requests` it was given and the `failures` among them."""
 
 
 @runtime_checkable

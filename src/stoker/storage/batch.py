@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.errors import StokerError
+from stoker.storage.api import Buffer, ObjectInfo
+from stoker.storage.buffers import PAGE_BYTES
 
 Int64s = NDArray[np.int64]
 
@@ -67,4 +69,35 @@ class SupportsBatchRead(Protocol):
         """Return a reader for one thread, None when this store cannot offer it here.
 
         With `residency` it tells, for each range, how much lay in the page cache.
+        """
+
+
+def whole_block_reader(store: object) -> BatchReader | None:
+    """Return a batch reader of `store` for this thread whose blocks fit into a page, None where there is none."""
+    reader = store.batch_reader() if isinstance(store, SupportsBatchRead) else None
+    if reader is not None and PAGE_BYTES % reader.block_bytes:
+        reader.close()
+        return None
+    return reader
+
+
+def reads_batches(store: object) -> bool:
+    """Tell whether `whole_block_reader` gives one."""
+    reader = whole_block_reader(store)
+    if reader is not None:
+        reader.close()
+    return reader is not None
+
+
+@runtime_checkable
+class SupportsBatchWrite(Protocol):
+    """Puts many small objects in one call."""
+
+    def put_many(
+        self, items: Sequence[tuple[str, Buffer]], *, if_absent: bool = False
+    ) -> list[ObjectInfo | StokerError]:
+        """Store each object whole or not at all, as `put` does; return what came of each, in its place.
+
+        When this returns, what was put is as durable as after `put`. Objects of one key are put in their order. One
+        bad object stops no other. Meant for objects of up to a few MiB; the buffers are ours until this returns.
         """

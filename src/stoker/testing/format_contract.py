@@ -22,12 +22,15 @@ from stoker.formats.api import (
     FORMATS,
     Array,
     Block,
+    CorruptExtentError,
+    DecodesMany,
     Extent,
     Format,
     SampleSpec,
     reading_options,
     whole_file_layout,
 )
+from stoker.formats.many import Extents, decode_each, extents_in
 from stoker.formats.ranges import MemorySource
 
 _CUTS_MAX = 160
@@ -195,6 +198,69 @@ class FormatContract:
             for file, blocks in zip(files * 4, pool.map(self.read, files * 4), strict=True):
                 self.check_samples(file, blocks)
 
+    # Many at once
+
+    def test_many_at_once_equal_one_by_one(self) -> None:
+        """Extents decoded together give what each gives by itself, wherever they lie and whatever they hold."""
+        made = self.make()
+        if not isinstance(made, DecodesMany):
+            return
+        for file in self.written():
+            for joined in (1, 2):
+                many = self._many(file, joined)
+                for chosen in (slice(None), slice(None, None, -1), slice(1, 2), slice(0, 0)):
+                    self._check_many(made, many, chosen)
+
+    def test_a_corrupt_extent_among_many_is_told_by_number(self) -> None:
+        """Flipped bytes give the same samples, or the same error with the extent's number, as one by one."""
+        made = self.make()
+        if not isinstance(made, DecodesMany):
+            return
+        for turn, file in enumerate(self.written()):
+            many = self._many(file, 1)
+            right = many.data.copy()
+            chance = np.random.default_rng(derive(self.seed, "many", turn))
+            for _ in range(self.flips):
+                which = int(chance.integers(len(many.starts)))
+                span = slice(many.starts[which], many.starts[which] + many.lengths[which])
+                many.data[span] = np.frombuffer(flipped(right[span].tobytes(), chance), np.uint8)
+                self._check_many(made, many, slice(None))
+                many.data[span] = right[span]
+
+    def _many(self, file: Written, joined: int) -> Extents:
+        """Return every extent of a file three times, with gaps, neighbours joined where that is allowed."""
+        source = MemorySource(file.data, file.side_files)
+        layout = self.make().layout(source, file.options)
+        step = joined if layout.joinable else 1
+        groups = [layout.extents[at : at + step] for at in range(0, len(layout.extents), step)]
+        starts, lengths, buffer = [], [], bytearray()
+        for turn in range(3):
+            for group in groups:
+                buffer += bytes(turn)
+                starts.append(len(buffer))
+                for extent in group:
+                    buffer += extent_data(source, extent)
+                lengths.append(len(buffer) - starts[-1])
+        samples = np.array([sum(extent.samples for extent in group) for group in groups] * 3)
+        data = np.frombuffer(buffer, np.uint8)
+        return extents_in(data, np.array(starts), np.array(lengths), samples, layout.context)
+
+    def _check_many(self, made: Any, many: Extents, chosen: slice) -> None:
+        columns = many.starts[chosen], many.lengths[chosen], many.samples[chosen]
+        try:
+            wanted = decode_each(made, extents_in(many.data, *columns, many.context))
+        except CorruptExtentError as error:
+            with pytest.raises(CorruptExtentError) as caught:
+                made.decode_many(many.data, *columns, many.context)
+            assert (caught.value.number, str(caught.value)) == (error.number, str(error))
+            return
+        got = made.decode_many(many.data, *columns, many.context)
+        assert (got.payload_bytes, got.row_bytes) == (wanted.payload_bytes, wanted.row_bytes)
+        assert got.copied_bytes == wanted.copied_bytes
+        _check_equal(got.samples, wanted.samples, many.data)
+        for name in wanted.names:
+            _check_equal(got.column(name), wanted.column(name), many.data)
+
     # Malformed bytes
 
     def test_truncated_files_are_corrupt(self) -> None:
@@ -334,6 +400,13 @@ def copied_bytes(block: Block, data: memoryview) -> int:
                 low, high = np.lib.array_utils.byte_bounds(array)
                 total += high - low
     return total
+
+
+def _check_equal(got: list[Array], wanted: list[Array], data: Array) -> None:
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert (type(ours), ours.dtype, ours.shape) == (type(theirs), theirs.dtype, theirs.shape)
+        assert ours.tobytes() == theirs.tobytes()
+        assert np.may_share_memory(ours, data) == np.may_share_memory(theirs, data)
 
 
 def cuts(length: int) -> list[int]:

@@ -182,10 +182,10 @@ def test_an_interrupted_wait_can_be_taken_up_again(memory: Store) -> None:
 
 def test_the_bound_of_bytes_follows_batch_and_memory(memory: Store) -> None:
     manifest = build(memory, "npz", [1], (8,))
-    assert in_flight_bytes(LoaderOptions(batch_size=1, in_flight_bytes_max=7), manifest, 0) == 7
-    assert in_flight_bytes(LoaderOptions(batch_size=1), manifest, 0) == 64 << 20
+    assert in_flight_bytes(LoaderOptions(batch_size=1, in_flight_bytes_max=7), manifest, 0, 4) == 7
+    assert in_flight_bytes(LoaderOptions(batch_size=1), manifest, 0, 4) == 64 << 20
     manifest.sizes_bytes = np.array([1 << 60])
-    most = in_flight_bytes(LoaderOptions(batch_size=4), manifest, 0)
+    most = in_flight_bytes(LoaderOptions(batch_size=4), manifest, 0, 4)
     assert 64 << 20 <= most < 1 << 50
 
 

@@ -96,7 +96,11 @@ def test_too_few_samples_for_one_step_is_an_error_not_an_empty_epoch(memory: Sto
     "options",
     [
         {"batch_size": 0},
-        {"read_threads": 0},
+        {"read_threads": -1},
+        {"queue_depth": -1},
+        {"queue_depth": 4097},
+        {"request_bytes": 1000},
+        {"request_bytes": 2 << 30},
         {"decode_threads": -1},
         {"prefetch_batches": -1},
         {"order": "random"},

@@ -11,10 +11,11 @@ from loader_datasets import build
 from stoker.core.errors import UsageError
 from stoker.core.plan import Spread
 from stoker.formats.api import FORMATS, Extent, Layout
+from stoker.formats.columns import ColumnLayout
 from stoker.loader import layouts as layouts_module
-from stoker.loader.fetch import Read, reads_of
 from stoker.loader.layouts import FileLayout, Layouts, Piece
 from stoker.loader.lending import Lender
+from stoker.loader.reads import Read, reads_of
 from stoker.loader.spread import draw_seconds
 from stoker.loader.tasks import FileChoice
 from stoker.storage.api import Store
@@ -122,6 +123,21 @@ def test_samples_of_larger_extents_are_grouped_by_extent() -> None:
     assert (first.extent, list(first.wanted), list(first.places)) == (extents[0], [0, 3], [11, 12])
     assert (second.extent, list(second.wanted), list(second.places)) == (extents[1], [1, 0], [10, 13])
     assert (found.samples, found.samples_max) == (6, 4)
+
+
+def test_neighbouring_samples_are_joined_into_windows_without_an_object_each() -> None:
+    found = FileLayout(ColumnLayout(10**8, "context", joinable=True, sample_bytes=8), 4)
+    assert (found.samples, found.samples_max, found.joined) == (10**8, 4, 4)
+    assert found.held_bytes < 10_000
+    first, second = found.pieces(np.array([9, 2, 8]), 5)
+    assert (first.extent, list(first.wanted), list(first.places)) == (Extent(((0, 32),), 0, 4), [2], [6])
+    assert (second.extent, list(second.wanted), list(second.places)) == (Extent(((64, 32),), 8, 4), [1, 0], [5, 7])
+    assert second.layout.context == "context"
+
+
+def test_windows_that_would_span_gaps_are_not_made() -> None:
+    extents = tuple(Extent(((number * 10, 8),), number, 1) for number in range(4))
+    assert FileLayout(Layout(extents, joinable=True), 2).joined == 1
 
 
 def test_layouts_beyond_the_bound_are_read_again(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 import hashlib
 import re
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,11 +18,18 @@ class Bucket:
 
     objects: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
     parts: dict[int, bytes] = field(default_factory=dict)
     failures: int = 0
     failure_status: int = 503
     failure_body: bytes = b"<Error><Code>SlowDown</Code></Error>"
     cut_bodies: int = 0
+    fail_ranges: dict[str, int] = field(default_factory=dict)
+    on_get: Callable[[str], None] | None = None
+    under_way: int = 0
+    under_way_max: int = 0
+    pause_seconds: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
     lost_part: int = 0
     silent: threading.Event | None = None
 
@@ -62,16 +72,49 @@ class Handler(BaseHTTPRequestHandler):
         etag = f'"{hashlib.md5(data).hexdigest()}"'
         return {"ETag": etag, "Last_Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
 
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        bucket = self.bucket
+        with bucket.lock:
+            bucket.under_way += 1
+            bucket.under_way_max = max(bucket.under_way_max, bucket.under_way)
+        try:
+            time.sleep(bucket.pause_seconds)
+            yield
+        finally:
+            with bucket.lock:
+                bucket.under_way -= 1
+
     def do_GET(self) -> None:
+        with self.under_way():
+            self._get()
+
+    def _get(self) -> None:
         if (asked := self.begin()) is None:
             return
-        data = self.bucket.objects.get(asked[0])
+        wanted = self.headers.get("Range", "")
+        self.bucket.ranges.append(f"{asked[0]} {wanted}")
+        with self.bucket.lock:
+            failing = self.bucket.fail_ranges.get(wanted, 0)
+            self.bucket.fail_ranges[wanted] = failing - 1
+        if failing > 0:
+            self.answer(503, b"<Error><Code>SlowDown</Code></Error>")
+            return
+        self._send(asked[0], wanted)
+
+    def _send(self, key: str, wanted: str) -> None:
+        data = self.bucket.objects.get(key)
+        if self.bucket.on_get is not None:
+            self.bucket.on_get(key)
         if data is None:
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
             return
         span, status = range(len(data)), 200
-        if wanted := self.headers.get("Range"):
+        if wanted:
             first, _, last = wanted.removeprefix("bytes=").partition("-")
+            if int(first) >= len(data):
+                self.answer(416, b"<Error><Code>InvalidRange</Code></Error>")
+                return
             span, status = range(int(first), min(int(last or len(data)) + 1, len(data))), 206
         body = data[span.start : span.stop]
         extra = {"Content_Range": f"bytes {span.start}-{span.stop - 1}/{len(data)}"} if status == 206 else {}
@@ -99,6 +142,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_PUT(self) -> None:
+        with self.under_way():
+            self._put()
+
+    def _put(self) -> None:
         if (asked := self.begin()) is None:
             return
         key, query, body = asked

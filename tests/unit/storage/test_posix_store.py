@@ -152,7 +152,7 @@ def test_a_put_syncs_what_it_says(
         real(file)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    store = open_store(f"file://{tmp_path}?fsync={query}")
+    store = open_store(f"file://{tmp_path}?fsync={query}&io=plain")
     store.put("object", b"x")
     assert (synced.count("file"), synced.count("folder")) == (files, folders)
     store.put("a/b/object", b"x")

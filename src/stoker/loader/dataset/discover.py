@@ -4,6 +4,7 @@ import numpy as np
 
 from stoker.core.errors import CorruptError, NotFoundError, PreflightError, UsageError
 from stoker.formats.api import FORMATS, Format
+from stoker.formats.columns import LaysOutColumns
 from stoker.formats.detect import HEAD_BYTES, detect
 from stoker.loader.dataset.manifest_file import load_manifest
 from stoker.loader.dataset.marker import read_marker
@@ -140,6 +141,8 @@ def _count_samples(store: Store, info: ObjectInfo, file_format: Format) -> int:
         return 1
     source = StoreSource(store, info.key, info.size_bytes, file_format)
     try:
+        if isinstance(file_format, LaysOutColumns):
+            return file_format.layout_columns(source, {}).samples
         return sum(extent.samples for extent in file_format.layout(source, {}).extents)
     except (CorruptError, UsageError) as error:
         raise UsageError(

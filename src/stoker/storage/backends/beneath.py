@@ -32,6 +32,11 @@ class Root:
             raise OSError(errno.EBADF, "the store is closed")
         return self._folder
 
+    @property
+    def opens_whole_paths(self) -> bool:
+        """Tell whether one call of the kernel opens a path and keeps it below the root."""
+        return self._whole_path_call
+
     def open(self, path: str, flags: int) -> int:
         """Open what exists at the relative `path`; return the descriptor, which the caller closes."""
         if self._whole_path_call:

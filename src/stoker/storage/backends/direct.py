@@ -7,17 +7,18 @@ page-aligned buffers. Files keep their exact length. Where the file system has n
 
 import errno
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from stoker.core.errors import PreflightError, StoreError
 from stoker.core.units import MiB
 from stoker.kernels.syscalls import direct_alignment
-from stoker.storage.api import Buffer, Capabilities, Reader
+from stoker.storage.api import Capabilities, Reader
 from stoker.storage.backends.beneath import Root
+from stoker.storage.backends.io_option import IO
 from stoker.storage.backends.listing import list_files
-from stoker.storage.backends.new_file import WriteMode, temporary_name
+from stoker.storage.backends.local_writer import LocalWriting
+from stoker.storage.backends.new_file import temporary_name
 from stoker.storage.backends.posix import (
     FSYNC,
     FileReader,
@@ -27,7 +28,7 @@ from stoker.storage.backends.posix import (
     open_root,
 )
 from stoker.storage.backends.posix_errors import told
-from stoker.storage.base import byte_view, short_read
+from stoker.storage.base import short_read
 from stoker.storage.buffers import PAGE_BYTES, BufferPool, address_of, aligned_view
 from stoker.storage.url import StoreURL, UrlOption
 
@@ -96,9 +97,9 @@ class DirectStore(PosixStore):
 
     _read_flags = os.O_DIRECT
 
-    def __init__(self, parsed: StoreURL, root: Root, capabilities: Capabilities, fsync: str) -> None:
+    def __init__(self, parsed: StoreURL, root: Root, capabilities: Capabilities, writing: LocalWriting) -> None:
         self._device = _Device(capabilities.alignment_bytes, BufferPool(_BOUNCE_LIMIT_BYTES))
-        super().__init__(parsed, root, capabilities, WriteMode(fsync, os.O_DIRECT, self._write))
+        super().__init__(parsed, root, capabilities, writing)
 
     def open_read(self, key: str, *, offset_bytes: int = 0, length_bytes: int | None = None) -> Reader:
         """Open `key` for reading `length_bytes` from `offset_bytes`."""
@@ -113,74 +114,22 @@ class DirectStore(PosixStore):
     def _reader(self, file: int, span: range, status: os.stat_result, where: str) -> Reader:
         return DirectReader(file, span, status, where, self._device)
 
-    def _write(self, file: int, parts: Iterable[Buffer]) -> None:
-        with self._device.pool.acquire(_BOUNCE_BYTES) as lease:
-            writer = _AlignedWriter(file, self._device, lease.view)
-            for part in parts:
-                writer.add(byte_view(part))
-            writer.finish()
-
-
-class _AlignedWriter:
-    """Writes any bytes in aligned blocks; the last block is padded, then cut off."""
-
-    def __init__(self, file: int, device: _Device, stage: memoryview) -> None:
-        self._file = file
-        self._device = device
-        self._stage = stage
-        self._staged_bytes = 0
-        self._position = 0
-
-    def add(self, view: memoryview) -> None:
-        """Append bytes; aligned ones go straight out while nothing is staged."""
-        while view.nbytes:
-            straight_bytes = 0 if self._staged_bytes else self._device.aligned_prefix_bytes(view, self._position)
-            if straight_bytes:
-                self._write(view[:straight_bytes])
-                view = view[straight_bytes:]
-            else:
-                view = self._stage_some(view)
-
-    def _stage_some(self, view: memoryview) -> memoryview:
-        taken_bytes = min(view.nbytes, self._stage.nbytes - self._staged_bytes)
-        self._stage[self._staged_bytes : self._staged_bytes + taken_bytes] = view[:taken_bytes]
-        self._staged_bytes += taken_bytes
-        if self._staged_bytes == self._stage.nbytes:
-            self._write(self._stage)
-            self._staged_bytes = 0
-        return view[taken_bytes:]
-
-    def finish(self) -> None:
-        """Write the padded rest and cut the file to its exact length."""
-        size_bytes = self._position + self._staged_bytes
-        padded_bytes = -(-self._staged_bytes // self._device.alignment_bytes) * self._device.alignment_bytes
-        if padded_bytes:
-            self._stage[self._staged_bytes : padded_bytes] = bytes(padded_bytes - self._staged_bytes)
-            self._write(self._stage[:padded_bytes])
-        if size_bytes != self._position:
-            os.ftruncate(self._file, size_bytes)
-
-    def _write(self, view: memoryview) -> None:
-        while view.nbytes:
-            written_bytes = os.pwrite(self._file, view, self._position)
-            self._position += written_bytes
-            view = view[written_bytes:]
-
 
 def open_direct(parsed: StoreURL) -> PosixStore:
     """Open a `direct://` URL.
 
     Raises NotFoundError for a missing folder, PreflightError where O_DIRECT is refused and no fallback is asked for.
     """
-    settings = parsed.settings((FSYNC, FALLBACK))
+    settings = parsed.settings((FSYNC, IO, FALLBACK))
     root = open_root(parsed)
     try:
         with told(parsed.location, reading=True):
             refusal = _refusal(root)
         if not refusal:
-            return _direct(parsed, root, settings["fsync"])
+            return _direct(parsed, root, settings["fsync"], settings["io"])
         if settings["fallback"] == "buffered":
-            return buffered_store(parsed, root, settings["fsync"], (f"direct:// fell back to buffered I/O: {refusal}",))
+            writing = LocalWriting(settings["fsync"], settings["io"])
+            return buffered_store(parsed, root, writing, (f"direct:// fell back to buffered I/O: {refusal}",))
         raise PreflightError(
             "O_DIRECT is refused",
             where=parsed.location,
@@ -192,7 +141,7 @@ def open_direct(parsed: StoreURL) -> PosixStore:
         raise
 
 
-def _direct(parsed: StoreURL, root: Root, fsync: str) -> DirectStore:
+def _direct(parsed: StoreURL, root: Root, fsync: str, io: str) -> DirectStore:
     capabilities = Capabilities(
         io_mode="direct",
         alignment_bytes=_alignment(root),
@@ -200,7 +149,8 @@ def _direct(parsed: StoreURL, root: Root, fsync: str) -> DirectStore:
         in_flight=32,
         cache_evictable=True,
     )
-    return DirectStore(parsed, root, capabilities, fsync)
+    writing = LocalWriting(fsync, io, os.O_DIRECT, capabilities.alignment_bytes)
+    return DirectStore(parsed, root, capabilities, writing)
 
 
 def _refusal(root: Root) -> str:

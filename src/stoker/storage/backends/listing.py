@@ -20,6 +20,11 @@ def file_version(status: os.stat_result) -> str:
     return f"{status.st_size:x}-{status.st_mtime_ns:x}"
 
 
+def written_info(key: str, size_bytes: int, mtime_ns: int) -> ObjectInfo:
+    """Return the facts of a file that was just written, as `object_info` would."""
+    return ObjectInfo(key, size_bytes, f"{size_bytes:x}-{mtime_ns:x}")
+
+
 def list_files(root: Root, prefix: str) -> Iterator[ObjectInfo]:
     """Yield the regular files whose path begins with `prefix`, in key order.
 

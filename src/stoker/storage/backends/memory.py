@@ -10,6 +10,7 @@ from typing import Final
 from stoker.core.errors import AlreadyExistsError, NotFoundError
 from stoker.core.files import check_key
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
+from stoker.storage.backends.batch_memory import Found, MemoryBatchReader
 from stoker.storage.base import (
     BaseReader,
     BaseStore,
@@ -19,6 +20,7 @@ from stoker.storage.base import (
     range_length,
     short_read,
 )
+from stoker.storage.batch import BatchReader
 from stoker.storage.url import StoreURL
 
 
@@ -116,6 +118,14 @@ class MemoryStore(BaseStore):
         where = self._where(key)
         length = range_length(content.nbytes, offset_bytes, length_bytes, where=where)
         return MemoryReader(content[offset_bytes : offset_bytes + length], content.nbytes, where, stored.version)
+
+    def batch_reader(self, *, residency: bool = True) -> BatchReader:
+        """Return a reader of many objects at once; no page cache is involved."""
+        return MemoryBatchReader(self._location, self._found)
+
+    def _found(self, key: str) -> Found:
+        content = memoryview(self._stored(key).content)
+        return content.nbytes, content
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> ObjectInfo:
         """Keep a copy of `data` under `key`."""

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: a temporary name beside it, durable, then one step to the real name."""
+"""Writing a file whole or not at all while its content still comes: a temporary name, durable, then the real one."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from typing import Final
 from stoker.core import seed
 from stoker.kernels.syscalls import rename_no_replace
 from stoker.storage.api import Buffer
-from stoker.storage.base import TEMPORARY_SUFFIX, byte_view
+from stoker.storage.base import TEMPORARY_SUFFIX
 
 # What link(2) answers where a file system has no hard links.
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -83,11 +83,3 @@ def _publish_absent(folder: int, temporary: str, name: str) -> None:
         rename_no_replace(folder, temporary, name)
         return
     os.unlink(temporary, dir_fd=folder)
-
-
-def write_buffered(file: int, parts: Iterable[Buffer]) -> None:
-    """Write all of `parts` through the page cache."""
-    for part in parts:
-        view = byte_view(part)
-        while view.nbytes:
-            view = view[os.write(file, view) :]

@@ -13,6 +13,7 @@ from typing import Final
 from stoker.core.errors import AlreadyExistsError, NotFoundError, UsageError
 from stoker.core.units import GiB, format_bytes
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
+from stoker.storage.backends.batch_memory import MemoryBatchReader
 from stoker.storage.backends.memory import MemoryReader
 from stoker.storage.backends.posix_errors import told
 from stoker.storage.base import (
@@ -24,6 +25,7 @@ from stoker.storage.base import (
     range_length,
     short_read,
 )
+from stoker.storage.batch import BatchReader
 from stoker.storage.url import StoreURL, UrlOption
 
 OPTIONS: Final = (
@@ -95,6 +97,10 @@ class NullStore(BaseStore):
         if self._template is None:
             return NullReader(length, size_bytes, where)
         return MemoryReader(self._template[offset_bytes : offset_bytes + length], size_bytes, where)
+
+    def batch_reader(self, *, residency: bool = True) -> BatchReader:
+        """Return a reader of many keys at once."""
+        return MemoryBatchReader(self._location, lambda key: (self._size_bytes(check_object_key(key)), self._template))
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> ObjectInfo:
         """Note the size of `data`."""

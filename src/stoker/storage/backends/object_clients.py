@@ -14,7 +14,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from stoker.core.errors import DeniedError, UsageError
-from stoker.core.units import MiB
+from stoker.core.units import KiB, MiB
 from stoker.storage.url import StoreURL, UrlOption
 
 OPTIONS: Final = (
@@ -25,7 +25,11 @@ OPTIONS: Final = (
         default="environment",
         choices=("environment", "instance", "anonymous"),
     ),
+    UrlOption("endpoint", "text", "addresses of the service, with commas between: requests go to them in turn"),
     UrlOption("request_timeout", "seconds", "how long the service may stay silent", default=30.0, low=0.1),
+    UrlOption("queue_depth", "int", "how many requests one reader has under way", default=16, low=1, high=256),
+    UrlOption("request_bytes", "bytes", "a longer range is fetched in parts of this size", default=8 * MiB, low=KiB),
+    UrlOption("coalesce_bytes", "bytes", "ranges this close share a request", default=64 * KiB, low=0, high=MiB),
     UrlOption("part_bytes", "bytes", "the size of a part of a multipart upload", default=16 * MiB, low=5 * MiB),
     UrlOption("part_concurrency", "int", "how many parts of one object travel at once", default=4, low=1, high=64),
 )
@@ -63,12 +67,14 @@ class Request:
     """What a client is built from: the URL, its settings, and the environment at the time of opening.
 
     `retries` are those of the client itself, which nobody sees; where they can be, they are ours, and counted.
+    `endpoint` goes before the environment's.
     """
 
     parsed: StoreURL
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
     retries: int = 0
+    endpoint: str = ""
 
     @classmethod
     def of(cls, parsed: StoreURL) -> "Request":
@@ -104,7 +110,7 @@ def s3_client(request: Request) -> Client:
     request.refuse_without(
         bool(key and secret) or bool(request.first(*_AWS_ROLES)), "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     )
-    endpoint = request.first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    endpoint = request.endpoint or request.first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     config = _present(
         access_key_id=key,
         secret_access_key=secret,
@@ -122,7 +128,8 @@ def azure_client(request: Request) -> Client:
     account = request.first("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME") or given.get("accountname", "")
     key = request.first(*_AZURE_KEYS) or given.get("accountkey", "")
     signature = request.first(*_AZURE_SAS) or given.get("sharedaccesssignature", "")
-    endpoint = request.first("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT") or given.get("blobendpoint", "")
+    endpoint = request.endpoint or request.first("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+    endpoint = endpoint or given.get("blobendpoint", "")
     request.refuse_without(
         bool(account) and bool(key or signature or request.first(*_AZURE_ROLES)),
         "AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_CONNECTION_STRING",
@@ -141,6 +148,7 @@ def google_client(request: Request) -> Client:
     """Return a client for the bucket. Raises DeniedError without credentials."""
     emulator = request.first("STORAGE_EMULATOR_HOST")
     endpoint = f"http://{emulator}" if emulator and "://" not in emulator else emulator
+    endpoint = request.endpoint or endpoint
     request.refuse_without(
         bool(emulator or request.first(*_GOOGLE_KEYS)), "GOOGLE_APPLICATION_CREDENTIALS or STORAGE_EMULATOR_HOST"
     )

@@ -5,11 +5,8 @@ part are uploaded in parts and looked at afterwards, because a service may lose 
 """
 
 import itertools
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import obstore
 
@@ -17,102 +14,26 @@ from stoker.core.errors import NotFoundError, ShortReadError, StoreError, Transi
 from stoker.core.files import check_key
 from stoker.core.units import MiB, format_bytes
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
+from stoker.storage.backends.object_batch import ObjectBatchReader, Tuning
 from stoker.storage.backends.object_clients import Client, Request, azure_client, google_client, s3_client
-from stoker.storage.backends.object_errors import NO_BUCKET, guarded
+from stoker.storage.backends.object_crew import Crew
+from stoker.storage.backends.object_endpoints import connected
+from stoker.storage.backends.object_errors import NO_BUCKET
+from stoker.storage.backends.object_reader import ObjectReader, Source
+from stoker.storage.backends.object_wire import Facts, Wire, version_in
 from stoker.storage.base import (
-    BaseReader,
     BaseStore,
     byte_view,
     check_object_key,
     check_prefix,
     check_range,
     range_length,
-    short_read,
 )
 from stoker.storage.url import StoreURL
 
-T = TypeVar("T")
-
-_CHUNK_BYTES: Final = 4 * MiB
 _LIST_PAGE: Final = 1000
-_PART_RETRIES: Final = 3
 # Conditional uploads travel in one request, so they must fit into memory.
 _CONDITIONAL_BYTES_MAX: Final = 256 * MiB
-
-
-class _Runtime:
-    """The client's threads belong to one process: after a fork they are gone, and every call would hang."""
-
-    def __init__(self) -> None:
-        self._owner = 0
-
-    def enter(self, where: str) -> None:
-        """Note that this process uses the client. Raises StoreError in a fork of a process that did."""
-        process = os.getpid()
-        if self._owner not in (0, process):
-            raise StoreError(
-                "object stores were used before this process was forked",
-                where=where,
-                remedy="start workers with spawn or forkserver",
-            )
-        self._owner = process
-
-
-_RUNTIME: Final = _Runtime()
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What a response's headers told: which bytes follow, of an object how large, in which version."""
-
-    span: range
-    object_bytes: int
-    version: str
-
-
-class ObjectReader(BaseReader):
-    """The body of one response."""
-
-    def __init__(self, chunks: Iterator[Buffer], opened: _Opened, store: "ObjectStore", key: str) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-        self._given_bytes = 0
-        self._store = store
-        self._key = key
-        self._version = opened.version
-        self.range_bytes = len(opened.span)
-        self.object_bytes = opened.object_bytes
-
-    @property
-    def version(self) -> str:
-        """Return the object's etag."""
-        return self._version
-
-    def read_into(self, into: memoryview) -> None:
-        """Fill `into` with the next bytes of the body."""
-        view = byte_view(into)
-        while view.nbytes:
-            if not self._rest.nbytes:
-                self._rest = self._next_chunk(view.nbytes)
-            taken_bytes = min(view.nbytes, self._rest.nbytes)
-            view[:taken_bytes] = self._rest[:taken_bytes]
-            self._rest = self._rest[taken_bytes:]
-            self._given_bytes += taken_bytes
-            view = view[taken_bytes:]
-
-    def _next_chunk(self, missing_bytes: int) -> memoryview:
-        chunk = self._store.request(self._key, lambda: next(self._chunks, None))
-        if chunk is None:
-            where = self._store.where(self._key)
-            raise short_read(where, wanted_bytes=self._given_bytes + missing_bytes, got_bytes=self._given_bytes)
-        view = memoryview(chunk)
-        self._store.count_received(view.nbytes)
-        return view
-
-    def close(self) -> None:
-        """Drop the connection when the body was not read to its end."""
-        self._chunks = iter(())
-        self._rest = memoryview(b"")
 
 
 class ObjectStore(BaseStore):
@@ -124,11 +45,9 @@ class ObjectStore(BaseStore):
         self._url = parsed.redacted
         self._location = parsed.location
         self._settings = request.settings
-        self._client = connect(request)
-        # An upload in parts reads its data once, so nobody above can repeat it: its client repeats single parts.
-        self._uploader = connect(replace(request, retries=_PART_RETRIES))
-        self._received_bytes = 0
-        self._counting = threading.Lock()
+        self._crew = Crew(self._settings["queue_depth"])
+        self._pinned = frozenset(parsed.query)
+        self._wire = Wire(parsed.location, connected(request, connect))
 
     @property
     def url(self) -> str:
@@ -143,59 +62,70 @@ class ObjectStore(BaseStore):
     @property
     def received_body_bytes(self) -> int:
         """Return the bytes of response bodies received so far."""
-        return self._received_bytes
+        return self._wire.received_bytes
 
-    def count_received(self, count_bytes: int) -> None:
-        """Add to the received bytes."""
-        with self._counting:
-            self._received_bytes += count_bytes
+    @property
+    def request_counts(self) -> dict[str, int]:
+        """Return the requests made so far, by kind."""
+        return self._wire.counts
+
+    @property
+    def endpoint_counts(self) -> dict[str, dict[str, int]]:
+        """Return the `requests` and `failures` of each endpoint so far."""
+        return self._wire.ring.counts
+
+    @property
+    def retry_count(self) -> int:
+        """Return how many requests were made again at another endpoint."""
+        return self._wire.failovers
+
+    def batch_reader(self, *, residency: bool = True) -> ObjectBatchReader:
+        """Return a reader of many ranges; there is no page cache to tell of."""
+        tuning = Tuning(
+            self._settings["queue_depth"],
+            self._settings["request_bytes"],
+            self._settings["coalesce_bytes"],
+            self._pinned,
+        )
+        return ObjectBatchReader(self._wire, self._path, self.stat, tuning)
 
     def where(self, key: str) -> str:
         """Return how messages name the object."""
-        return f"{self._location}/{key}"
-
-    def request(self, key: str, action: Callable[[], T]) -> T:
-        """Run one request about `key`; its failures become ours."""
-        where = self.where(key)
-        _RUNTIME.enter(where)
-        return guarded(where, action)
+        return self._wire.where(key)
 
     def _path(self, key: str) -> str:
         return self._base + check_object_key(key)
 
     def open_read(self, key: str, *, offset_bytes: int = 0, length_bytes: int | None = None) -> Reader:
-        """Open `key` for reading: one GET, of the range when one is asked for."""
+        """Open `key` for reading: one GET, which asks for no more than `?request_bytes=` of the range."""
         path = self._path(key)
         check_range(offset_bytes, length_bytes, where=self.where(key))
         if length_bytes == 0:
             return self._open_nothing(key, offset_bytes, to_end=False)
+        request_bytes = int(self._settings["request_bytes"])
+        first_bytes = request_bytes if length_bytes is None else min(length_bytes, request_bytes)
         try:
-            got = self.request(key, lambda: self._get(path, offset_bytes, length_bytes))
+            body = self._wire.get(key, path, offset_bytes, first_bytes)
         except ShortReadError:  # the service does not know ranges of length 0: look whether this is one
             if length_bytes is not None:
                 raise
-            return self._open_nothing(key, offset_bytes, to_end=True)
-        size_bytes = got.meta["size"]
-        span = range(*got.range)
-        wanted_bytes = range_length(size_bytes, offset_bytes, length_bytes, where=self.where(key))
-        if span != range(offset_bytes, offset_bytes + wanted_bytes):
-            raise short_read(self.where(key), wanted_bytes=wanted_bytes, got_bytes=len(span))
-        chunks = iter(got.stream(min_chunk_size=max(1, min(wanted_bytes, _CHUNK_BYTES))))
-        return ObjectReader(chunks, _Opened(span, size_bytes, _version(got.meta)), self, key)
-
-    def _get(self, path: str, offset_bytes: int, length_bytes: int | None) -> Any:
-        if length_bytes is not None:
-            return obstore.get(self._client, path, options={"range": (offset_bytes, offset_bytes + length_bytes)})
-        if offset_bytes:
-            return obstore.get(self._client, path, options={"range": {"offset": offset_bytes}})
-        return obstore.get(self._client, path)
+            if offset_bytes:
+                return self._open_nothing(key, offset_bytes, to_end=True)
+            body = self._wire.get(key, path, 0, None)
+        wanted_bytes = range_length(body.facts.object_bytes, offset_bytes, length_bytes, where=self.where(key))
+        return ObjectReader(self._source(key), body.facts, range(offset_bytes, offset_bytes + wanted_bytes), body)
 
     def _open_nothing(self, key: str, offset_bytes: int, *, to_end: bool) -> Reader:
         info = self.stat(key)
         range_length(info.size_bytes, offset_bytes, 0, where=self.where(key))
         if to_end and offset_bytes != info.size_bytes:
             raise TransientError("object changed while it was opened", where=self.where(key))
-        return ObjectReader(iter(()), _Opened(range(0), info.size_bytes, info.version), self, key)
+        facts = Facts(range(0), info.size_bytes, info.version)
+        return ObjectReader(self._source(key), facts, range(offset_bytes, offset_bytes), None)
+
+    def _source(self, key: str) -> Source:
+        settings = self._settings
+        return Source(self._wire, key, self._path(key), self._crew, settings["queue_depth"], settings["request_bytes"])
 
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> ObjectInfo:
         """Store `data` under `key` whole or not at all."""
@@ -205,8 +135,13 @@ class ObjectStore(BaseStore):
             return self._put_in_parts(key, path, _slices(view, self._settings["part_bytes"]))
         mode: Any = "create" if if_absent else "overwrite"
         body = view if view.nbytes else b""
-        result = self.request(key, lambda: obstore.put(self._client, path, body, mode=mode, use_multipart=False))
-        return ObjectInfo(key, view.nbytes, _version(result))
+        result = self._wire.ask(
+            "put",
+            key,
+            lambda client: obstore.put(client, path, body, mode=mode, use_multipart=False),
+            elsewhere=not if_absent,
+        )
+        return ObjectInfo(key, view.nbytes, version_in(result))
 
     def put_parts(self, key: str, parts: Iterable[Buffer], *, if_absent: bool = False) -> ObjectInfo:
         """Store the concatenation of `parts`, holding a few parts in memory.
@@ -231,22 +166,28 @@ class ObjectStore(BaseStore):
     def _put_in_parts(self, key: str, path: str, parts: Iterable[Buffer]) -> ObjectInfo:
         sent = _Sent(parts)
         try:
-            result = self.request(
+            result = self._wire.upload(
                 key,
-                lambda: obstore.put(
-                    self._uploader,
+                lambda uploader: obstore.put(
+                    uploader,
                     path,
                     iter(sent),
                     use_multipart=True,
                     chunk_size=self._settings["part_bytes"],
                     max_concurrency=self._settings["part_concurrency"],
                 ),
+                lambda: self._upload_counts(sent.size_bytes),
             )
         except Exception:
             if sent.error is not None:
                 raise sent.error from None
             raise
-        return self._checked(key, sent.size_bytes, _version(result))
+        return self._checked(key, sent.size_bytes, version_in(result))
+
+    def _upload_counts(self, sent_bytes: int) -> dict[str, int]:
+        # Azure's blocks need no beginning, only the list of them at the end.
+        control = 1 if self._location.startswith("az:") else 2
+        return {"multipart_part": -(-sent_bytes // self._settings["part_bytes"]), "multipart_control": control}
 
     def _checked(self, key: str, sent_bytes: int, version: str) -> ObjectInfo:
         """Return the facts of what was just uploaded in parts, after a look at it. Raises StoreError for a loss."""
@@ -266,10 +207,10 @@ class ObjectStore(BaseStore):
     def stat(self, key: str) -> ObjectInfo:
         """Return the object's facts."""
         path = self._path(key)
-        return self._info(self.request(key, lambda: obstore.head(self._client, path)))
+        return self._info(self._wire.ask("head", key, lambda client: obstore.head(client, path)))
 
     def _info(self, meta: Any) -> ObjectInfo:
-        return ObjectInfo(meta["path"][len(self._base) :], meta["size"], _version(meta))
+        return ObjectInfo(meta["path"][len(self._base) :], meta["size"], version_in(meta))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose key begins with `prefix`, in key order.
@@ -282,9 +223,8 @@ class ObjectStore(BaseStore):
     def _list(self, prefix: str, wanted: str) -> Iterator[ObjectInfo]:
         # The client's prefixes are whole folders; ours may end anywhere.
         folder = wanted.rpartition("/")[0] or None
-        pages = iter(self.request(prefix, lambda: obstore.list(self._client, folder, chunk_size=_LIST_PAGE)))
         found: list[ObjectInfo] = []
-        while (page := self.request(prefix, lambda: next(pages, None))) is not None:
+        for page in self._wire.pages(prefix, lambda client: obstore.list(client, folder, chunk_size=_LIST_PAGE)):
             found.extend(self._info(meta) for meta in page if meta["path"].startswith(wanted))
         yield from sorted(found, key=lambda info: info.key)
 
@@ -292,10 +232,14 @@ class ObjectStore(BaseStore):
         """Remove the object; removing what is not there is not an error."""
         path = self._path(key)
         try:
-            self.request(key, lambda: obstore.delete(self._client, path))
+            self._wire.ask("delete", key, lambda client: obstore.delete(client, path))
         except NotFoundError as error:
             if error.what == NO_BUCKET:
                 raise
+
+    def close(self) -> None:
+        """End the threads that fetch parts; closing twice is harmless."""
+        self._crew.close()
 
 
 class _Sent:
@@ -333,10 +277,6 @@ def _take(parts: Iterator[Buffer], limit_bytes: int) -> tuple[bytes, bool]:
 
 def _slices(view: memoryview, part_bytes: int) -> Iterator[memoryview]:
     return (view[start : start + part_bytes] for start in range(0, view.nbytes, part_bytes))
-
-
-def _version(facts: Any) -> str:
-    return str(facts.get("e_tag") or "").strip('"')
 
 
 def open_s3(parsed: StoreURL) -> ObjectStore:

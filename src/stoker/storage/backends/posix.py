@@ -1,23 +1,27 @@
 """`file:///path`: a folder, read and written through the page cache.
 
 `?fsync=full` (default) makes a finished put survive power loss: the file and its folder are synced. `data` syncs
-only the file's bytes, `none` leaves it to the kernel.
+only the file's bytes, `none` leaves it to the kernel. `?io=` chooses how the kernel is asked: `auto` (default) takes
+what is best here, `io_uring`, `threads` or `plain` what they name.
 """
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from stoker.core.errors import NotFoundError, UsageError
+from stoker.core.errors import NotFoundError, StokerError, UsageError
+from stoker.kernels.reading import open_read_engine
 from stoker.kernels.syscalls import RAMFS_MAGIC, TMPFS_MAGIC, file_system_magic
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
 from stoker.storage.backends import page_cache
+from stoker.storage.backends.batch_files import FileBatchReader
 from stoker.storage.backends.beneath import Root
+from stoker.storage.backends.io_option import IO
 from stoker.storage.backends.listing import file_version, list_files, object_info, sweep_folder
-from stoker.storage.backends.new_file import WriteMode, write_buffered, write_new_file
+from stoker.storage.backends.local_writer import LocalWriter, LocalWriting
 from stoker.storage.backends.posix_errors import store_error, told
 from stoker.storage.base import (
     BaseReader,
@@ -28,6 +32,7 @@ from stoker.storage.base import (
     range_length,
     short_read,
 )
+from stoker.storage.batch import BatchReader
 from stoker.storage.url import StoreURL, UrlOption
 
 FSYNC: Final = UrlOption(
@@ -92,13 +97,14 @@ class PosixStore(BaseStore):
 
     _read_flags = 0
 
-    def __init__(self, parsed: StoreURL, root: Root, capabilities: Capabilities, mode: WriteMode) -> None:
+    def __init__(self, parsed: StoreURL, root: Root, capabilities: Capabilities, writing: LocalWriting) -> None:
         self._url = parsed.redacted
         self._location = parsed.location
         self._path = parsed.path
         self._root = root
         self._capabilities = capabilities
-        self._mode = mode
+        self._io = writing.io
+        self._writer = LocalWriter(root, parsed.location, writing)
 
     @property
     def url(self) -> str:
@@ -137,23 +143,35 @@ class PosixStore(BaseStore):
         os.posix_fadvise(file, 0, 0, advice)
         return FileReader(file, span, status, where)
 
+    def batch_reader(self, *, residency: bool = True) -> BatchReader | None:
+        """Return a reader of many files at once for one thread, None where the kernel cannot open beneath a folder.
+
+        Raises UnavailableError for an engine that `?io=` names and that is not there.
+        """
+        if not self._root.opens_whole_paths:
+            return None
+        return FileBatchReader(
+            open_read_engine(self._io),
+            self._root,
+            self._location,
+            flags=self._read_flags,
+            block_bytes=self._capabilities.alignment_bytes if self._read_flags & os.O_DIRECT else 1,
+            residency=residency and not self._read_flags & os.O_DIRECT,
+        )
+
     def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> ObjectInfo:
         """Store `data` under `key` whole or not at all."""
-        return self.put_parts(key, (data,), if_absent=if_absent)
+        return self._writer.put(key, data, if_absent=if_absent)
 
     def put_parts(self, key: str, parts: Iterable[Buffer], *, if_absent: bool = False) -> ObjectInfo:
         """Store the concatenation of `parts`, written as they come."""
-        where = self._where(key)
-        given = _GivenParts(parts)
-        parent, _, name = key.rpartition("/")
-        try:
-            with self._root.opened_folder(parent, make=True, sync=self._synced) as folder:
-                status = write_new_file(folder, name, given, self._mode, if_absent=if_absent)
-        except OSError as error:
-            if error is given.error:
-                raise
-            raise store_error(error, where, reading=False) from error
-        return object_info(key, status)
+        return self._writer.put_parts(key, parts, if_absent=if_absent)
+
+    def put_many(
+        self, items: Sequence[tuple[str, Buffer]], *, if_absent: bool = False
+    ) -> "list[ObjectInfo | StokerError]":
+        """Store many objects; what came of each stands in its place."""
+        return self._writer.put_many(items, if_absent=if_absent)
 
     def stat(self, key: str) -> ObjectInfo:
         """Return the object's facts."""
@@ -216,31 +234,17 @@ class PosixStore(BaseStore):
             page_cache.evict(file)
 
     def close(self) -> None:
-        """Close the root folder."""
+        """Close the root folder and release the engines."""
+        self._writer.close()
         self._root.close()
 
     @property
     def _synced(self) -> bool:
-        return self._mode.fsync == "full"
+        return self._writer.synced
 
     def _where(self, key: str) -> str:
         """Return how messages name the object. Raises UsageError for a key no object may carry."""
         return f"{self._location}/{check_object_key(key)}"
-
-
-class _GivenParts:
-    """Iterates over a caller's parts, remembering the caller's own OSError so that it is not taken for ours."""
-
-    def __init__(self, parts: Iterable[Buffer]) -> None:
-        self._parts = parts
-        self.error: OSError | None = None
-
-    def __iter__(self) -> Iterator[Buffer]:
-        try:
-            yield from self._parts
-        except OSError as error:
-            self.error = error
-            raise
 
 
 def _regular(file: int, where: str) -> os.stat_result:
@@ -297,10 +301,15 @@ def _buffered_capabilities(root: Root, fsync: str, notes: tuple[str, ...]) -> Ca
 
 def open_file(parsed: StoreURL) -> PosixStore:
     """Open a `file://` URL. Raises NotFoundError when the folder is missing and is not to be created."""
-    fsync = parsed.settings((FSYNC,))["fsync"]
-    return buffered_store(parsed, open_root(parsed), fsync)
+    settings = parsed.settings((FSYNC, IO))
+    root = open_root(parsed)
+    try:
+        return buffered_store(parsed, root, LocalWriting(settings["fsync"], settings["io"]))
+    except BaseException:
+        root.close()
+        raise
 
 
-def buffered_store(parsed: StoreURL, root: Root, fsync: str, notes: tuple[str, ...] = ()) -> PosixStore:
+def buffered_store(parsed: StoreURL, root: Root, writing: LocalWriting, notes: tuple[str, ...] = ()) -> PosixStore:
     """Return a store that goes through the page cache; it closes `root`."""
-    return PosixStore(parsed, root, _buffered_capabilities(root, fsync, notes), WriteMode(fsync, 0, write_buffered))
+    return PosixStore(parsed, root, _buffered_capabilities(root, writing.fsync, notes), writing)

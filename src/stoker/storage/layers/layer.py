@@ -19,6 +19,7 @@ from stoker.storage.api import (
     SupportsLocalPath,
     SupportsMultipart,
     SupportsRename,
+    SupportsRequestCount,
     SupportsRetryCount,
     SupportsSweep,
     SupportsWireCount,
@@ -180,6 +181,18 @@ class _WireCount(Layer):
         return cast("SupportsWireCount", self.inner).received_body_bytes
 
 
+class _RequestCount(Layer):
+    @property
+    def request_counts(self) -> dict[str, int]:
+        """Return the requests sent so far, by kind."""
+        return cast("SupportsRequestCount", self.inner).request_counts
+
+    @property
+    def endpoint_counts(self) -> dict[str, dict[str, int]]:
+        """Return the requests and failures of each address of the service."""
+        return cast("SupportsRequestCount", self.inner).endpoint_counts
+
+
 class _RetryCount(Layer):
     @property
     def retry_count(self) -> int:
@@ -194,6 +207,7 @@ _CAPABILITIES: tuple[tuple[type[Any], type[Layer]], ...] = (
     (SupportsLocalPath, _LocalPath),
     (SupportsSweep, _Sweep),
     (SupportsWireCount, _WireCount),
+    (SupportsRequestCount, _RequestCount),
     (SupportsRetryCount, _RetryCount),
 )
 

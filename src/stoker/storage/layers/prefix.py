@@ -1,12 +1,14 @@
 """All keys below one folder of another store."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
+from stoker.core.errors import StokerError, UsageError
 from stoker.core.files import check_key
 from stoker.storage.api import ObjectInfo, Store
 from stoker.storage.base import check_object_key, check_prefix
+from stoker.storage.batch import BatchRead, BatchReader, SupportsBatchRead
 from stoker.storage.layers.layer import Layer
 
 
@@ -35,3 +37,44 @@ class PrefixStore(Layer):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose key begins with `prefix`, in key order."""
         return map(self._outside, self.inner.list(self._base + check_prefix(prefix)))
+
+    def batch_reader(self, *, residency: bool = True) -> BatchReader | None:
+        """Return a reader of many ranges below the prefix, None when the inner store offers none."""
+        if not isinstance(self.inner, SupportsBatchRead):
+            return None
+        reader = self.inner.batch_reader(residency=residency)
+        return None if reader is None else _PrefixBatchReader(reader, self._inside)
+
+
+class _PrefixBatchReader:
+    def __init__(self, inner: BatchReader, inside: Callable[[str], str]) -> None:
+        self._inner = inner
+        self._inside = inside
+        self.block_bytes = inner.block_bytes
+        self._latest: tuple[BatchRead, BatchRead] | None = None
+
+    @property
+    def chosen(self) -> dict[str, str | int]:
+        """Return what the inner reader works with."""
+        return self._inner.chosen
+
+    def tune(self, *, queue_depth: int, request_bytes: int) -> None:
+        """Use other settings from the next batch on."""
+        self._inner.tune(queue_depth=queue_depth, request_bytes=request_bytes)
+
+    def read(self, batch: BatchRead) -> None:
+        """Read every range of the batch. Raises UsageError for a key that leaves the prefix."""
+        within = BatchRead([self._inside(key) for key in batch.keys], batch.ranges)
+        within.objects_done, within.ranges_done = batch.objects_done, batch.ranges_done
+        self._latest = (batch, within)
+        self._inner.read(within)
+
+    def error(self, batch: BatchRead, index: int) -> StokerError:
+        """Return what `open_read` would have raised for a range of the batch that was read last."""
+        if self._latest is None or batch is not self._latest[0]:
+            raise UsageError("range did not fail in the batch that was read last", where=str(index))
+        return self._inner.error(self._latest[1], index)
+
+    def close(self) -> None:
+        """Close the inner reader."""
+        self._inner.close()

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from stoker.core import clock, seed
-from stoker.core.errors import AlreadyExistsError, StoreError, TransientError, UnavailableError
-from stoker.storage.api import Buffer, ObjectInfo, Reader, Store
+from stoker.core.errors import AlreadyExistsError, StoreError, TransientError
+from stoker.storage.api import Buffer, ObjectInfo, Reader, Store, SupportsRetryCount
 from stoker.storage.base import byte_view, version_of
+from stoker.storage.batch import BatchReader, SupportsBatchRead
 from stoker.storage.layers.layer import Layer, ReaderLayer
+from stoker.storage.layers.retry_batch import RetryBatchReader, spent
 
 T = TypeVar("T")
 
@@ -51,8 +53,8 @@ class RetryStore(Layer):
 
     @property
     def retry_count(self) -> int:
-        """Return how many calls were repeated so far."""
-        return self._retries
+        """Return how many calls were repeated so far, here or by the inner store."""
+        return self._retries + (self.inner.retry_count if isinstance(self.inner, SupportsRetryCount) else 0)
 
     def repeated(self, key: str, action: Callable[[int], T]) -> T:
         """Return what `action`, called with the number of failures so far, returns at last."""
@@ -63,13 +65,31 @@ class RetryStore(Layer):
                 return action(failures)
             except TransientError as error:
                 failures += 1
-                wait_seconds = self._policy.wait_seconds(key, failures)
-                spent_seconds = (clock.monotonic_ns() - started_ns) / 1e9 + wait_seconds
-                if failures >= self._policy.attempts or spent_seconds > self._policy.deadline_seconds:
-                    raise _spent(error, failures) from error
-            with self._counting:
-                self._retries += 1
+                wait_seconds = self.wait_seconds(key, failures, started_ns)
+                if wait_seconds is None:
+                    raise spent(error, failures) from error
+            self.count_repeats(1)
             clock.sleep(wait_seconds)
+
+    def wait_seconds(self, key: str, failures: int, started_ns: int) -> float | None:
+        """Return how long to wait after the `failures`-th failure, None when the tries or the time are spent."""
+        wait_seconds = self._policy.wait_seconds(key, failures)
+        spent_seconds = (clock.monotonic_ns() - started_ns) / 1e9 + wait_seconds
+        if failures >= self._policy.attempts or spent_seconds > self._policy.deadline_seconds:
+            return None
+        return wait_seconds
+
+    def count_repeats(self, number: int) -> None:
+        """Note that so many calls are made again."""
+        with self._counting:
+            self._retries += number
+
+    def batch_reader(self, *, residency: bool = True) -> BatchReader | None:
+        """Return a reader that repeats the failed ranges of a batch, None when the inner store offers none."""
+        if not isinstance(self.inner, SupportsBatchRead):
+            return None
+        reader = self.inner.batch_reader(residency=residency)
+        return None if reader is None else RetryBatchReader(reader, self)
 
     def _run(self, operation: str, key: str, action: Callable[[], T]) -> T:
         if operation not in _REPEATABLE:
@@ -132,7 +152,7 @@ class _RetryReader(ReaderLayer):
         self._position += into.nbytes
 
     def _read(self, into: memoryview, *, again: bool) -> None:
-        if again:
+        if again and not getattr(self.inner, "resumes", False):
             self._reopen()
         self.inner.read_into(into)
 
@@ -151,13 +171,3 @@ class _RetryReader(ReaderLayer):
                 remedy="read it again from the beginning",
             )
         self._known_version = version
-
-
-def _spent(error: TransientError, failures: int) -> UnavailableError:
-    return UnavailableError(
-        f"{error.what}, {failures} times" if failures > 1 else error.what,
-        where=error.where,
-        expected=error.expected,
-        got=error.got,
-        remedy="check that the service is up and reachable, or allow more with ?retry_attempts= and ?retry_deadline=",
-    )

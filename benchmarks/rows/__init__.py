@@ -1,0 +1,1 @@
+"""The rows of the peer table, a file each; `benchmarks.table` knows them all."""
