@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
+import h5py
 import numpy as np
 
 from stoker.core.units import KiB
@@ -24,6 +25,7 @@ from stoker.kernels import unpacking
 CASES = {
     "npz 100 KiB": ("npz", 100 * KiB, 1, 1, {}),
     "npy 100 KiB": ("npy", 100 * KiB, 1, 1, {}),
+    "hdf5 100 KiB": ("hdf5", 100 * KiB, 1, 1, {}),
     "raw 4 KiB, windows of 64": ("raw", 4 * KiB, 64, 64, {}),
     "raw 4 KiB, one by one": ("raw", 4 * KiB, 64, 1, {}),
     "indexed_binary 4 KiB, windows of 64": ("indexed_binary", 4 * KiB, 64, 64, {}),
@@ -69,8 +71,14 @@ def many_plain(made: Any, extents: Extents) -> None:
         many(made, extents)
 
 
-def by_numpy(load: Callable[[io.BytesIO], object], extents: Extents) -> None:
-    """Load file by file as NumPy does."""
+def read_with_h5py(file: io.BytesIO) -> object:
+    """Read the records as a user of h5py would."""
+    with h5py.File(file) as opened:
+        return opened["records_0"][:]
+
+
+def by_library(load: Callable[[io.BytesIO], object], extents: Extents) -> None:
+    """Load file by file as the format's own library does."""
     view = memoryview(extents.data)
     for start, length in zip(extents.starts.tolist(), extents.lengths.tolist(), strict=True):
         load(io.BytesIO(view[start : start + length]))
@@ -102,9 +110,11 @@ def main() -> None:
             "one by one": partial(decode_each, made, extents),
         }
         if name.startswith("npz"):
-            runs["np.load"] = partial(by_numpy, lambda file: np.load(file, allow_pickle=False)["x"], extents)
+            runs["np.load"] = partial(by_library, lambda file: np.load(file, allow_pickle=False)["x"], extents)
         if name.startswith("npy"):
-            runs["np.lib.format"] = partial(by_numpy, partial(np.lib.format.read_array, allow_pickle=False), extents)
+            runs["np.lib.format"] = partial(by_library, partial(np.lib.format.read_array, allow_pickle=False), extents)
+        if name.startswith("hdf5"):
+            runs["h5py"] = partial(by_library, read_with_h5py, extents)
         for how, (median, least, most) in measure(runs, options.rounds).items():
             print(f"| {name} | {how} | {median:.2f} | {least:.2f} | {most:.2f} |")
 

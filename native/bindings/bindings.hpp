@@ -3,7 +3,9 @@
 
 #include <nanobind/nanobind.h>
 
+void bind_check(nanobind::module_& module);
 void bind_cpu(nanobind::module_& module);
 void bind_unpack(nanobind::module_& module);
 void bind_fill(nanobind::module_& module);
 void bind_writer(nanobind::module_& module);
+void bind_reader(nanobind::module_& module);

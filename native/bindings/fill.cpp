@@ -14,8 +14,10 @@ namespace {
 // Below this the lock costs more to drop than the fill.
 constexpr std::size_t kKeepLockBytes = 4096;
 
-void fill(nb::handle into, nb::handle tile, nb::handle pool_keys, std::tuple<std::size_t, std::uint64_t, double, double> knobs,
-          std::uint64_t offset_bytes, std::uint64_t mask) {
+using Knobs = std::tuple<std::size_t, std::uint64_t, double, double>;
+
+void fill(nb::handle into, nb::handle tile, nb::handle pool_keys, Knobs knobs, std::uint64_t offset_bytes,
+          std::uint64_t mask) {
   const ByteView out(into, true);
   const ByteView tile_view(tile, false);
   const ByteView keys_view(pool_keys, false);

@@ -2,8 +2,10 @@
 
 NB_MODULE(_native, module) {
   module.doc() = "Native kernels of stoker; stoker.kernels is their typed face.";
+  bind_check(module);
   bind_cpu(module);
   bind_unpack(module);
   bind_fill(module);
   bind_writer(module);
+  bind_reader(module);
 }

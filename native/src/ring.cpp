@@ -13,6 +13,7 @@ namespace stoker {
 namespace {
 
 // Values of newer kernels, for older headers.
+constexpr unsigned kCoopTaskrun = 1U << 8;
 constexpr unsigned kSingleIssuer = 1U << 12;
 constexpr unsigned kDeferTaskrun = 1U << 13;
 
@@ -30,11 +31,12 @@ int setup(unsigned entries, io_uring_params* parameters) {
 
 Ring::~Ring() { close(); }
 
-int Ring::open(unsigned entries) {
+int Ring::open(unsigned entries, bool any_thread) {
   close();
   io_uring_params parameters;
   // Newer kernels run completions only when asked for; older ones refuse the flags they do not know.
-  const unsigned tries[] = {IORING_SETUP_CLAMP | kSingleIssuer | kDeferTaskrun, IORING_SETUP_CLAMP};
+  const unsigned best = any_thread ? kCoopTaskrun : kSingleIssuer | kDeferTaskrun;
+  const unsigned tries[] = {IORING_SETUP_CLAMP | best, IORING_SETUP_CLAMP};
   int ring = -EINVAL;
   for (const unsigned flags : tries) {
     std::memset(&parameters, 0, sizeof(parameters));
@@ -131,6 +133,8 @@ int Ring::submit(unsigned wait) {
     if (done < 0 && (errno == EAGAIN || errno == EBUSY) && ready > 0) return 0;  // the caller must take some first
   }
 }
+
+unsigned Ring::unsubmitted() const { return sq_next_ - load_acquire(sq_head_); }
 
 bool Ring::take(io_uring_cqe* completion) {
   const unsigned head = *cq_head_;

@@ -45,6 +45,8 @@ def test_feed_from_s3_counts_the_bytes_on_the_wire_and_removes_what_it_made(
     assert told["status"] == "complete"
     counters, ledger = told["evidence"]["counters"], told["evidence"]["ledger"]
     assert counters["http_body_bytes"] >= ledger["delivered_bytes"] > 0
+    assert counters["http_get_range_requests"] > 0
+    assert counters["http_head_requests"] == 0, "reading needs no look before"
     assert told["evidence"]["io_mode"] == "network"
     left = [item["path"] for chunk in obstore.list(client, prefix="feed/") for item in chunk]
     assert left == []

@@ -18,7 +18,8 @@ class Ring {
 
   // Opens a ring of at least `entries` submissions. Returns 0, or -errno when the kernel denies it or is too old:
   // reading, writing, opening (openat2), closing, fsync and rename must all be on offer.
-  int open(unsigned entries);
+  // With `any_thread` other threads than the opening one may use it, too, one at a time.
+  int open(unsigned entries, bool any_thread = false);
   void close();
   bool is_open() const { return ring_ >= 0; }
   unsigned entries() const { return entries_; }
@@ -29,6 +30,8 @@ class Ring {
   // Submits what was prepared and waits until at least `wait` completions are there. Interrupted waits go on.
   // Returns 0 or -errno.
   int submit(unsigned wait);
+  // How many prepared entries the kernel has not taken yet.
+  unsigned unsubmitted() const;
   // Copies a completion out and consumes it; false when there is none.
   bool take(io_uring_cqe* completion);
 

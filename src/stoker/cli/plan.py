@@ -27,11 +27,25 @@ def plan_lines(plan: TrainingPlan) -> dict[str, str]:
         "compute": f"{format_seconds(plan.computation.mean_seconds())} a step",
         "threshold": f"AU {100 * plan.au_threshold_ratio:.0f} %",
         "order": f"{plan.order}, seed {plan.seed}",
-        "loader": f"{plan.read_threads} readers, {plan.decode_threads} decoders, {plan.prefetch_batches} batches ahead",
+        "loader": f"{_readers(plan)}, {plan.decode_threads} decoders, {plan.prefetch_batches} batches ahead",
+        "requests": _requests(plan),
     }
     if "demand_bytes_per_second" in figures:
         lines["demand"] = f"{format_rate(figures['demand_bytes_per_second'])} at full speed"
     return lines
+
+
+def _readers(plan: TrainingPlan) -> str:
+    return f"{plan.read_threads} readers" if plan.read_threads else "readers chosen while it runs"
+
+
+def _requests(plan: TrainingPlan) -> str:
+    """Return what is pinned of the requests to the store, and what will be chosen."""
+    pinned = [f"depth {plan.queue_depth}"] if plan.queue_depth else []
+    pinned += [f"size {format_bytes(plan.request_bytes)}"] if plan.request_bytes else []
+    chosen = [name for name, value in (("depth", plan.queue_depth), ("size", plan.request_bytes)) if not value]
+    told = [" and ".join(chosen) + " chosen while it runs"] if chosen else []
+    return ", ".join((*pinned, *told))
 
 
 def show_plan(plan: TrainingPlan, more: dict[str, str], *, document: Any, as_json: bool) -> int:

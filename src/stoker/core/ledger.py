@@ -52,6 +52,7 @@ class Counters(msgspec.Struct):
     device_read_bytes    the block device under the target, sectors read x 512 (host-wide)
     network_receive_bytes  host interfaces, received (host-wide)
     http_body_bytes      response bodies counted at the object-store client
+    http_*_requests      requests it sent, failed ones too, by kind; a GET needs no HEAD before it
     resident_before_bytes, resident_probe_bytes   of the dataset: in the page cache when the epoch began, and the
                          bytes that were asked about (cachestat(2) or mincore)
     """
@@ -61,6 +62,14 @@ class Counters(msgspec.Struct):
     device_read_bytes: int | None = None
     network_receive_bytes: int | None = None
     http_body_bytes: int | None = None
+    http_get_requests: int | None = None
+    http_get_range_requests: int | None = None
+    http_head_requests: int | None = None
+    http_list_requests: int | None = None
+    http_put_requests: int | None = None
+    http_multipart_part_requests: int | None = None
+    http_multipart_control_requests: int | None = None
+    http_delete_requests: int | None = None
     resident_before_bytes: int | None = None
     resident_probe_bytes: int | None = None
 

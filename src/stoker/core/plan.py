@@ -82,6 +82,8 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     (ascending within each rank's contiguous share). `evict` drops the dataset's cached pages before each epoch.
     `deviations` tell, a sentence each, where the plan departs from the model it is named after.
     `verify` is the ratio of samples whose checksum is checked, 0..1. `collate` is `views` or `stack`.
+    `read_threads`, `queue_depth` (requests under way in each reader) and `request_bytes` are chosen while the run goes
+    on where they are 0; any other number is pinned. What was chosen stands in each rank's result.
     """
 
     model: str
@@ -96,6 +98,8 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     duration_seconds: float = 0.0
     warmup_steps: int = 0
     read_threads: int = 4
+    queue_depth: int = 0
+    request_bytes: int = 0
     decode_threads: int = 1
     prefetch_batches: int = 2
     preprocess: Spread = Spread()

@@ -83,9 +83,35 @@ class Epoch(msgspec.Struct):
     complete: bool = True
 
 
+class Reading(msgspec.Struct, frozen=True):
+    """How a rank read, as it stood at the end: the engine, and the settings in use with how they came to be.
+
+    engine      what moves the bytes, such as `io_uring`; empty where a reader has one ordinary read under way
+    readers, queue_depth, request_bytes     threads, requests under way in each, the most bytes of a request
+    start       the settings it began with      pinned      the names of those that were asked for, not chosen
+    why         why no others were chosen, in words
+    settled     False: the run ended while others were being tried
+    windows     stretches of time that were measured for it
+    """
+
+    engine: str = ""
+    readers: int = 0
+    queue_depth: int = 0
+    request_bytes: int = 0
+    start: dict[str, int] = {}
+    pinned: tuple[str, ...] = ()
+    why: str = ""
+    settled: bool = False
+    windows: int = 0
+
+
 class RankResult(msgspec.Struct):
-    """What one rank did. `histograms` maps a stage to an encoded latency histogram (per operation), plus `step` and
-    `stall`; `stall_seconds` splits the time the accelerator waited over the stages that were at work meanwhile."""
+    """What one rank did.
+
+    `histograms` maps a stage to an encoded latency histogram (per operation), plus `step` and `stall`; `stall_seconds`
+    splits the time the accelerator waited over the stages that were at work meanwhile. `reading` is None where nothing
+    was told of it.
+    """
 
     rank: int
     host: str = ""
@@ -101,6 +127,7 @@ class RankResult(msgspec.Struct):
     wall_seconds: float = 0.0
     peak_memory_bytes: int = 0
     error: str = ""
+    reading: Reading | None = None
 
 
 class Metrics(msgspec.Struct):

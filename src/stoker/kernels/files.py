@@ -13,12 +13,15 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.core.units import MiB
+from stoker.core.units import GiB, MiB
 
 Int64s = NDArray[np.int64]
 
 REQUEST_BYTES: Final = MiB
 QUEUE_DEPTH: Final = 32
+BLOCK_BYTES: Final = 4096
+REQUEST_BYTES_MAX: Final = GiB
+QUEUE_DEPTH_MAX: Final = 4096
 
 # Columns of the ranges asked for. `wanted`: fewer is an error; `room`: read up to that many, 0 wanted reads nothing.
 RANGE_FILE: Final = 0

@@ -9,9 +9,12 @@ from stoker.core.units import MiB
 from stoker.loader.manifest import Manifest
 from stoker.loader.order import ORDERS
 from stoker.loader.spread import draw_seconds
+from stoker.loader.tuning_bounds import PINNED_MOST, REQUEST_UNIT_BYTES
 
 COLLATIONS = ("views", "stack")
 _IN_FLIGHT_BYTES_MIN = 64 * MiB
+_DEPTH_MAX = PINNED_MOST["queue_depth"]
+_REQUEST_MAX = PINNED_MOST["request_bytes"]
 _MEMORY_SHARE = 8
 
 
@@ -63,8 +66,8 @@ class LoaderOptions(msgspec.Struct, frozen=True):
         rules = [
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("read_threads", 0 <= self.read_threads <= 1024, "0 to 1024"),
-            ("queue_depth", 0 <= self.queue_depth <= 65536, "0 to 65536"),
-            ("request_bytes", self.request_bytes >= 0 and self.request_bytes % 4096 == 0, "a multiple of 4096"),
+            ("queue_depth", 0 <= self.queue_depth <= _DEPTH_MAX, f"0 to {_DEPTH_MAX}"),
+            ("request_bytes", self._request_fits(), f"0 or a multiple of {REQUEST_UNIT_BYTES}, at most {_REQUEST_MAX}"),
             ("decode_threads", 0 <= self.decode_threads <= 1024, "0 to 1024"),
             ("prefetch_batches", self.prefetch_batches >= 0, "at least 0"),
             ("order", self.order in ORDERS, " or ".join(ORDERS)),
@@ -86,6 +89,9 @@ class LoaderOptions(msgspec.Struct, frozen=True):
                 expected="a checksum for each file",
                 remedy="generate the dataset again, or set verify to 0",
             )
+
+    def _request_fits(self) -> bool:
+        return 0 <= self.request_bytes <= _REQUEST_MAX and self.request_bytes % REQUEST_UNIT_BYTES == 0
 
 
 def in_flight_bytes(options: LoaderOptions, manifest: Manifest, unit_samples: int, readers: int) -> int:

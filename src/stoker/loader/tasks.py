@@ -15,7 +15,10 @@ from stoker.loader.epoch import EpochPlan
 from stoker.loader.manifest import Manifest
 from stoker.loader.order import Int64s, SampleSpace, mix
 
-_SEGMENT_SAMPLES: Final = 1024
+# Planning many samples at once costs a third for each; the first batch does not wait for many.
+_SEGMENT_SAMPLES_FIRST: Final = 1024
+_SEGMENT_SAMPLES_MAX: Final = 8192
+_SEGMENT_STEPS_MAX: Final = 512
 _CHUNK_BYTES_MAX: Final = 256 * KiB
 _CHUNK_TASKS_MAX: Final = 32
 # Where a chunk is one call, what a call costs is shared by more, and a device's queue is filled by one reader.
@@ -159,9 +162,12 @@ class Planner:
 
     def _segments(self, open_batch: Callable[[int, Int64s], None]) -> Iterator[tuple[int, Int64s, Int64s | None]]:
         plan, batch = self.plan, self._batch
-        stride = max(1, _SEGMENT_SAMPLES // batch)
-        for first in range(plan.first_step, plan.last_step, stride):
-            last = min(first + stride, plan.last_step)
+        samples = _SEGMENT_SAMPLES_FIRST
+        last = plan.first_step
+        while last < plan.last_step:
+            first = last
+            last = min(first + max(1, min(samples // batch, _SEGMENT_STEPS_MAX)), plan.last_step)
+            samples = min(2 * samples, _SEGMENT_SAMPLES_MAX)
             ids, windows = plan.order.at(plan.positions(first, last))
             for step in range(first, last):
                 open_batch(step, ids[(step - first) * batch : (step - first + 1) * batch])

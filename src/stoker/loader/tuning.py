@@ -6,12 +6,12 @@ nothing grows any more, or when the limit is seen to lie elsewhere; and begins a
 good, as when the second epoch comes out of the cache.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from stoker.loader.tuning_bounds import Limits, Settings, first_guess, knob_order, limits_for
+from stoker.loader.tuning_bounds import KNOBS, Limits, Settings, first_guess, knob_order, limits_for
 from stoker.storage.api import Capabilities
 
 GAIN_RATIO_MIN: Final = 0.05
@@ -128,11 +128,17 @@ class Tuner:
             self._begin(window)
         return self.settings
 
-    def told(self) -> dict[str, Any]:
-        """Return what was chosen and why, as JSON-ready data for results."""
+    def told(self, reader: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+        """Return what was chosen and why, as JSON-ready data for results.
+
+        `reader` is what a batch reader says of itself (`BatchReader.chosen`): its engine, and what it really uses.
+        """
+        chosen = msgspec.structs.asdict(self.settings)
+        said = reader or {}
         return {
+            "engine": said.get("engine", ""),
             "start": msgspec.structs.asdict(self._start),
-            "chosen": msgspec.structs.asdict(self.settings),
+            "chosen": chosen | {knob: said[knob] for knob in KNOBS if knob in said},
             "pinned": list(self._limits.pinned),
             "why": self._why,
             "settled": self.settled,

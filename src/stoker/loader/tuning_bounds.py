@@ -5,13 +5,17 @@ from typing import Final
 import msgspec
 
 from stoker.core.errors import UsageError
-from stoker.core.units import KiB, MiB
+from stoker.core.units import GiB, KiB, MiB, format_bytes
 from stoker.storage.api import Capabilities
 
 READERS_MAX: Final = 64
 QUEUE_DEPTH_MAX: Final = 1024
 REQUEST_BYTES_LEAST: Final = 64 * KiB
 REQUEST_BYTES_MOST: Final = 16 * MiB
+REQUEST_UNIT_BYTES: Final = 4 * KiB
+"""Requests are multiples of it: read engines split at blocks and pages."""
+PINNED_MOST: Final = {"readers": 1024, "queue_depth": 4096, "request_bytes": GiB}
+"""What may be pinned, where choosing goes less far."""
 _DEPTH_FACTOR: Final = 32
 _QUEUED_MODES: Final = ("direct", "network")
 """Modes whose every read waits for something far away: many at once is what helps them first."""
@@ -102,14 +106,14 @@ def _within(limits: Limits, knob: str, value: int) -> int:
 def _request_bytes_most(capabilities: Capabilities, sample_bytes: int) -> int:
     """Return the power of two that holds what is read as one, aligned, within what is sensible at all."""
     wanted = sample_bytes if sample_bytes > 0 else REQUEST_BYTES_MOST
-    wanted = max(wanted, capabilities.alignment_bytes, 4 * KiB)
+    wanted = max(wanted, capabilities.alignment_bytes, REQUEST_UNIT_BYTES)
     return min(1 << (wanted - 1).bit_length(), REQUEST_BYTES_MOST)
 
 
 def _check(capabilities: Capabilities, pinned: Settings, *, batched: bool) -> None:
-    for knob in KNOBS:
-        if getattr(pinned, knob) < 0:
-            raise UsageError(f"{knob} cannot be less than 0", got=str(getattr(pinned, knob)))
+    for knob, most in PINNED_MOST.items():
+        if not 0 <= getattr(pinned, knob) <= most:
+            raise UsageError(f"{knob} is out of range", expected=f"0 to {most}", got=str(getattr(pinned, knob)))
     if not batched and (pinned.queue_depth > 1 or pinned.request_bytes):
         raise UsageError(
             "queue depth and request size cannot be set here",
@@ -117,9 +121,10 @@ def _check(capabilities: Capabilities, pinned: Settings, *, batched: bool) -> No
             got=f"a store that reads one range at a time ({capabilities.io_mode})",
             remedy="leave both at 0 and set the reader threads",
         )
-    if pinned.request_bytes % capabilities.alignment_bytes:
+    unit_bytes = max(capabilities.alignment_bytes, REQUEST_UNIT_BYTES)
+    if pinned.request_bytes % unit_bytes:
         raise UsageError(
             "request size does not fit the target",
-            expected=f"a multiple of {capabilities.alignment_bytes} bytes",
+            expected=f"a multiple of {format_bytes(unit_bytes)}",
             got=f"{pinned.request_bytes} bytes",
         )

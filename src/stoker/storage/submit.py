@@ -4,7 +4,8 @@ The calling thread hands out requests while it waits for results, so the iterabl
 ahead as the bounds allow, and nothing runs on when the caller stops asking.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,11 +14,16 @@ from stoker.core.errors import UsageError
 from stoker.core.units import GiB, MiB, format_bytes
 from stoker.storage.api import Buffer, ObjectInfo, Store, fill
 from stoker.storage.base import byte_view
+from stoker.storage.batch import SupportsBatchWrite
 from stoker.storage.buffers import fresh_view
 from stoker.storage.window import Bounds, Window
 
 IN_FLIGHT_BYTES: Final = 256 * MiB
 OBJECT_BYTES_MAX: Final = 8 * GiB
+GROUPED_MAX: Final = 128
+"""How many small puts are under way at once when the store takes them in groups and nothing is asked for."""
+_SMALL_BYTES: Final = MiB
+_GROUP_BYTES: Final = 8 * MiB
 _NOTHING: Final = memoryview(b"")
 
 
@@ -111,12 +117,67 @@ def write_many(
 ) -> Generator[WriteResult, None, None]:
     """Yield a result for every put, as they come, or in the order of the requests when `ordered`.
 
-    Bounds, errors and closing as in `read_many`; one request more than the bounds allow may be held ready.
+    Bounds, errors and closing as in `read_many`; one request more than the bounds allow may be held ready. A store
+    that offers it takes small objects in groups: their results share the times of the call that put them, and the
+    store's own number of requests is then larger.
     """
+    if isinstance(store, SupportsBatchWrite):
+        return _write_groups(store, iter(requests), in_flight_max, in_flight_bytes_max, ordered=ordered)
     bounds = _bounds(store, in_flight_max, in_flight_bytes_max)
-
     window = Window(bounds, lambda request, _charge: _write(store, request), _write_bytes)
     return window.run(iter(requests), ordered=ordered)
+
+
+def _write_groups(
+    store: Store, requests: Iterator[WriteRequest], in_flight_max: int | None, bytes_max: int, *, ordered: bool
+) -> Generator[WriteResult, None, None]:
+    bounds = _bounds(store, in_flight_max, bytes_max)
+    count_max = GROUPED_MAX if in_flight_max is None else in_flight_max
+    # A quarter, so that some are written while the next are made; what may be held ready is taken off the bounds.
+    portion = Bounds(max(1, count_max // 4), max(1, min(bytes_max // 4, _GROUP_BYTES)))
+    # Of large objects no more are under way at once than without groups.
+    weight = max(1, count_max // bounds.count_max)
+    window: Window[list[WriteRequest], list[WriteResult]] = Window(
+        Bounds(count_max - portion.count_max + 1, bytes_max - portion.bytes_max + 1),
+        lambda group, _charge: _write_group(store, group),
+        lambda group: sum(byte_view(request.data).nbytes for request in group),
+        lambda group: weight if _is_large(group[0]) else len(group),
+    )
+    return _flattened(window.run(_groups(requests, portion), ordered=ordered))
+
+
+def _groups(requests: Iterator[WriteRequest], portion: Bounds) -> Iterator[list[WriteRequest]]:
+    """Yield small requests that go together in portions, large ones alone, all in their order."""
+    group: list[WriteRequest] = []
+    group_bytes = 0
+    try:
+        for request in requests:
+            size_bytes = byte_view(request.data).nbytes
+            full = len(group) == portion.count_max or group_bytes + size_bytes > portion.bytes_max
+            if group and (full or _is_large(request) or request.if_absent != group[0].if_absent):
+                yield group
+                group, group_bytes = [], 0
+            group.append(request)
+            group_bytes += size_bytes
+            if _is_large(request):
+                yield group
+                group, group_bytes = [], 0
+    except Exception:
+        if group:  # what came before the failure is put, as it is without groups
+            yield group
+        raise
+    if group:
+        yield group
+
+
+def _is_large(request: WriteRequest) -> bool:
+    return byte_view(request.data).nbytes > _SMALL_BYTES
+
+
+def _flattened(groups: Generator[list[WriteResult], None, None]) -> Generator[WriteResult, None, None]:
+    with closing(groups):
+        for group in groups:
+            yield from group
 
 
 def _read_bytes(request: ReadRequest) -> int | None:
@@ -164,6 +225,24 @@ def _write(store: Store, request: WriteRequest) -> WriteResult:
     except Exception as error:
         return WriteResult(request, None, started_ns, clock.monotonic_ns(), error)
     return WriteResult(request, info, started_ns, clock.monotonic_ns())
+
+
+def _write_group(store: Store, group: list[WriteRequest]) -> list[WriteResult]:
+    if len(group) == 1 or not isinstance(store, SupportsBatchWrite):
+        return [_write(store, request) for request in group]
+    started_ns = clock.monotonic_ns()
+    items = [(request.key, request.data) for request in group]
+    try:
+        outcomes: Sequence[ObjectInfo | Exception] = store.put_many(items, if_absent=group[0].if_absent)
+    except Exception as error:
+        outcomes = [error] * len(group)
+    ended_ns = clock.monotonic_ns()
+    return [
+        WriteResult(request, None, started_ns, ended_ns, outcome)
+        if isinstance(outcome, Exception)
+        else WriteResult(request, outcome, started_ns, ended_ns)
+        for request, outcome in zip(group, outcomes, strict=True)
+    ]
 
 
 def _bounds(store: Store, in_flight_max: int | None, in_flight_bytes_max: int) -> Bounds:

@@ -82,7 +82,8 @@ class Window(Generic[Asked, Done]):
     """Runs `work(request, charge)` in threads for one stream of requests.
 
     `size` tells a request's bytes beforehand; where it says None, `work` calls `charge` once it knows, and may wait
-    there for room. `work` does not raise for a failure that belongs into its result.
+    there for room. `work` does not raise for a failure that belongs into its result. `count` tells for how many of the
+    bounds' calls a request stands.
     """
 
     def __init__(
@@ -90,10 +91,12 @@ class Window(Generic[Asked, Done]):
         bounds: Bounds,
         work: Callable[[Asked, Callable[[int], None]], Done],
         size: Callable[[Asked], int | None],
+        count: Callable[[Asked], int] = lambda _request: 1,
     ) -> None:
         self._bounds = bounds
         self._work = work
         self._size = size
+        self._count = count
         self._budget = Budget(bounds.bytes_max)
         self._todo: SimpleQueue[tuple[int, Asked] | None] = SimpleQueue()
         self._finished: SimpleQueue[tuple[int, Done | BaseException]] = SimpleQueue()
@@ -101,6 +104,8 @@ class Window(Generic[Asked, Done]):
         self._threads: list[threading.Thread] = []
         self._charged_bytes: dict[int, int] = {}
         self._held: list[Asked] = []
+        self._counts: dict[int, int] = {}
+        self._taken = 0
         self._started = 0
         self._yielded = 0
 
@@ -113,6 +118,7 @@ class Window(Generic[Asked, Done]):
                     return
                 index, done = self._next_in_order() if ordered else self._next_finished()
                 self._yielded += 1
+                self._taken -= self._counts.pop(index)
                 self._budget.release(self._charged_bytes.pop(index, 0))
                 yield done
         finally:
@@ -120,14 +126,20 @@ class Window(Generic[Asked, Done]):
 
     def _start_more(self, requests: Iterator[Asked]) -> None:
         """Start requests as far as the bounds allow; one that does not fit yet is held."""
-        while self._started - self._yielded < self._bounds.count_max:
+        while self._taken < self._bounds.count_max:
             request = self._held.pop() if self._held else next(requests, None)
             if request is None:
+                return
+            count = self._count(request)
+            if self._taken and self._taken + count > self._bounds.count_max:
+                self._held.append(request)
                 return
             size_bytes = self._size(request)
             if size_bytes is not None and not self._budget.try_charge(size_bytes):
                 self._held.append(request)
                 return
+            self._counts[self._started] = count
+            self._taken += count
             if size_bytes is not None:
                 self._charged_bytes[self._started] = size_bytes
             if len(self._threads) <= self._started - self._yielded:

@@ -53,6 +53,7 @@ def test_unet3d_in_full() -> None:
     assert (dataset.record_length_bytes, dataset.record_length_stdev_bytes) == (146_600_628, 68_341_808)
     assert (plan.model, plan.accelerator, plan.ranks, plan.batch_size, plan.epochs) == ("unet3d", "h100", 2, 7, 5)
     assert (plan.read_threads, plan.decode_threads, plan.prefetch_batches) == (4, 1, 2)
+    assert (plan.queue_depth, plan.request_bytes) == (0, 0), "DLIO has no words for them: they are chosen"
     assert plan.computation == Spread(parameters={"value": 0.323})
     assert (plan.order, plan.seed, plan.seed_change_epoch) == ("shuffled", 123, True)
     assert (plan.exclude_start_steps, plan.exclude_end_steps, plan.au_threshold_ratio) == (1, 0, 0.90)

@@ -231,7 +231,9 @@ def test_a_store_that_reads_one_range_at_a_time_has_readers_alone_to_tune() -> N
         (BUFFERED, Settings(queue_depth=-1), True, "queue_depth"),
         (BUFFERED, Settings(queue_depth=8), False, "one range at a time"),
         (BUFFERED, Settings(request_bytes=MiB), False, "one range at a time"),
-        (DIRECT, Settings(request_bytes=5000), True, "multiple of 4096"),
+        (DIRECT, Settings(request_bytes=5000), True, "multiple of 4.00 KiB"),
+        (BUFFERED, Settings(request_bytes=5000), True, "multiple of 4.00 KiB"),
+        (BUFFERED, Settings(readers=1025), True, "readers"),
     ],
 )
 def test_what_cannot_be_pinned_is_refused(

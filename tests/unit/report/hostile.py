@@ -5,7 +5,7 @@ import runs
 
 from stoker.core.options import Setting
 from stoker.core.plan import DatasetSpec, Job
-from stoker.core.result import Result
+from stoker.core.result import Reading, Result
 
 CANARY = "stoker-canary-ran"
 _RUN = f"document.title='{CANARY}'"
@@ -57,6 +57,7 @@ def _hostile_result() -> Result:
     for rank in result.ranks:
         rank.host = rank.error = ALL
         rank.stall_seconds = {ALL: 2.0}
+        rank.reading = Reading(engine=ALL, readers=-1, queue_depth=1 << 62, why=ALL, pinned=XSS, start={ALL: 1})
     for epoch in result.epochs:
         epoch.phase = epoch.order_digest = ALL
     return result

@@ -1,15 +1,16 @@
 """Many reads and writes at once: bounds, order, errors, early end."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from stoker.core.errors import AlreadyExistsError, NotFoundError, ShortReadError, UsageError
-from stoker.core.units import KiB
-from stoker.storage.api import Reader, Store
+from stoker.core import seed
+from stoker.core.errors import AlreadyExistsError, NotFoundError, ShortReadError, StokerError, UsageError
+from stoker.core.units import KiB, MiB
+from stoker.storage.api import Buffer, ObjectInfo, Reader, Store
 from stoker.storage.buffers import aligned_view
 from stoker.storage.layers.layer import Layer, ReaderLayer
 from stoker.storage.opening import open_store
@@ -194,3 +195,91 @@ def test_two_threads_may_read_many_from_one_store(store: Store) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(all_of_them, range(4))) == {1000 * sum(range(20))}
+
+
+class Grouped(Layer):
+    """Takes puts in groups and remembers their keys."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.groups: list[list[str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def put_many(
+        self, items: Sequence[tuple[str, Buffer]], *, if_absent: bool = False
+    ) -> list[ObjectInfo | StokerError]:
+        self.gate.wait(10)
+        self.groups.append([key for key, _ in items])
+        results: list[ObjectInfo | StokerError] = []
+        for key, data in items:
+            try:
+                results.append(self.inner.put(key, data, if_absent=if_absent))
+            except StokerError as error:
+                results.append(error)
+        return results
+
+
+@pytest.fixture
+def grouped() -> Grouped:
+    return Grouped(open_store(f"mem://grouped-{seed.run_id()}"))
+
+
+def writes(sizes: Iterable[int]) -> Iterator[WriteRequest]:
+    return (WriteRequest(f"{number:03}", bytes(size), tag=number) for number, size in enumerate(sizes))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_small_puts_go_in_groups_and_large_ones_alone(grouped: Grouped, ordered: bool) -> None:
+    sizes = [1000] * 40 + [2 * MiB] * 2 + [0] * 30
+    results = list(write_many(grouped, writes(sizes), ordered=ordered))
+    assert sorted(result.request.tag for result in results if isinstance(result.request.tag, int)) == list(range(72))
+    if ordered:
+        assert [result.request.tag for result in results] == list(range(72))
+    assert [info.size_bytes for info in grouped.list()] == sizes
+    assert sum(map(len, grouped.groups)) == 70
+    assert max(map(len, grouped.groups)) == 32
+    assert all(result.started_ns <= result.ended_ns and result.error is None for result in results)
+
+
+def test_groups_keep_conditional_puts_apart_and_tell_errors_one_by_one(grouped: Grouped) -> None:
+    grouped.put("b", b"old")
+    requests = [WriteRequest(key, b"new", if_absent=key in "bc") for key in "abcd"]
+    errors = [type(result.error) for result in write_many(grouped, requests, ordered=True)]
+    assert errors == [type(None), AlreadyExistsError, type(None), type(None)]
+
+
+def test_groups_stay_within_the_bounds(grouped: Grouped) -> None:
+    pulled = 0
+
+    def requests() -> Iterator[WriteRequest]:
+        nonlocal pulled
+        for request in writes([1000] * 100):
+            pulled += 1
+            yield request
+
+    results = write_many(grouped, requests(), in_flight_max=16, in_flight_bytes_max=10_000)
+    for taken in range(20):
+        next(results)
+        assert pulled - taken <= 11, "ten thousand bytes, and one held ready"
+    results.close()
+    assert max(map(len, grouped.groups)) <= 4
+
+
+def test_closing_waits_for_the_groups_that_have_begun(grouped: Grouped) -> None:
+    results = write_many(grouped, writes([10] * 500))
+    next(results)
+    results.close()
+    put = sum(map(len, grouped.groups))
+    assert put < 500
+    assert len(list(grouped.list())) == put
+
+
+def test_a_request_that_cannot_be_made_ends_the_puts(grouped: Grouped) -> None:
+    def requests() -> Iterator[WriteRequest]:
+        yield WriteRequest("before", b"x")
+        raise ValueError("the caller's own")
+
+    with pytest.raises(ValueError, match="the caller's own"):
+        list(write_many(grouped, requests()))
+    assert [info.key for info in grouped.list()] in ([], ["before"])

@@ -14,7 +14,9 @@ from stoker.bench.workloads.counters import (
     network_receive_bytes,
     usable_cpus,
 )
+from stoker.core.errors import TransientError
 from stoker.core.ledger import Counters
+from stoker.storage.api import SupportsRequestCount
 from stoker.storage.opening import open_store
 
 NET_DEV = """Inter-| Receive       | Transmit
@@ -104,6 +106,16 @@ def test_only_one_rank_of_a_host_counts_what_is_the_host_s(tmp_path: Path) -> No
     assert other.network_receive_bytes is None
     assert leader.process_syscall_bytes is not None
     assert leader.http_body_bytes is None
+
+
+def test_an_object_store_tells_its_requests_by_kind() -> None:
+    store = open_store("s3://bucket?credentials=anonymous&endpoint=http://127.0.0.1:9&retry_attempts=1")
+    with pytest.raises(TransientError):
+        store.stat("object")
+    found = Sources(store, host_wide=False).read()
+    assert (found.http_head_requests, found.http_get_range_requests, found.http_body_bytes) == (1, 0, 0)
+    assert isinstance(store, SupportsRequestCount)
+    assert {f"http_{kind}_requests" for kind in store.request_counts} <= set(Counters.__struct_fields__)
 
 
 def test_a_difference_with_the_unknown_is_unknown() -> None:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from stoker.bench.report import charts, tables, text
 from stoker.bench.report.glossary import GLOSSARY
 from stoker.bench.report.latency import StageLatency, curves
+from stoker.bench.report.reading import reading_line
 from stoker.bench.report.series import Timeline
 from stoker.bench.rules import RULES
 from stoker.bench.rules.facts import measured
@@ -154,9 +155,10 @@ def _asked(result: Result) -> list[tuple[str, str]]:
         ("a sample", f"{text.size(dataset.record_length_bytes)}, {text.count(dataset.samples_per_file)} a file"),
         ("target", text.safe_value("target", plan.target_url)),
         ("target is", text.plain(evidence.target_kind, 40) or text.DASH),
-        ("reading", mode),
+        ("I/O mode", mode),
+        ("reading", reading_line(result) or text.DASH),
         ("order", f"{text.plain(plan.order, 20)}, seed {plan.seed}"),
-        ("threads per rank", f"{plan.read_threads} reading, {plan.decode_threads} decoding"),
+        ("threads per rank", f"{plan.read_threads or 'chosen number'} reading, {plan.decode_threads} decoding"),
         ("limits", ", ".join(limits)),
     ]
 

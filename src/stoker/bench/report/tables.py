@@ -9,6 +9,7 @@ from markupsafe import Markup
 from stoker.bench.report import text
 from stoker.bench.report.charts import bar
 from stoker.bench.rules.facts import compare_counters, is_object_store, measured, share
+from stoker.core.ledger import Counters
 from stoker.core.result import Epoch, RankResult, Result
 
 EPOCHS_MAX: Final = 120
@@ -132,7 +133,21 @@ def counter_rows(result: Result) -> list[dict[str, Any]]:
         value = getattr(counters, name)
         shown = "not to be had" if value is None else text.size(value)
         rows.append({"name": label, "words": words, "value": shown, "witness": name == witness})
-    return rows
+    return rows + _request_rows(counters)
+
+
+def _request_rows(counters: Counters) -> list[dict[str, Any]]:
+    """Return the requests of the object-store client, by kind, for the kinds there were any of."""
+    names = [name for name in Counters.__struct_fields__ if name.endswith("_requests") and getattr(counters, name)]
+    return [
+        {
+            "name": f"requests, {name.removeprefix('http_').removesuffix('_requests')}",
+            "words": "sent by the object-store client",
+            "value": f"{getattr(counters, name):,}",
+            "witness": False,
+        }
+        for name in names
+    ]
 
 
 def agreement(result: Result) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stoker.bench.report.page import ANSWER_WORDS
+from stoker.bench.report.reading import reading_dict, reading_line
 from stoker.bench.report.tables import STAGE_WORDS
 from stoker.bench.report.text import decimal, duration, percent, plain, rate
 from stoker.bench.rules import exit_code
@@ -54,11 +55,13 @@ def _figures(result: Result) -> list[tuple[str, str]]:
     interval = f"95 % interval {percent(metrics.au_low_ratio, 2)} to {percent(metrics.au_high_ratio, 2)}"
     threshold = result.plan.au_threshold_ratio
     delivered = f"{rate(metrics.delivered_bytes_per_second)}, {decimal(metrics.samples_per_second)} samples/s"
+    reading = reading_line(result)
     return [
         ("AU", f"{percent(metrics.au_ratio, 2)}, {interval}, {percent(threshold, 2)} needed"),
         ("", _gauge(metrics.au_ratio, threshold)),
         ("delivered", f"{delivered}, {rate(metrics.store_bytes_per_second)} from the store"),
         ("limit", _limit(result)),
+        *([("reading", reading)] if reading else []),
         ("client", f"{percent(metrics.client_cpu_ratio, 0)} CPU, first batch {duration(metrics.first_batch_seconds)}"),
     ]
 
@@ -122,6 +125,7 @@ def summary_dict(result: Result, verdict: Verdict) -> dict[str, Any]:
             "counted_bytes": comparison.counted_bytes,
             "difference_ratio": comparison.difference_ratio,
         },
+        "reading": reading_dict(result),
         "findings": msgspec.to_builtins(verdict.findings),
         "notes": [*result.notes, *result.evidence.notes, *result.plan.notes],
     }

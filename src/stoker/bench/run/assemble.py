@@ -102,6 +102,7 @@ def _rank_result(part: Part, plan: TrainingPlan) -> RankResult:
         wall_seconds=snapshot.wall_seconds,
         peak_memory_bytes=snapshot.peak_memory_bytes,
         error=report.error,
+        reading=report.reading,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from stoker.core.options import Option
 from stoker.core.units import KiB, MiB
+from stoker.loader.tuning_bounds import PINNED_MOST
 
 _WORKLOAD: Final = (
     Option("model", "text", "MLPerf model whose data and timing to use, such as unet3d, resnet50 or cosmoflow."),
@@ -23,7 +24,30 @@ _ORDER: Final = (
 )
 _LOADER: Final = (
     Option("batch_size", "int", "Samples a step and rank; the model's own when not given.", low=1, high=1 << 20),
-    Option("read_threads", "int", "Reader threads a rank; the model's own when not given.", low=1, high=1024),
+    Option(
+        "read_threads",
+        "int",
+        "Reader threads a rank; the model's own when not given; 0 chooses them while the run goes on.",
+        low=0,
+        high=PINNED_MOST["readers"],
+    ),
+    Option(
+        "queue_depth",
+        "int",
+        "Requests each reader has under way; 0 chooses while the run goes on.",
+        default=0,
+        low=0,
+        high=PINNED_MOST["queue_depth"],
+    ),
+    Option(
+        "request_bytes",
+        "bytes",
+        "Most bytes of a request, a multiple of 4 KiB; 0 chooses while the run goes on.",
+        default=0,
+        low=0,
+        high=PINNED_MOST["request_bytes"],
+        metavar="SIZE",
+    ),
     Option("decode_threads", "int", "Decoder threads a rank.", low=1, high=256),
     Option("prefetch_batches", "int", "Batches kept ready ahead of the accelerator.", low=1, high=1024),
     Option("computation_time", "seconds", "Seconds of compute a step; the model's own when not given.", low=0),

@@ -15,6 +15,7 @@ from stoker.core.options import Setting
 from stoker.core.plan import DatasetSpec, Spread, TrainingPlan
 from stoker.core.units import GiB, format_bytes, format_rate, format_seconds
 from stoker.loader.manifest import Manifest
+from stoker.loader.tuning_bounds import REQUEST_UNIT_BYTES
 
 RUN_SHARE: Final = 0.5
 GENERATE_SHARE: Final = 0.35
@@ -59,6 +60,8 @@ def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) 
     names = {
         "batch_size": "batch_size",
         "read_threads": "read_threads",
+        "queue_depth": "queue_depth",
+        "request_bytes": "request_bytes",
         "decode_threads": "decode_threads",
         "prefetch_batches": "prefetch_batches",
         "order": "order",
@@ -75,12 +78,23 @@ def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) 
         setting = settings.get(option)
         if setting is not None and setting.value is not None:
             changes[field] = setting.value
+    _check_request(changes.get("request_bytes", 0))
     given_seed = settings["seed"].value
     changes["seed"] = seed.fresh() if given_seed is None else given_seed
     if settings["computation_time"].value is not None:
         changes["computation"] = Spread(parameters={"value": settings["computation_time"].value})
     plan = msgspec.structs.replace(template, **changes)
     return predicted(msgspec.structs.replace(plan, deviations=tuple(_deviations(plan, template))))
+
+
+def _check_request(request_bytes: int) -> None:
+    """Raise UsageError for a size that no store can be asked for."""
+    if request_bytes % REQUEST_UNIT_BYTES:
+        raise UsageError(
+            "--request-bytes does not fit",
+            expected=f"a multiple of {format_bytes(REQUEST_UNIT_BYTES)}",
+            got=f"{request_bytes} bytes",
+        )
 
 
 def _deviations(plan: TrainingPlan, template: TrainingPlan) -> Iterator[str]:

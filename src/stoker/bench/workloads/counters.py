@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from stoker.core.ledger import Counters
-from stoker.storage.api import Store, SupportsLocalPath, SupportsWireCount
+from stoker.storage.api import Store, SupportsLocalPath, SupportsRequestCount, SupportsWireCount
 
 SECTOR_BYTES: Final = 512
 _SECTORS_READ_FIELD: Final = 2
@@ -122,18 +122,22 @@ class Sources:
 
     def __init__(self, store: Store, *, host_wide: bool) -> None:
         self._wire = store if isinstance(store, SupportsWireCount) else None
+        self._requests = store if isinstance(store, SupportsRequestCount) else None
         self._host_wide = host_wide
         self.device = device_under(store.root) if isinstance(store, SupportsLocalPath) else None
 
     def read(self) -> Counters:
         """Return the counters as they stand now, not what was counted since some beginning."""
         from_device, by_calls = process_io()
+        sent = self._requests.request_counts if self._requests else {}
+        requests = {f"http_{kind}_requests": number for kind, number in sent.items()}
         return Counters(
             process_read_bytes=from_device,
             process_syscall_bytes=by_calls,
             device_read_bytes=self.device.read_bytes() if self._host_wide and self.device else None,
             network_receive_bytes=network_receive_bytes() if self._host_wide else None,
             http_body_bytes=self._wire.received_body_bytes if self._wire else None,
+            **{name: number for name, number in requests.items() if name in Counters.__struct_fields__},
         )
 
 

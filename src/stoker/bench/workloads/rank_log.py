@@ -17,6 +17,7 @@ from stoker.bench.workloads.reports import PhaseNote, RankReport, RankStart, Sna
 from stoker.bench.workloads.steps import Rows, StepRecorder, joined, pack, unpack
 from stoker.core.errors import CorruptError
 from stoker.core.events import EventLog, read_events
+from stoker.core.result import Reading
 
 FLUSH_SECONDS: Final = 0.5
 _ROWS_A_LINE: Final = 4096
@@ -111,5 +112,7 @@ def _take(report: RankReport, event: dict[str, Any]) -> None:
         report.phases.append(note)
     report.histograms.update(event.get("histograms", {}))
     report.notes.extend(event.get("notes", ()))
+    if event.get("reading") is not None:
+        report.reading = msgspec.convert(event["reading"], Reading)
     report.error = event.get("error", report.error)
     report.finished = event["event"] == "rank_ended"

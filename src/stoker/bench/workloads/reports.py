@@ -6,6 +6,7 @@ import msgspec
 
 from stoker.bench.workloads.counters import difference
 from stoker.core.ledger import Counters, Ledger, sum_counters, total
+from stoker.core.result import Reading
 
 LOG_NAME: Final = "rank-{rank:04d}.jsonl"
 
@@ -94,7 +95,10 @@ class PhaseNote(msgspec.Struct):
 
 
 class RankReport(msgspec.Struct):
-    """All of a rank but its steps. `error` tells why it failed; `finished` is False when it never came to its end."""
+    """All of a rank but its steps. `error` tells why it failed; `finished` is False when it never came to its end.
+
+    `reading` is what was told at the end of the last epoch.
+    """
 
     start: RankStart
     snapshot: Snapshot = msgspec.field(default_factory=Snapshot)
@@ -103,3 +107,4 @@ class RankReport(msgspec.Struct):
     notes: list[str] = []
     error: str = ""
     finished: bool = False
+    reading: Reading | None = None

@@ -89,6 +89,8 @@ def _options(plan: TrainingPlan, batch_size: int, preprocess: Spread, *, whole: 
     return LoaderOptions(
         batch_size=batch_size,
         read_threads=plan.read_threads,
+        queue_depth=plan.queue_depth,
+        request_bytes=plan.request_bytes,
         decode_threads=plan.decode_threads,
         prefetch_batches=plan.prefetch_batches,
         order=plan.order,

@@ -22,6 +22,7 @@ from stoker.bench.workloads.counters import Sources, usable_cpus
 from stoker.bench.workloads.meters import Meters
 from stoker.bench.workloads.progress import Progress, progress_of, step_histograms
 from stoker.bench.workloads.rank_log import RankLog
+from stoker.bench.workloads.reading import reading_of
 from stoker.bench.workloads.reports import LOG_NAME, PhaseNote, RankReport, RankStart
 from stoker.bench.workloads.source import dataset_manifest, evaluation_loader, store_facts, training_loader
 from stoker.bench.workloads.steps import EVALUATION, TRAIN, Rows, StepRecorder, column
@@ -139,6 +140,7 @@ class _Rank:
         finally:
             for split in splits:
                 split.loader.close()
+            self._report.reading = reading_of(splits[0].loader)
             self._keep_histograms(splits)
 
     def _training_split(self) -> _Split:
@@ -181,7 +183,9 @@ class _Rank:
             self._take_steps(self._pass, batches)
         note.ledger = window.ledger
         self._complete(note, self._pass)
-        self._log.event("phase_ended", phase=note, snapshot=self._meters.snapshot())
+        if split.kind == TRAIN:
+            self._report.reading = reading_of(loader)
+        self._log.event("phase_ended", phase=note, snapshot=self._meters.snapshot(), reading=self._report.reading)
         self._stop = self._comm.barrier(self._wants_stop())
 
     def _take_steps(self, phase: _Pass, batches: _Batches) -> None:
@@ -274,6 +278,7 @@ class _Rank:
                 notes=[*report.notes, told] if name == "rank_stopped" else report.notes,
                 histograms=report.histograms,
                 snapshot=self._meters.snapshot(),
+                reading=report.reading,
             )
         with suppress(OSError):
             self._log.close()
@@ -282,7 +287,13 @@ class _Rank:
         """End the log and return the report and the steps."""
         report = self._report
         report.snapshot, report.finished = self._meters.snapshot(), True
-        self._log.event("rank_ended", histograms=report.histograms, notes=report.notes, snapshot=report.snapshot)
+        self._log.event(
+            "rank_ended",
+            histograms=report.histograms,
+            notes=report.notes,
+            snapshot=report.snapshot,
+            reading=report.reading,
+        )
         self._log.close()
         return report, self._recorder.rows()
 

@@ -5,15 +5,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 TICK_SECONDS: Final = 0.25
 
 
-class Crew(Generic[T]):
-    """Threads that do `work` for every index; `stop` is set when no more is wanted, and `work` may look at it."""
+class Crew(Generic[S, T]):
+    """Threads that do `work` for every task; `stop` is set when no more is wanted, and `work` may look at it."""
 
-    def __init__(self, work: Callable[[int], T], *, threads: int, stop: threading.Event) -> None:
+    def __init__(self, work: Callable[[S], T], *, threads: int, stop: threading.Event) -> None:
         assert threads >= 1
         self._work = work
         self._threads = threads
@@ -21,14 +22,14 @@ class Crew(Generic[T]):
         self._lock = threading.Lock()
         self._results: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
 
-    def run(self, indices: Iterator[int], *, on_result: Callable[[T], None], on_tick: Callable[[], None]) -> None:
+    def run(self, tasks: Iterator[S], *, on_result: Callable[[T], None], on_tick: Callable[[], None]) -> None:
         """Do the work; `on_result` and, after each result and every 0.25 s, `on_tick` run on the caller's thread.
 
         The first error stops the crew and is raised; so does an exception from the caller's side (a signal). When
         this returns or raises, no thread is left, and `on_result` was told all that was finished.
         """
         crew = [
-            threading.Thread(target=self._member, args=(indices,), name=f"crew-{number}")
+            threading.Thread(target=self._member, args=(tasks,), name=f"crew-{number}")
             for number in range(self._threads)
         ]
         try:
@@ -45,14 +46,14 @@ class Crew(Generic[T]):
                 if isinstance(late, tuple):
                     on_result(late[0])
 
-    def _member(self, indices: Iterator[int]) -> None:
+    def _member(self, tasks: Iterator[S]) -> None:
         try:
             while not self._stop.is_set():
                 with self._lock:
-                    index = next(indices, None)
-                if index is None:
+                    task = next(tasks, None)
+                if task is None:
                     break
-                self._results.put((self._work(index),))
+                self._results.put((self._work(task),))
         except BaseException as error:  # raised on the caller's thread
             self._results.put(error)
         finally:

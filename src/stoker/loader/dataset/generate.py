@@ -24,7 +24,7 @@ from stoker.loader.dataset.recipe import Recipe
 from stoker.loader.dataset.remove import remove
 from stoker.loader.dataset.survey import Survey, check_space, free_bytes
 from stoker.loader.dataset.verify import VerifyReport, verify
-from stoker.loader.dataset.writing import FileMaker
+from stoker.loader.dataset.writing import GROUP_FILES, FileMaker
 from stoker.loader.manifest import Manifest
 from stoker.storage.api import Store
 
@@ -183,20 +183,30 @@ class _Work:
         stop = threading.Event()
         maker = FileMaker(self._store, recipe, stop)
 
-        def work(index: int) -> Made:
-            return maker.adopt(index) if survey.present(index) else maker.make(index)
+        def work(indices: list[int]) -> list[Made | Exception]:
+            if survey.present(indices[0]):
+                return [maker.adopt(index) for index in indices]
+            return maker.make_group(indices)
 
-        def on_made(made: Made) -> None:
-            self._take(made)
-            meter.add(made.size_bytes, worked=not made.adopted)
+        def on_made(outcomes: list[Made | Exception]) -> None:
+            for made in outcomes:
+                if isinstance(made, Made):
+                    self._take(made)
+                    meter.add(made.size_bytes, worked=not made.adopted)
+            for error in outcomes:
+                if isinstance(error, Exception) and not stop.is_set():  # else another error is on its way already
+                    raise error
 
         def on_tick() -> None:
             self._journal.tick()
             meter.tick()
 
-        threads = max(1, min(threads, int((~done).sum())))
+        missing = int((~done).sum())
+        threads = max(1, min(threads, missing))
+        files_max = max(1, min(GROUP_FILES, missing // (2 * threads)))
+        groups = maker.groups(survey.missing(), alone=survey.present, files_max=files_max)
         try:
-            Crew(work, threads=threads, stop=stop).run(survey.missing(), on_result=on_made, on_tick=on_tick)
+            Crew(work, threads=threads, stop=stop).run(groups, on_result=on_made, on_tick=on_tick)
         except BaseException as error:
             with suppress(StokerError):
                 self._journal.flush()

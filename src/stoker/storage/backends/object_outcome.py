@@ -92,18 +92,20 @@ class _Object:
 def _objects(keys: Sequence[str], parts: Sequence[Part], where: Callable[[str], str]) -> list[_Object]:
     objects = [_Object(where(key)) for key in keys]
     for number, group in groupby(parts, key=attrgetter("number")):
-        own = list(group)
+        first, *others = group
         found = objects[number]
-        found.started_ns = min(part.started_ns for part in own)
-        found.ended_ns = max(part.ended_ns for part in own)
-        found.opened_ns = min((part.opened_ns for part in own if part.opened_ns), default=0)
-        versions = {(part.facts.object_bytes, part.facts.version) for part in own if part.facts}
+        found.started_ns, found.opened_ns, found.ended_ns = first.started_ns, first.opened_ns, first.ended_ns
+        for part in others:
+            found.started_ns = min(found.started_ns, part.started_ns)
+            found.opened_ns = min(found.opened_ns or part.opened_ns, part.opened_ns or found.opened_ns)
+            found.ended_ns = max(found.ended_ns, part.ended_ns)
+        versions = {part.facts[1:]: None for part in (first, *others) if part.facts}
         if versions:
             found.status = STATUS_GOOD
-            found.size_bytes = next(part.facts.object_bytes for part in own if part.facts)
+            found.size_bytes = next(iter(versions))[0]
         else:
-            found.error = next(part.error for part in own if part.error)
-            found.status = status_of(found.error)
+            found.error = first.error
+            found.status = status_of(first.error) if first.error else STATUS_NOT_TRIED
         if len(versions) > 1:
             found.changed = _changed(found.where, versions)
     return objects

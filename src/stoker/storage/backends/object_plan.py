@@ -107,18 +107,27 @@ def deliver(body: Body, pieces: Sequence[Piece]) -> None:
 
     Pieces that go beyond the object's end are left alone.
     """
+    span = body.facts.span
+    if len(pieces) == 1 and span == range(pieces[0].offset_bytes, pieces[0].end_bytes):
+        address = pieces[0].address
+        while chunk := body.next_chunk():  # never more than the span, which is as long as the memory
+            # ctypes lends a bytes object without a copy, and drops the GIL while it moves the bytes.
+            ctypes.memmove(address, chunk, len(chunk))
+            address += len(chunk)
+        return
+    _scatter(body, [piece for piece in pieces if piece.end_bytes <= span.stop])
+
+
+def _scatter(body: Body, pieces: list[Piece]) -> None:
     position = body.facts.span.start
-    open_pieces = [piece for piece in pieces if piece.end_bytes <= body.facts.span.stop]
-    while open_pieces and (chunk := body.next_chunk()):
+    while pieces and (chunk := body.next_chunk()):
         end = position + len(chunk)
-        for piece in open_pieces:
+        for piece in pieces:
             first, last = max(position, piece.offset_bytes), min(end, piece.end_bytes)
             if first >= end:
                 break
-            # ctypes lends a bytes object without a copy, and drops the GIL while it moves the bytes.
-            source = chunk if last - first == len(chunk) else chunk[first - position : last - position]
             if first < last:
+                source = chunk[first - position : last - position]
                 ctypes.memmove(piece.address + first - piece.offset_bytes, source, last - first)
         position = end
-        if open_pieces[0].end_bytes <= position:
-            open_pieces = [piece for piece in open_pieces if piece.end_bytes > position]
+        pieces = [piece for piece in pieces if piece.end_bytes > position]

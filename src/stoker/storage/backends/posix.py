@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from stoker.core.errors import NotFoundError, StokerError, UsageError
-from stoker.kernels.plain_files import PlainReadEngine
+from stoker.kernels.reading import open_read_engine
 from stoker.kernels.syscalls import RAMFS_MAGIC, TMPFS_MAGIC, file_system_magic
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
 from stoker.storage.backends import page_cache
@@ -103,6 +103,7 @@ class PosixStore(BaseStore):
         self._path = parsed.path
         self._root = root
         self._capabilities = capabilities
+        self._io = writing.io
         self._writer = LocalWriter(root, parsed.location, writing)
 
     @property
@@ -143,11 +144,14 @@ class PosixStore(BaseStore):
         return FileReader(file, span, status, where)
 
     def batch_reader(self, *, residency: bool = True) -> BatchReader | None:
-        """Return a reader of many files at once for one thread, None where the kernel cannot open beneath a folder."""
+        """Return a reader of many files at once for one thread, None where the kernel cannot open beneath a folder.
+
+        Raises UnavailableError for an engine that `?io=` names and that is not there.
+        """
         if not self._root.opens_whole_paths:
             return None
         return FileBatchReader(
-            PlainReadEngine(),
+            open_read_engine(self._io),
             self._root,
             self._location,
             flags=self._read_flags,
