@@ -38,6 +38,16 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def command_of(options: argparse.Namespace) -> str:
+    """Return the command that repeats this, without the places that differ between machines."""
+    words = ["python", "-m", "benchmarks"]
+    words += [] if options.scale == "default" else [f"--{options.scale}"]
+    for name, usual in (("only", ",".join(ROWS)), ("rounds", 0), ("workers", 2), ("files", 0)):
+        value = getattr(options, name)
+        words += [] if value == usual else [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
 def main(words: list[str] | None = None) -> None:
     """Run the rows asked for."""
     options = parsed(words)
@@ -52,14 +62,13 @@ def main(words: list[str] | None = None) -> None:
     )
     for sentence in peers.missing.values():
         print(sentence, file=sys.stderr)
-    said = [word for word in (sys.argv[1:] if words is None else words) if "python=" not in word]
-    document = new_document(conditions, shlex.join(["python", "-m", "benchmarks", *said]))
+    document = new_document(conditions, command_of(options))
     before = options.out / f"{NAME}.json"
     if options.keep_rows and before.is_file():
         document["rows"] = json.loads(before.read_text())["rows"]
     for letter in options.only.split(","):
         print(f"{letter}. {ROWS[letter].title} …", file=sys.stderr, flush=True)
-        document["rows"][letter] = run_row(letter, conditions)
+        document["rows"][letter] = run_row(letter, conditions, document["command"])
         document["rows"] = dict(sorted(document["rows"].items()))
         write(document, options.out)
     print(goals_markdown(document))

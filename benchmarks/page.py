@@ -20,10 +20,10 @@ def summary(document: dict[str, Any]) -> str:
     """Return the figures of a saved table for the guide: one line a contest, series as they are."""
     facts = ", ".join(f"{name} {value}" for name, value in document["machine"].items())
     peers = ", ".join(f"{name} {value}" for name, value in document["peers"].items()) or "none"
-    lines = [f"Command: `{document['command']}`, {document['rounds']} rounds, at {document['utc'][:10]}.", ""]
+    lines = [f"At {document['utc'][:10]}, by `{document['command']}`.", ""]
     lines += [f"Machine: {facts}. Peers: {peers}.", "", "### Figures to reach", "", goals_markdown(document)]
     for row in document["rows"].values():
-        lines += [f"### {row['title']}", "", row["what"], ""]
+        lines += [f"### {row['title']}", "", row["what"], "", f"`{row['command']}`, {row['rounds']} rounds.", ""]
         contests = [entry for entry in row["entries"] if entry["kind"] == "contest" and entry["contenders"]]
         if contests:
             lines.append("| work | contender | median | CPU s/GiB | memory | stoker / it | same, per CPU second |")

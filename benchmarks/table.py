@@ -59,7 +59,7 @@ def new_document(conditions: Conditions, command: str) -> dict[str, Any]:
     return {"utc": utc_text(), "command": command, **facts, **how, "rows": {}}
 
 
-def run_row(letter: str, conditions: Conditions) -> dict[str, Any]:
+def run_row(letter: str, conditions: Conditions, command: str) -> dict[str, Any]:
     """Run one row; what stops it is told in it, and the other rows go on."""
     row, start = ROWS[letter], time.perf_counter()
     try:
@@ -68,7 +68,8 @@ def run_row(letter: str, conditions: Conditions) -> dict[str, Any]:
     except (PeerError, StokerError) as error:
         found, failed = [], str(error)
     seconds = time.perf_counter() - start
-    return {"title": row.title, "what": row.what, "seconds": seconds, "failed": failed, "entries": found}
+    head = {"title": row.title, "what": row.what, "command": command, "utc": utc_text(), "rounds": conditions.rounds}
+    return {**head, "seconds": seconds, "failed": failed, "entries": found}
 
 
 def page(document: dict[str, Any]) -> str:
@@ -81,7 +82,8 @@ def page(document: dict[str, Any]) -> str:
     lines += ["", _HOW, ""]
     lines += ["## Figures to reach", "", goals_markdown(document)]
     for letter, row in document["rows"].items():
-        lines += [f"## {letter}. {row['title']}", "", row["what"], "", f"Took {row['seconds']:.0f} s.", ""]
+        lines += [f"## {letter}. {row['title']}", "", row["what"], ""]
+        lines += [f"`{row['command']}`, {row['rounds']} rounds, {row['seconds']:.0f} s, at {row['utc'][:19]}.", ""]
         lines += [f"Not measured: {row['failed']}.", ""] if row["failed"] else []
         lines += [markdown(entry) for entry in row["entries"]]
     return "\n".join(lines)

@@ -119,15 +119,15 @@ def contenders_of(case: Case, made: Made, conditions: Conditions) -> Taking:
     return found, missing
 
 
-def _torch(_: Case, __: Made, conditions: Conditions, common: dict[str, Any]) -> Taking:
+def _torch(kinds: tuple[str, ...], _: Case, __: Made, conditions: Conditions, common: dict[str, Any]) -> Taking:
     name, python = "PyTorch DataLoader", conditions.peers.python("torch")
     if python is None:
         return [], {name: conditions.peers.missing["torch"]}
     library = {"npz": "np.load", "jpeg": "Pillow"}[common["format"]]
-    kinds = {"stack": "default collate", "list": "list, no collate"}
+    told = {"stack": "default collate", "list": "list, no collate"}
     return [
-        script_contender(f"{name} + {library}, {told}", python, "torch_epoch", **common, collate=kind)
-        for kind, told in kinds.items()
+        script_contender(f"{name} + {library}, {told[kind]}", python, "torch_epoch", **common, collate=kind)
+        for kind in kinds
     ], {}
 
 
@@ -169,7 +169,8 @@ def _dlio(case: Case, made: Made, conditions: Conditions, __: dict[str, Any]) ->
 
 
 _PEERS = {
-    "torch": _torch,
+    "torch": partial(_torch, ("stack", "list")),
+    "torch_stack": partial(_torch, ("stack",)),
     "s3dlio": _s3dlio,
     "tf": _tf,
     "dlio": _dlio,

@@ -21,7 +21,7 @@ _BLOCK_BYTES = 64 * MiB
 
 def fills(conditions: Conditions) -> Contest:
     """Race the generators of bytes."""
-    asked = {"block_bytes": _BLOCK_BYTES, "blocks": conditions.choose(16, 48, 96)}
+    asked = {"block_bytes": _BLOCK_BYTES, "blocks": conditions.choose(16, 24, 96)}
 
     def turn(python: str, script: str, how: str = "") -> Callable[[], Turn]:
         return lambda: turn_of(run_turn(python, script, {**asked, "how": how}))

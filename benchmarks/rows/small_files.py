@@ -20,7 +20,7 @@ def run(conditions: Conditions) -> list[Contest]:
     with conditions.folder(files * (RECORD_BYTES + 8 * KiB)) as folder:
         made = make_dataset(folder / "data", spec)
         for workers in (1, 2):
-            case = Case(f"small files/npz 100 KiB, {workers} workers", spec, BATCH, 1, ("torch",))
+            case = Case(f"small files/npz 100 KiB, {workers} workers", spec, BATCH, 1, ("torch_stack",))
             contenders, missing = contenders_of(case, made, conditions.with_workers(workers))
             race(contenders, conditions.rounds, warm_rounds=0)
             note = f"{files:,} files, batch {BATCH}."

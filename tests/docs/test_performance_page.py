@@ -23,8 +23,8 @@ def test_figures_replace_what_stood_between_the_marks(tmp_path: Path) -> None:
     series = Series("a/series", "files", ("seconds",))
     series.add("1,000", seconds=2.0)
     entries = [Contest("a/contest", contenders, "peer").document(), series.document()]
-    row = {"title": "Rows", "what": "What.", "seconds": 1.0, "failed": "", "entries": entries}
-    head = {"command": "python -m benchmarks", "utc": "2030-01-01T00:00:00Z", "rounds": 2}
+    row = {"title": "Rows", "what": "What.", "command": "c", "rounds": 2, "entries": entries}
+    head = {"command": "python -m benchmarks", "utc": "2030-01-01T00:00:00Z"}
     document = {**head, "machine": {"cpu": "some"}, "peers": {}, "rows": {"a": row}}
     (tmp_path / "table.json").write_text(json.dumps(document))
     text = with_figures(page, tmp_path)

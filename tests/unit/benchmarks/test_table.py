@@ -183,4 +183,5 @@ def test_the_command_writes_both_files_and_keeps_other_rows(tmp_path: Path, monk
     page = (tmp_path / "table.md").read_text()
     assert "### made/contest" in page
     assert "Not measured: no such command." in page
-    assert "python -m benchmarks --quick --only b" in page
+    assert "`python -m benchmarks --quick --only a`, 3 rounds" in page
+    assert str(tmp_path) not in page
