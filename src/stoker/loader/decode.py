@@ -1,6 +1,7 @@
 """Decoding: from bytes to samples, the time each is held in `transform`, and their way into the batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from stoker.core.errors import CorruptError
 from stoker.core.plan import Spread
 from stoker.core.seed import derive
 from stoker.formats.api import Array, Block, CorruptExtentError, DecodedMany, DecodesMany, Format
-from stoker.formats.many import decode_each, decode_one_of, extents_in
+from stoker.formats.many import decode_one_of, extents_in
 from stoker.loader.batch import BlockColumns, Part, Slot, picked, picked_bytes, run_of
 from stoker.loader.fetch import Loaded, LoadedBundle
 from stoker.loader.layouts import Piece
@@ -72,7 +73,10 @@ class Decoder:
         tally: Tally,
         preprocessing: Preprocessing,
         batch_size: int,
+        context: Any = None,
     ) -> None:
+        """`context` belongs to the layouts of files that are bundled."""
+        self._context = context
         self._format = data_format
         self._manifest = manifest
         self._tally = tally
@@ -117,10 +121,9 @@ class Decoder:
 
     def _decode_many(self, loaded: LoadedBundle) -> DecodedMany:
         data_format, files = self._format, loaded.bundle.files
+        assert isinstance(data_format, DecodesMany)
         try:
-            if isinstance(data_format, DecodesMany):
-                return data_format.decode_many(loaded.data, loaded.starts, loaded.lengths, 1, None)
-            return decode_each(data_format, extents_in(loaded.data, loaded.starts, loaded.lengths, 1, None))
+            return data_format.decode_many(loaded.data, loaded.starts, loaded.lengths, 1, self._context)
         except CorruptExtentError as error:
             raise located(error, self._manifest.keys[int(files[error.number])]) from error
         except Exception:
@@ -129,7 +132,7 @@ class Decoder:
 
     def _find_culprit(self, loaded: LoadedBundle) -> None:
         """Decode file by file, and raise what the first strange one raises, with its name."""
-        extents = extents_in(loaded.data, loaded.starts, loaded.lengths, 1, None)
+        extents = extents_in(loaded.data, loaded.starts, loaded.lengths, 1, self._context)
         for number, file in enumerate(loaded.bundle.files.tolist()):
             try:
                 decode_one_of(self._format, extents, number)
@@ -154,6 +157,11 @@ class Decoder:
                     wanted, places = piece.wanted[low:high], piece.places[low:high]
                     parts.append(_part(block, wanted, places, step * self._batch_size))
             yield step, parts
+
+    @property
+    def shares(self) -> bool:
+        """Tell whether decoding takes so long that several decoders should share what was read at once."""
+        return self.holds or not isinstance(self._format, DecodesMany)
 
     @property
     def holds(self) -> bool:

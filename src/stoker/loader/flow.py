@@ -6,8 +6,10 @@ next in line is always admitted when the batch to be handed over next needs it; 
 large a sample is and however small the bounds.
 """
 
+import atexit
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
@@ -26,6 +28,25 @@ from stoker.loader.tasks import Bundle, Planner, Work
 
 CLOSE_SECONDS: Final = 300.0
 """How long closing waits for reads that have begun: longer than any store's own deadline."""
+EXIT_SECONDS: Final = 10.0
+"""How long the end of the program waits for them."""
+
+
+_RUNNING: Final[weakref.WeakSet["Flow"]] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the threads of loaders that were forgotten, while the interpreter still stands.
+
+    A daemon thread that comes back from native code when it does not any more takes the whole process down.
+    """
+    flows = list(_RUNNING)
+    for flow in flows:
+        flow.stop()
+    deadline_ns = clock.monotonic_ns() + int(EXIT_SECONDS * 1e9)
+    for flow in flows:
+        flow.join(deadline_ns)
 
 
 class Bounds:
@@ -93,6 +114,7 @@ class Flow:
     def _start(self, work: Callable[[int], None], worker: int, name: str) -> None:
         thread = threading.Thread(target=work, args=(worker,), name=f"stoker-{name}-{worker}", daemon=True)
         self._threads.append(thread)
+        _RUNNING.add(self)
         thread.start()
 
     def take(self, step: int) -> Slot:
@@ -142,15 +164,23 @@ class Flow:
         self.stop()
         if os.getpid() != self._process:
             return
-        deadline_ns = clock.monotonic_ns() + int(CLOSE_SECONDS * 1e9)
+        left = self.join(clock.monotonic_ns() + int(CLOSE_SECONDS * 1e9))
+        if left is not None:
+            raise UnavailableError(
+                "a read did not end", where=left.name, expected=f"within {CLOSE_SECONDS:g} s of closing"
+            )
+        self._threads.clear()
+
+    def join(self, deadline_ns: int) -> threading.Thread | None:
+        """Wait for the threads to end; return the first that has not by then."""
+        if os.getpid() != self._process:
+            return None
         for thread in self._threads:
             if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(max(0.0, (deadline_ns - clock.monotonic_ns()) / 1e9))
                 if thread.is_alive():
-                    raise UnavailableError(
-                        "a read did not end", where=thread.name, expected=f"within {CLOSE_SECONDS:g} s of closing"
-                    )
-        self._threads.clear()
+                    return thread
+        return None
 
     def _open_batch(self, step: int, sample_ids: Int64s) -> None:
         self._slots[step] = Slot(self._epoch, self._steps_before + step, sample_ids)
@@ -169,7 +199,7 @@ class Flow:
                     fetcher.read_bundle(work, worker) if isinstance(work, Bundle) else fetcher.read(work.tasks, worker)
                 )
                 if self._decoders:
-                    self._decoding.put(loaded)
+                    self._hand_on(loaded)
                 else:
                     self._decode(loaded, worker)
                 del loaded  # a thread that waits must not keep a buffer from going back
@@ -177,6 +207,14 @@ class Flow:
             self._fail(self._handed_over if work is None else work.step, error)
         finally:
             fetcher.close_worker(worker)
+
+    def _hand_on(self, loaded: list[Loaded] | LoadedBundle) -> None:
+        """Give to the decoders what was read, in as many parts as they can share."""
+        if isinstance(loaded, LoadedBundle) or self._decoders == 1 or not self._stages.decoder.shares:
+            self._decoding.put(loaded)
+            return
+        for item in loaded:
+            self._decoding.put([item])
 
     def _decode_on(self, worker: int) -> None:
         while True:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from stoker.core.errors import CorruptError, NotFoundError
+from stoker.core.errors import CorruptError, NotFoundError, StokerError
 from stoker.core.units import MiB
 from stoker.formats.api import Extent, Format, Layout, whole_file_layout
 from stoker.formats.columns import ColumnLayout, LaysOutColumns, column_layout
@@ -71,6 +71,29 @@ class StoreSource:
             reader.read_into(into)
         self.requested_bytes += into.nbytes
         return into
+
+
+class _NeedsReadingError(Exception):
+    """A layout cannot be told from a file's size alone."""
+
+
+class _SizeOnly:
+    """A file of which nothing is known but its size."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+
+    def read(self, offset_bytes: int, length_bytes: int) -> memoryview:
+        raise _NeedsReadingError
+
+    def side_file(self, suffix: str) -> memoryview | None:
+        raise _NeedsReadingError
+
+
+class WholeFiles(msgspec.Struct, frozen=True):
+    """Every file of a dataset is one sample from its first byte to its last; `context` is that of the layouts."""
+
+    context: Any
 
 
 def cached_part(reader: Reader) -> int:
@@ -192,6 +215,23 @@ class Layouts:
     def knows(self, file: int) -> bool:
         """Tell whether `pieces` needs no I/O for this file now."""
         return self._format.whole_file or file in self._kept
+
+    def whole_files(self) -> WholeFiles | None:
+        """Return what decoding needs when all files hold one sample each and nothing else, None when not. No I/O."""
+        manifest = self._manifest
+        if not len(manifest) or int(manifest.samples.max()) != 1 or int(manifest.samples.min()) != 1:
+            return None
+        if self._format.whole_file:
+            return WholeFiles(None)
+        if not self._same_options or not isinstance(self._format, LaysOutColumns):
+            return None
+        size_bytes = int(manifest.sizes_bytes[0])
+        try:
+            columns = self._format.layout_columns(_SizeOnly(size_bytes), self._options_for(0))
+        except (_NeedsReadingError, StokerError):  # what is wrong with the file is told when it is read
+            return None
+        offsets, lengths, _ = columns.spans(np.zeros(1, np.int64))
+        return WholeFiles(columns.context) if (int(offsets[0]), int(lengths[0])) == (0, size_bytes) else None
 
     def window_samples(self) -> int:
         """Return how many samples are read as one: 0 where each can be read by itself, else the most seen.

@@ -21,7 +21,8 @@ from stoker.core import clock
 from stoker.core.errors import UsageError
 from stoker.core.histogram import Histogram
 from stoker.core.ledger import Ledger
-from stoker.formats.api import FORMATS
+from stoker.core.plan import Spread
+from stoker.formats.api import FORMATS, DecodesMany
 from stoker.loader.batch import Assembler, Batch
 from stoker.loader.decode import Decoder, Preprocessing
 from stoker.loader.epoch import EpochPlan, dealt_on
@@ -75,9 +76,10 @@ class Loader:
         self._layouts = Layouts(store, manifest, self._format, join_bytes=join_bytes)
         window_samples = self._layouts.window_samples()
         self._rule = OrderRule(options.order, options.seed, options.seed_change_epoch, window_samples)
-        one_sample_files = len(manifest) > 0 and int(manifest.samples.max()) == 1
         self._batched = reads_batches(store)
-        self._bundles = self._batched and self._format.whole_file and one_sample_files and not options.verify
+        # What is verified, held or costly to decode goes file by file, so that decoders can share it.
+        quick = isinstance(self._format, DecodesMany) and not options.verify and options.preprocess == Spread()
+        self._whole_files = self._layouts.whole_files() if self._batched and quick else None
         tuner = self._tuner(max(window_samples, 1))
         readers = tuner.settings.readers
         self._in_flight_bytes_max = in_flight_bytes(options, manifest, window_samples, readers)
@@ -207,6 +209,7 @@ class Loader:
                 self._tally,
                 Preprocessing(options.preprocess, options.seed, self.rank),
                 options.batch_size,
+                None if self._whole_files is None else self._whole_files.context,
             ),
             Assembler(
                 self._lender, stack=options.collate == "stack", every_column=bool(manifest.options.get("columns"))
@@ -216,7 +219,9 @@ class Loader:
         )
         windowed_readers = self._pace.settings.readers if self._rule.window_samples > 0 else 0
         bounds = Bounds(options, self._in_flight_bytes_max, windowed_readers)
-        planner = Planner(plan, manifest, self._space, choice, batched=self._batched, bundles=self._bundles)
+        planner = Planner(
+            plan, manifest, self._space, choice, batched=self._batched, bundles=self._whole_files is not None
+        )
         return Flow(planner, stages, options, bounds)
 
     def _check_usable(self) -> None:
