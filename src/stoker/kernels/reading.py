@@ -13,7 +13,7 @@ import msgspec
 
 from stoker.core.errors import UnavailableError, UsageError
 from stoker.kernels.files import QUEUE_DEPTH, REQUEST_BYTES, Int64s, ReadEngine
-from stoker.kernels.native import REMEDY, kernel_status, native_kernels
+from stoker.kernels.native import CHOICE_VARIABLE, REMEDY, kernel_status, native_kernels
 from stoker.kernels.plain_files import (
     BAD_END,
     BAD_NUMBER,
@@ -50,7 +50,9 @@ class NativeReadEngine:
     def __init__(self, kind: str, queue_depth: int, request_bytes: int) -> None:
         module = native_kernels()
         if module is None:
-            raise UnavailableError(f"read engine {kind} is native", got=kernel_status().reason, remedy=REMEDY)
+            reason = kernel_status().reason
+            remedy = f"unset {CHOICE_VARIABLE}" if CHOICE_VARIABLE in reason else REMEDY
+            raise UnavailableError(f"read engine {kind} is native", got=reason, remedy=remedy)
         check_settings(queue_depth, request_bytes)
         self.kind = kind
         self._engine = module.ReadEngine(kind, queue_depth, request_bytes)

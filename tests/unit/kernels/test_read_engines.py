@@ -18,6 +18,7 @@ from read_calls import Room, available_kinds, engine, laid_out, read_files, read
 from stoker.core.errors import UnavailableError, UsageError
 from stoker.kernels import reading
 from stoker.kernels.files import DONE_CACHED_BYTES, DONE_READ_BYTES, DONE_STATUS, STATUS_GOOD, STATUS_SHORT, ReadEngine
+from stoker.kernels.native import KernelStatus
 
 PAGE = mmap.PAGESIZE
 
@@ -349,8 +350,12 @@ def test_without_native_kernels_the_plain_engine_is_taken(monkeypatch: pytest.Mo
     monkeypatch.setattr(reading, "native_kernels", lambda: None)
     assert reading.open_read_engine().kind == "plain"
     assert reading.engine_facts().kinds == ("plain",)
-    with pytest.raises(UnavailableError, match="C\\+\\+20 compiler"):
+    monkeypatch.setattr(reading, "kernel_status", lambda: KernelStatus("plain", reason="not built"))
+    with pytest.raises(UnavailableError, match="threads is native: got not built; install a C\\+\\+20 compiler"):
         reading.open_read_engine("threads")
+    monkeypatch.setattr(reading, "kernel_status", lambda: KernelStatus("plain", reason="STOKER_KERNELS=plain"))
+    with pytest.raises(UnavailableError, match="unset STOKER_KERNELS"):
+        reading.open_read_engine("io_uring")
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.ENOMEM, errno.EACCES, errno.EMFILE])
