@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stoker.core.errors import UsageError
 from stoker.kernels import plain_unpacking
+from stoker.kernels.checking import crc32c_many
 from stoker.kernels.native import native_kernels
 from stoker.kernels.plain_unpacking import masked_crc32c
 from stoker.kernels.unpack_columns import ARRAY_COLUMNS, RECORD_COLUMNS, RECORD_PAYLOAD_AT, Int64s
@@ -19,6 +20,7 @@ from stoker.kernels.unpack_columns import ARRAY_COLUMNS, RECORD_COLUMNS, RECORD_
 __all__ = ["checksums_hold", "examples_locate", "masked_crc32c", "npy_locate", "npz_locate", "records_scan"]
 
 _RECORDS_MAX: Final = 1 << 40
+_MASK_DELTA: Final = 0xA282EAD8
 
 
 def npz_locate(data: NDArray[np.uint8], starts: Int64s, lengths: Int64s) -> Int64s:
@@ -64,9 +66,11 @@ def examples_locate(data: NDArray[np.uint8], starts: Int64s, lengths: Int64s, co
 
 def checksums_hold(data: NDArray[np.uint8], records: Int64s) -> NDArray[np.bool_]:
     """Tell for each record found by `examples_locate` whether its payload has the checksum stored behind it."""
-    view = data.data
-    columns = records[:, RECORD_PAYLOAD_AT : RECORD_PAYLOAD_AT + 3].tolist()
-    return np.array([masked_crc32c(view[at : at + size]) == stored for at, size, stored in columns], np.bool_)
+    starts, lengths, stored = records[:, RECORD_PAYLOAD_AT : RECORD_PAYLOAD_AT + 3].T
+    found = crc32c_many(data.data, starts, lengths)
+    masked = ((found >> np.uint32(15)) | (found << np.uint32(17))) + np.uint32(_MASK_DELTA)
+    holds: NDArray[np.bool_] = masked.astype(np.int64) == stored
+    return holds
 
 
 def records_scan(window: NDArray[np.uint8], left_bytes: int, offsets: Int64s, sizes: Int64s) -> tuple[int, int, int]:

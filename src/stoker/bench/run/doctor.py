@@ -21,6 +21,7 @@ from stoker.core.errors import CorruptError, InterruptedRunError, PreflightError
 from stoker.core.plan import TrainingPlan
 from stoker.core.units import GiB, MiB, format_bytes
 from stoker.kernels.native import kernel_status
+from stoker.kernels.reading import engine_facts
 from stoker.storage.api import Store, SupportsCache, SupportsLocalPath
 
 OPEN_FILES_WANTED: Final = 4096
@@ -150,6 +151,17 @@ def _locked_versions() -> Check:
     return Check("locked versions", "ok", "installed packages are the locked ones")
 
 
+def _read_engine() -> Check:
+    """Open what local files are read with."""
+    facts = engine_facts()
+    told = f"{facts.kinds[0]} (of {', '.join(facts.kinds)})"
+    if facts.io_uring_denied:
+        return Check(
+            "read engine", "note", f"{told}; io_uring: {facts.io_uring_denied}", "reads work, at a greater cost"
+        )
+    return Check("read engine", "ok", told)
+
+
 def _kernels() -> Check:
     try:
         status = kernel_status()
@@ -222,6 +234,7 @@ MACHINE_CHECKS: Final[tuple[Callable[[], Check], ...]] = (
     _memory,
     _locked_versions,
     _kernels,
+    _read_engine,
     _open_files,
     _shared_memory,
     _kernel_counters,
