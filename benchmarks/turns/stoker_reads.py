@@ -8,10 +8,10 @@ import os
 import time
 
 import numpy as np
-from stoker.kernels.reading import open_read_engine
 from window import Window, arguments
 
 from stoker.kernels.files import RANGE_COLUMNS
+from stoker.kernels.reading import open_read_engine
 
 REQUEST_BYTES_MAX = 1 << 20
 

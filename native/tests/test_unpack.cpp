@@ -11,7 +11,7 @@ namespace {
 
 std::string number(std::uint64_t value, int bytes) {
   std::string text;
-  for (int index = 0; index < bytes; ++index) text.push_back(static_cast<char>(value >> (8 * index) & 0xFF));
+  for (int index = 0; index < bytes; ++index) text.push_back(static_cast<char>(index < 8 ? value >> (8 * index) & 0xFF : 0));
   return text;
 }
 
