@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 LOCKS := src/stoker/locks
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test test-all bench bench-peers lint format docs lock lock-check clean
+.PHONY: help demo test test-all native-test sanitize bench bench-peers lint format docs lock lock-check clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,11 +33,17 @@ $(VENV)/full.stamp: $(VENV)/base.stamp $(LOCKS)/full.lock
 demo: $(VENV)/base.stamp ## Install, feed emulated accelerators from this disk, print a verdict, leave an HTML report
 	@scripts/demo.sh
 
-test: $(VENV)/full.stamp .tools/azurite/stamp lint ## Everything that decides whether a change may land (under 15 minutes on 2 cores)
+test: $(VENV)/full.stamp .tools/azurite/stamp lint native-test ## Everything that decides whether a change may land (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m "not slow"
 
-test-all: $(VENV)/full.stamp .tools/azurite/stamp lint lock-check ## The slow suites too
+test-all: $(VENV)/full.stamp .tools/azurite/stamp lint lock-check native-test sanitize ## The slow suites too
 	$(BIN)/python -m pytest -q -n $(TEST_WORKERS)
+
+native-test: ## The tests of the C++ kernels
+	@scripts/native_tests.sh
+
+sanitize: ## The tests of the C++ kernels under the address, undefined-behaviour and thread sanitizers
+	@scripts/native_tests.sh address,undefined thread
 
 lint: $(VENV)/full.stamp ## Style, types and the floors of the house
 	$(BIN)/ruff check src tests benchmarks

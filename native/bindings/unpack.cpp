@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/tuple.h>
 
+#include <optional>
 #include <tuple>
 
 #include "bindings.hpp"
@@ -15,6 +16,21 @@ using Buffer = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::de
 using Column = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Filled = nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<std::int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// Dropping the GIL costs more than it gives while the work takes a few microseconds: others may then keep it for
+// milliseconds. A file or record takes a third of one.
+constexpr std::size_t release_items_min = 64;
+constexpr std::size_t release_window_bytes_min = 64 * 1024;
+
+class MaybeReleased {
+ public:
+  explicit MaybeReleased(bool worth) {
+    if (worth) released_.emplace();
+  }
+
+ private:
+  std::optional<nb::gil_scoped_release> released_;
+};
 
 // Files in one buffer. The checks are the face's, made once more here, where a mistake would read foreign memory.
 struct Files {
@@ -49,7 +65,7 @@ void locate_arrays(const Buffer& data, const Column& starts, const Column& lengt
     throw nb::value_error("columns of the arrays have a wrong shape");
   }
   std::int64_t* rows = found.data();
-  nb::gil_scoped_release released;
+  const MaybeReleased released(files.count >= release_items_min);
   for (std::size_t index = 0; index < files.count; ++index) {
     locate(files.at(index), files.starts[index], rows + index * stoker::array_columns);
   }
@@ -73,7 +89,7 @@ void examples_locate(const Buffer& data, const Column& starts, const Column& len
   const std::int64_t* wanted = counts.data();
   std::int64_t* status = statuses.data();
   std::int64_t* rows = records.data();
-  nb::gil_scoped_release released;
+  const MaybeReleased released(total >= release_items_min);
   for (std::size_t index = 0; index < files.count; ++index) {
     const std::uint64_t count = static_cast<std::uint64_t>(wanted[index]);
     status[index] = stoker::examples_locate(files.at(index), files.starts[index], count, rows);
@@ -85,7 +101,7 @@ std::tuple<std::uint64_t, std::uint64_t, int> records_scan(const Buffer& window,
                                                            const Filled& offsets, const Filled& sizes) {
   if (left_bytes < 0 || offsets.shape(0) != sizes.shape(0)) throw nb::value_error("columns do not fit together");
   const stoker::Bytes bytes{window.data(), window.size()};
-  nb::gil_scoped_release released;
+  const MaybeReleased released(window.size() >= release_window_bytes_min);
   const stoker::Scanned scanned = stoker::records_scan(bytes, static_cast<std::uint64_t>(left_bytes), offsets.data(),
                                                        sizes.data(), offsets.shape(0));
   return {scanned.records, scanned.next, scanned.end};

@@ -47,6 +47,12 @@ struct Memory {
   std::uint64_t size_bytes = 0;
 };
 
+// What the kernel has cached is opened and read by plain calls, which cost no more CPU time than the ring does and give
+// each its own times; in the ring a read from the page cache is done while the requests prepared with it are submitted,
+// and all of them seem to take as long. The ring has what would wait: opens of unknown names, reads of the device.
+// Tried and left out, measured on 2,000 files of 100 KiB: chains of open, statx, read and close with direct descriptors
+// (cached 1 us a file dearer, past the page cache 3 to 8 us dearer and slower), closing by the ring and registered
+// files (no difference), registered memory for reads through the page cache (10 to 25 % slower).
 class RingReader final : public Reader {
  public:
   int read(const ReadCall& call) override;
@@ -72,6 +78,7 @@ class RingReader final : public Reader {
   Ring ring_;
   pid_t process_ = -1;
   std::vector<Memory> memory_;  // by slot; size 0: free
+  unsigned memory_used_ = 0;    // slots at and behind it are free
   std::vector<Request> requests_;
   std::vector<unsigned> free_;
   // Of the call that is being read:
@@ -95,7 +102,7 @@ int RingReader::open(unsigned queue_depth) {
   ring_.register_with(kRegisterWorkers, workers, 2);
   const io_uring_rsrc_register table = {kMemorySlots, kSparse, 0, 0, 0};
   const bool offered = ring_.register_with(kRegisterBuffers2, &table, sizeof(table)) == 0;
-  if (!offered) memory_.clear();
+  if (!offered) memory_.clear(), memory_used_ = 0;
   if (offered && memory_.empty()) memory_.resize(kMemorySlots);
   for (unsigned slot = 0; slot < memory_.size(); ++slot) {
     if (memory_[slot].size_bytes > 0 && !tell_kernel(slot, memory_[slot])) memory_[slot] = {};
@@ -125,6 +132,7 @@ bool RingReader::add_memory(std::uint64_t address, std::uint64_t size_bytes) {
     if (memory_[slot].size_bytes > 0) continue;
     if (!tell_kernel(slot, {address, size_bytes})) return false;
     memory_[slot] = {address, size_bytes};
+    memory_used_ = std::max(memory_used_, slot + 1);
     return true;
   }
   return false;
@@ -136,6 +144,7 @@ void RingReader::remove_memory(std::uint64_t address) {
     if (process_ == getpid()) tell_kernel(slot, {});
     memory_[slot] = {};
   }
+  while (memory_used_ > 0 && memory_[memory_used_ - 1].size_bytes == 0) --memory_used_;
 }
 
 int RingReader::read(const ReadCall& call) {
@@ -305,7 +314,7 @@ bool RingReader::read_inline(Piece* piece) {
 bool RingReader::fixed(const Piece& piece, io_uring_sqe* entry) const {
   const std::uint64_t begin = piece.address + static_cast<std::uint64_t>(piece.at);
   const std::uint64_t end = piece.address + static_cast<std::uint64_t>(piece.until);
-  for (unsigned slot = 0; slot < memory_.size(); ++slot) {
+  for (unsigned slot = 0; slot < memory_used_; ++slot) {
     const Memory& known = memory_[slot];
     if (begin < known.address || end > known.address + known.size_bytes) continue;
     entry->opcode = IORING_OP_READ_FIXED;

@@ -105,7 +105,9 @@ void Schedule::begin_file(unsigned slot, std::size_t number) {
   file.first = file.cursor = next_range_;
   while (next_range_ < call_.range_count &&
          static_cast<std::size_t>(call_.range(next_range_)[kRangeFile]) == number) {
-    file.asked_bytes += std::min(call_.range(next_range_)[kRangeWanted], INT64_MAX - file.asked_bytes);
+    const std::int64_t* row = call_.range(next_range_);
+    if (row[kRangeWanted] > 0) file.asked_from = std::min(file.asked_from, row[kRangeOffset]);
+    file.asked_bytes += std::min(row[kRangeWanted], INT64_MAX / 2 - file.asked_bytes);
     ++next_range_;
   }
   file.last = next_range_;

@@ -16,6 +16,7 @@ struct OpenFile {
   std::size_t number = 0;
   int descriptor = -1;
   std::int64_t file_bytes = -1;
+  std::int64_t asked_from = INT64_MAX;  // the first byte wanted
   std::int64_t asked_bytes = 0;
   std::size_t first = 0;  // its ranges: [first, last)
   std::size_t last = 0;
@@ -26,7 +27,10 @@ struct OpenFile {
   bool waits = false;    // for its turn to be read on
   bool advised = false;  // whether the kernel was told how it will be read
 
-  bool partly_read() const { return file_bytes > 0 && asked_bytes < file_bytes; }
+  // Whether reading ahead could bring what nobody asked for: more than a page behind the first byte wanted. Where it
+  // could not, the kernel reads ahead as it likes: told that reads are random, it takes single pages for everything,
+  // and long reads then cost twice the CPU time.
+  bool partly_read() const { return file_bytes > 0 && file_bytes - kPageBytes - asked_bytes > asked_from; }
 };
 
 // What is known of a file that was open already.

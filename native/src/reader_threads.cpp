@@ -141,7 +141,8 @@ void Pool::open_file(Lock* lock, unsigned slot) {
   lock->unlock();
   const std::int64_t started = now_ns();
   const Opened opened = look_at(key == nullptr ? -EINVAL : open_beneath(call_->folder, key, call_->flags, 0));
-  if (opened.descriptor >= 0 && !file.direct && file.asked_bytes < opened.file_bytes) {
+  file.file_bytes = opened.file_bytes;
+  if (opened.descriptor >= 0 && !file.direct && file.partly_read()) {
     // What nobody asked for is not to be read ahead.
     posix_fadvise(opened.descriptor, 0, 0, POSIX_FADV_RANDOM);
   }

@@ -59,7 +59,7 @@ def views_of_sizes(extents: Extents, places: Int64s, sizes: Int64s) -> list[Arra
     if (sizes == sizes[0]).all():
         form = sample_form(int(sizes[0]), extents.told)
         return None if form is None else views(extents.data, places, form)
-    forms = {size: sample_form(size, extents.told) for size in np.unique(sizes).tolist()}
+    forms = {size: sample_form(size, extents.told) for size in set(sizes.tolist())}
     samples: list[Array] = []
     for place, size in zip(places.tolist(), sizes.tolist(), strict=True):
         form = forms[size]

@@ -23,7 +23,8 @@ BLOCK_BYTES: Final = 4096
 REQUEST_BYTES_MAX: Final = GiB
 QUEUE_DEPTH_MAX: Final = 4096
 
-# Columns of the ranges asked for. `wanted`: fewer is an error; `room`: read up to that many, 0 wanted reads nothing.
+# Columns of the ranges asked for. `wanted`: fewer is an error; `room`: read up to that many; 0 wanted reads nothing,
+# whatever the room.
 RANGE_FILE: Final = 0
 RANGE_OFFSET_BYTES: Final = 1
 RANGE_WANTED_BYTES: Final = 2
@@ -81,22 +82,28 @@ class ReadEngine(Protocol):
     ) -> None:
         """Open `keys` below the open `folder`, read `ranges`, close them; each file is opened once.
 
-        `flags` are those of open(2) for reading, such as O_DIRECT. Symbolic links are not followed and nothing
-        outside the folder is opened (openat2 with RESOLVE_BENEATH). Ranges of one file stand together, the files in
-        the order of `keys`. `ranges` has shape (n, RANGE_COLUMNS), C-ordered; `files_done` (files, FILE_COLUMNS) and
-        `ranges_done` (n, DONE_COLUMNS) are filled. The memory behind the addresses is the caller's to keep alive.
+        `flags` are those of open(2) for reading, such as O_DIRECT; those that write are refused. Symbolic links are
+        not followed and nothing outside the folder is opened (openat2 with RESOLVE_BENEATH). Ranges of one file stand
+        together, the files in the order of `keys`. `ranges` has shape (n, RANGE_COLUMNS), C-ordered; `files_done`
+        (files, FILE_COLUMNS) and `ranges_done` (n, DONE_COLUMNS) are filled. The memory behind the addresses is the
+        caller's to keep alive.
 
-        With `residency` the page cache is asked (cachestat) before each range is read. Waits until all is done, with
-        the GIL dropped. Raises UsageError for columns of the wrong shape or numbers that cannot be, OSError only
-        when the engine itself fails.
+        With `residency` the page cache is asked (cachestat) before each range is read. Through the page cache nothing
+        is read ahead behind the ranges, but for a page a file. Waits until all is done, with the GIL dropped. Raises
+        UsageError for columns of the wrong shape, numbers that cannot be, or an engine that is closed or in use by
+        another thread; OSError only when the engine itself fails.
         """
 
     def read_open(self, files: Sequence[int], ranges: Int64s, *, residency: bool, ranges_done: Int64s) -> None:
-        """The same for descriptors that are open already; they stay open. Ranges may come in any order."""
+        """The same for descriptors that are open already; they stay open. Ranges may come in any order.
+
+        How the kernel reads ahead is the caller's to say (posix_fadvise).
+        """
 
     def register(self, address: int, size_bytes: int) -> bool:
-        """Tell the kernel of memory that will be read into often; True when it took it. Never needed.
+        """Tell the kernel of up to 1 GiB of memory that will be read into often; True when it took it. Never needed.
 
+        It spares reads past the page cache the pinning of pages, if they lie wholly inside of one registration.
         The memory must stay mapped until `unregister` or `close`.
         """
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Final
 
@@ -23,11 +24,15 @@ REMEDY: Final = "install a C++20 compiler (apt install g++), then: pip install -
 
 
 class KernelStatus(msgspec.Struct, frozen=True):
-    """What runs: `kind` is `native` or `plain`; `cpu_level` of the native ones; `reason` why they are not used."""
+    """What runs: `kind` is `native` or `plain`; `cpu_level` of the native ones; `reason` why they are not used.
+
+    remedy  how to get the native ones
+    """
 
     kind: str
     cpu_level: str = ""
     reason: str = ""
+    remedy: str = ""
 
 
 @cache
@@ -43,7 +48,8 @@ def kernel_status() -> KernelStatus:
     """Return what runs here, and why. Raises as `native_kernels` does."""
     module, reason = _load()
     if module is None:
-        return KernelStatus("plain", reason=reason)
+        chosen = os.environ.get(CHOICE_VARIABLE) == "plain"
+        return KernelStatus("plain", reason=reason, remedy=f"unset {CHOICE_VARIABLE}" if chosen else REMEDY)
     return KernelStatus("native", cpu_level=CPU_LEVELS[module.cpu_level()])
 
 
@@ -58,7 +64,8 @@ def _load() -> tuple[ModuleType | None, str]:
     except ImportError as error:
         if choice == "native":
             raise UnavailableError("native kernels are not installed", got=str(error), remedy=REMEDY) from error
-        return None, "not built: no C++ compiler was found when stoker was installed"
+        missing = find_spec(f"{__package__}._native") is None
+        return None, "stoker was installed without a C++ compiler" if missing else f"cannot be loaded: {error}"
     if level:
         _native.force_cpu_level(CPU_LEVELS.index(level))
     return _native, ""

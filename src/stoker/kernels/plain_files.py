@@ -28,6 +28,7 @@ from stoker.kernels.files import (
     QUEUE_DEPTH_MAX,
     RANGE_COLUMNS,
     RANGE_FILE,
+    RANGE_OFFSET_BYTES,
     RANGE_WANTED_BYTES,
     REQUEST_BYTES,
     REQUEST_BYTES_MAX,
@@ -89,6 +90,7 @@ class PlainReadEngine:
         ranges_done: Int64s,
     ) -> None:
         """Open, read and close file by file."""
+        check_flags(flags)
         check_shapes(ranges, ranges_done)
         check_file_columns(files_done, len(keys))
         check_numbers(ranges, len(keys), ordered=True)
@@ -97,13 +99,8 @@ class PlainReadEngine:
         for number, (key, last) in enumerate(zip(keys, ends, strict=True)):
             file, size_bytes = _open(folder, key, flags, files_done[number])
             try:
-                if (
-                    file is not None
-                    and not flags & os.O_DIRECT
-                    and ranges[first:last, RANGE_WANTED_BYTES].sum() < size_bytes
-                ):
-                    # A part of a file must not make the kernel read ahead what nobody asked for.
-                    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+                if file is not None and not flags & os.O_DIRECT:
+                    _advise(file, size_bytes, ranges[first:last])
                 for index in range(first, last):
                     self._read(file, size_bytes, ranges[index], ranges_done[index], residency=residency)
             finally:
@@ -182,6 +179,12 @@ def check_settings(queue_depth: int, request_bytes: int) -> None:
         )
 
 
+def check_flags(flags: int) -> None:
+    """Raise UsageError for flags of open(2) that would write."""
+    if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
+        raise UsageError("flags of a read engine must be for reading", got=oct(flags))
+
+
 def check_shapes(ranges: Int64s, ranges_done: Int64s) -> None:
     """Raise UsageError unless the columns of the ranges are what an engine can read and fill."""
     if ranges.ndim != 2 or ranges.shape[1] != RANGE_COLUMNS or ranges_done.shape != (len(ranges), DONE_COLUMNS):
@@ -236,6 +239,15 @@ def _open(folder: int, key: str, flags: int, done: Int64s) -> tuple[int | None, 
         done[FILE_STATUS] = error.errno or errno.EIO
     done[FILE_OPENED_NS] = clock.monotonic_ns()
     return file, int(done[FILE_SIZE_BYTES])
+
+
+def _advise(file: int, size_bytes: int, ranges: Int64s) -> None:
+    """Keep the kernel from reading ahead what nobody asked for: more than a page behind the first byte wanted."""
+    wanted = ranges[ranges[:, RANGE_WANTED_BYTES] > 0]
+    if len(wanted):
+        asked_bytes = sum(wanted[:, RANGE_WANTED_BYTES].tolist())
+        if size_bytes - mmap.PAGESIZE - asked_bytes > int(wanted[:, RANGE_OFFSET_BYTES].min()):
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
 
 
 def _preadv(file: int, address: int, length_bytes: int, position: int) -> int:

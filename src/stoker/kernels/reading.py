@@ -20,6 +20,7 @@ from stoker.kernels.plain_files import (
     BAD_ORDER,
     PlainReadEngine,
     check_file_columns,
+    check_flags,
     check_settings,
     check_shapes,
 )
@@ -86,6 +87,7 @@ class NativeReadEngine:
         ranges_done: Int64s,
     ) -> None:
         """Open, read and close files."""
+        check_flags(flags)
         check_shapes(ranges, ranges_done)
         check_file_columns(files_done, len(keys))
         result = self._engine.read_files(folder, keys, flags, ranges, residency, files_done, ranges_done)

@@ -92,9 +92,10 @@ class FileLayout:
         self.joined = 1
         self.columns = layout if isinstance(layout, ColumnLayout) else _as_columns(layout)
         if self.columns is not None:
+            self.samples = self.columns.samples
+            join_samples = min(join_samples, self.samples)
             if join_samples > 1 and self.columns.joins(join_samples):
                 self.joined = join_samples
-            self.samples = self.columns.samples
             self.samples_max = min(self.joined, self.samples)
             self.held_bytes = _BASE_BYTES + self.columns.held_bytes
             return
@@ -117,7 +118,8 @@ class FileLayout:
             which = np.searchsorted(self._firsts, wanted, side="right") - 1
         places = np.arange(first_place, first_place + len(wanted))
         pieces = []
-        for number, extent in self._extents_of(np.unique(which)):
+        # Not np.unique, which drops the GIL in C++: a thread that finds Python gone when it comes back aborts there.
+        for number, extent in self._extents_of(np.array(sorted(set(which.tolist())), dtype=np.int64)):
             here = which == number
             layout = Layout((extent,), self._context)
             pieces.append(Piece(extent, layout, wanted[here] - extent.first_sample, places[here]))

@@ -24,6 +24,7 @@ _CHUNK_TASKS_MAX: Final = 32
 # Where a chunk is one call, what a call costs is shared by more, and a device's queue is filled by one reader.
 _BATCHED_BYTES_MAX: Final = 4 * MiB
 _BATCHED_TASKS_MAX: Final = 256
+_FILES_MIN: Final = 16
 
 
 class Task(msgspec.Struct, gc=False):
@@ -112,8 +113,10 @@ class Planner:
 
     def work(self, open_batch: Callable[[int, Int64s], None], *, readers: int) -> Iterator[Work]:
         """Yield the work in order; `open_batch` is told each step and its sample numbers before any work for it."""
-        tasks_max = max(1, min(self._tasks_max, self._batch // (2 * readers)))
-        return self._bundled(open_batch, tasks_max) if self._bundles else self._chunks(open_batch, tasks_max)
+        if self._bundles:
+            # One call costs as much as ten files: whole batches go to a reader, while the others read the next ones.
+            return self._bundled(open_batch, max(1, min(self._tasks_max, max(self._batch // readers, _FILES_MIN))))
+        return self._chunks(open_batch, max(1, min(self._tasks_max, self._batch // (2 * readers))))
 
     def _bundled(self, open_batch: Callable[[int, Int64s], None], files_max: int) -> Iterator[Bundle]:
         for first_step, ids, _ in self._segments(open_batch):

@@ -40,7 +40,12 @@ class Room:
         self._map = mmap.mmap(-1, max(size_bytes, 1))
         self.bytes = np.frombuffer(self._map, np.uint8)
         self.bytes[:] = 0xEE
-        self.address = int(self.bytes.ctypes.data)
+        self.address = self.address_of(self._map)
+
+    @staticmethod
+    def address_of(mapping: mmap.mmap) -> int:
+        """Return where a mapping lies."""
+        return int(np.frombuffer(mapping, np.uint8).ctypes.data)
 
 
 @dataclass

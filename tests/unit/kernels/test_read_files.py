@@ -189,6 +189,15 @@ def test_a_part_of_a_cold_file_does_not_read_ahead(reader: ReadEngine, tmp_path:
     assert answer.ranges[0, DONE_CACHED_BYTES] == 3 * PAGE
 
 
+def test_the_rest_of_a_cold_file_is_read_without_the_beginning(reader: ReadEngine, tmp_path: Path) -> None:
+    data = written(tmp_path, "file", 256 * PAGE)
+    evict(tmp_path / "file")
+    answer = read_files(reader, tmp_path, ["file"], [(0, 128 * PAGE, 128 * PAGE - 9, 128 * PAGE - 9)])
+    assert answer.data(0) == data[128 * PAGE : -9]
+    answer = read_files(reader, tmp_path, ["file"], [(0, 0, 256 * PAGE, 256 * PAGE)], residency=True)
+    assert answer.ranges[0, DONE_CACHED_BYTES] in (-1, 128 * PAGE)
+
+
 @pytest.mark.parametrize("flags", [0, os.O_DIRECT], ids=["buffered", "direct"])
 def test_more_files_than_may_be_open(tmp_path: Path, reader: ReadEngine, flags: int) -> None:
     count = 300

@@ -20,6 +20,7 @@ from stoker.core import seed
 from stoker.core.errors import CorruptError, InterruptedRunError, PreflightError, StokerError, UsageError
 from stoker.core.plan import TrainingPlan
 from stoker.core.units import GiB, MiB, format_bytes
+from stoker.kernels.native import kernel_status
 from stoker.storage.api import Store, SupportsCache, SupportsLocalPath
 
 OPEN_FILES_WANTED: Final = 4096
@@ -149,6 +150,16 @@ def _locked_versions() -> Check:
     return Check("locked versions", "ok", "installed packages are the locked ones")
 
 
+def _kernels() -> Check:
+    try:
+        status = kernel_status()
+    except StokerError as error:
+        return _failed("kernels", error)
+    if status.kind == "native":
+        return Check("kernels", "ok", f"native, for {status.cpu_level}")
+    return Check("kernels", "warn", f"plain twins: {status.reason}", status.remedy)
+
+
 def _open_files() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < OPEN_FILES_WANTED:
@@ -210,6 +221,7 @@ MACHINE_CHECKS: Final[tuple[Callable[[], Check], ...]] = (
     _python,
     _memory,
     _locked_versions,
+    _kernels,
     _open_files,
     _shared_memory,
     _kernel_counters,

@@ -9,7 +9,7 @@ import numpy as np
 from stoker.core import clock
 from stoker.core.errors import StokerError, UsageError
 from stoker.kernels.files import FILE_COLUMNS, RANGE_ADDRESS, RANGE_FILE, RANGE_WANTED_BYTES
-from stoker.kernels.plain_files import check_columns
+from stoker.kernels.plain_files import check_numbers, check_shapes
 from stoker.storage.api import ObjectInfo
 from stoker.storage.backends.object_crew import Crew
 from stoker.storage.backends.object_outcome import tell
@@ -113,7 +113,8 @@ class ObjectBatchReader:
 
 
 def _check(batch: BatchRead) -> None:
-    check_columns(batch.ranges, batch.ranges_done, len(batch.keys))
+    check_shapes(batch.ranges, batch.ranges_done)
+    check_numbers(batch.ranges, len(batch.keys), ordered=True)
     if batch.objects_done.shape != (len(batch.keys), FILE_COLUMNS):
         raise UsageError("columns of the objects have a wrong shape", got=str(batch.objects_done.shape))
     if (np.diff(batch.ranges[:, RANGE_FILE]) < 0).any():
