@@ -121,7 +121,8 @@ def contest_markdown(document: dict[str, Any]) -> str:
 
 def _contest_row(entry: dict[str, Any], top: dict[str, Any] | None, ratios: list[dict[str, Any]]) -> str:
     rate, per_second = entry["bytes_per_second"], entry["samples_per_second"]["median"]
-    share = f"{100 * rate['median'] / top['bytes_per_second']['median']:.0f} %" if top else ""
+    most = top["samples_per_second"]["median"] if top else 0.0
+    share = f"{100 * per_second / most:.0f} %" if most else ""
     name = f"{entry['name']} (ceiling)" if entry is top else entry["name"]
     mine = next((item for item in ratios if item["to"] == entry["name"]), None)
     peak = entry["peak_bytes"]["median"]

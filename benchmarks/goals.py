@@ -42,6 +42,10 @@ def ratios(start: str, peer: str, measure: str, *, only: str = "", least: bool =
         named = [entry for entry in entries(document) if entry["key"].startswith(start) and only in entry["key"]]
         if not named:
             raise Missing(f"no row {start}")
+        for entry in named:
+            for name, why in entry["missing"].items():
+                if name.startswith("stoker"):
+                    raise Missing(f"{entry['key']}: {why}")
         found = [
             (item[measure]["median"], f"{entry['key']} against {item['to']}")
             for entry in named
@@ -58,7 +62,7 @@ def ratios(start: str, peer: str, measure: str, *, only: str = "", least: bool =
 def _reason(named: list[dict[str, Any]], peer: str) -> str:
     for entry in named:
         for name, why in entry["missing"].items():
-            if name.startswith((peer, "stoker")):
+            if name.startswith(peer) or peer in name:
                 return str(why)
     return f"{peer} took no part"
 

@@ -56,7 +56,7 @@ def by_files(conditions: Conditions) -> Series:
 def plans(conditions: Conditions) -> Series:
     """Plan ten million samples for one of 1,024 ranks, and for each of them in turn."""
     note = "Ten thousand files of a thousand samples, batch 8; all the numbers of an epoch, in order, for each rank."
-    series = Series(PLAN_KEY, "ranks planned", ("seconds", "peak_bytes", "more_bytes"), note=note)
+    series = Series(PLAN_KEY, "ranks planned", ("seconds", "cpu_seconds", "peak_bytes", "more_bytes"), note=note)
     asked = {"files": 10_000, "samples_per_file": 1000, "batch_size": 8, "ranks": 1024, "check": False}
     if conditions.scale == "full":
         grown(conditions, "ranks", **{**asked, "check": True, "planned_ranks": 1024})

@@ -94,10 +94,11 @@ def main():
     asked = arguments()
     part = PARTS[asked["part"]](asked)
     next(part)
-    before, start = peak_bytes(), time.perf_counter()
+    before, cpu, start = peak_bytes(), time.process_time(), time.perf_counter()
     next(part, None)
     seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes(), "more_bytes": peak_bytes() - before}))
+    spent = {"seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+    print(json.dumps({**spent, "peak_bytes": peak_bytes(), "more_bytes": peak_bytes() - before}))
 
 
 if __name__ == "__main__":

@@ -140,9 +140,9 @@ def test_fill_without_dgen_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_tables_of_other_commands_are_taken_over() -> None:
     kept = {"wall_seconds": 2.0, "cpu_seconds": 1.0, "payload_bytes": 100, "samples": 4}
-    found: Contest = objects.contest("get 1 MiB", {"ceiling: sockets": [kept], "stoker": [kept]})
+    found: Contest = objects.contest("get 1 MiB", {"obstore, asyncio": [kept], "stoker": [kept]}, {"boto3": "not here"})
     document = found.document()
-    assert document["ceiling"] == "ceiling: sockets"
+    assert document["ceiling"] == "obstore, asyncio"
     assert document["contenders"][1]["samples_per_second"]["median"] == 2.0
 
 

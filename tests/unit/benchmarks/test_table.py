@@ -123,6 +123,16 @@ def test_a_goal_without_its_peer_says_which_command_mends_it() -> None:
     assert found == (goal("O_DIRECT reads").text, "not measured", "fio is not installed: apt-get install fio")
 
 
+def test_a_goal_is_not_measured_where_ours_failed_in_one_of_its_rows() -> None:
+    def fail() -> Turn:
+        raise PeerError("ours broke")
+
+    broken = Contest("reads/direct/b", [Contender("stoker", fail), Contender("fio io_uring", turns(1.0))])
+    race(broken.contenders, 1, warm_rounds=0)
+    found = judge(goal("O_DIRECT reads"), document_of(reads("reads/direct/a", 2.0), broken.document()))
+    assert found[1:] == ("not measured", "reads/direct/b: ours broke")
+
+
 def test_every_goal_of_an_empty_table_is_not_measured() -> None:
     assert {judge(goal, {"rows": {}}).status for goal in GOALS} == {"not measured"}
 
