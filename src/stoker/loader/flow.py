@@ -164,6 +164,7 @@ class Flow:
         self.stop()
         if os.getpid() != self._process:
             return
+        self._stages.pace.end()
         left = self.join(clock.monotonic_ns() + int(CLOSE_SECONDS * 1e9))
         if left is not None:
             raise UnavailableError(

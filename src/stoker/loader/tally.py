@@ -43,6 +43,7 @@ class Tally:
         self.ledgers = [Ledger() for _ in range(workers + 1)]
         self.reading_ns = [0] * workers
         self.requests = [0] * workers
+        self.reads = [0] * workers
         self.waited_ns = 0
         self.first_batch = CountedHistogram()
         self._waiting_since_ns = 0
@@ -80,7 +81,8 @@ class Tally:
         self._bulk.append((stage, step, starts_ns, ends_ns))
 
     def read(self, worker: int, reading_ns: int, requests: int) -> None:
-        """Note how long a worker read, and in how many requests."""
+        """Note that a worker read once, how long, and in how many requests."""
+        self.reads[worker] += 1
         self.reading_ns[worker] += reading_ns
         self.requests[worker] += requests
 

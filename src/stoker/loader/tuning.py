@@ -6,12 +6,12 @@ nothing grows any more, or when the limit is seen to lie elsewhere; and begins a
 good, as when the second epoch comes out of the cache.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import Any, Final
 
 import msgspec
 
-from stoker.loader.tuning_bounds import KNOBS, Limits, Settings, first_guess, knob_order, limits_for
+from stoker.loader.tuning_bounds import Limits, Settings, first_guess, knob_order, limits_for
 from stoker.storage.api import Capabilities
 
 GAIN_RATIO_MIN: Final = 0.05
@@ -128,17 +128,15 @@ class Tuner:
             self._begin(window)
         return self.settings
 
-    def told(self, reader: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+    def told(self, *, engine: str = "") -> dict[str, Any]:
         """Return what was chosen and why, as JSON-ready data for results.
 
-        `reader` is what a batch reader says of itself (`BatchReader.chosen`): its engine, and what it really uses.
+        `engine` is what moves the bytes; empty where each reader has one ordinary read under way.
         """
-        chosen = msgspec.structs.asdict(self.settings)
-        said = reader or {}
         return {
-            "engine": said.get("engine", ""),
+            "engine": engine,
             "start": msgspec.structs.asdict(self._start),
-            "chosen": chosen | {knob: said[knob] for knob in KNOBS if knob in said},
+            "chosen": msgspec.structs.asdict(self.settings),
             "pinned": list(self._limits.pinned),
             "why": self._why,
             "settled": self.settled,

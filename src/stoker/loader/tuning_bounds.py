@@ -9,6 +9,8 @@ from stoker.core.units import GiB, KiB, MiB, format_bytes
 from stoker.storage.api import Capabilities
 
 READERS_MAX: Final = 64
+READERS_ROOM: Final = 8
+"""Readers that may be tried on however few CPUs: they mostly wait."""
 QUEUE_DEPTH_MAX: Final = 1024
 REQUEST_BYTES_LEAST: Final = 64 * KiB
 REQUEST_BYTES_MOST: Final = 16 * MiB
@@ -69,7 +71,7 @@ def limits_for(
     low = Settings(1, 1, min(REQUEST_BYTES_LEAST, request_most))
     if batched:
         depth_most = min(_DEPTH_FACTOR * max(capabilities.in_flight, 1), QUEUE_DEPTH_MAX)
-        high = Settings(min(max(2 * cpus, 4), READERS_MAX), depth_most, request_most)
+        high = Settings(min(max(2 * cpus, READERS_ROOM), READERS_MAX), depth_most, request_most)
     else:
         low = msgspec.structs.replace(low, request_bytes=request_most)
         high = Settings(min(max(2 * cpus, 4 * capabilities.in_flight), READERS_MAX), 1, request_most)

@@ -1,40 +1,24 @@
-"""How a rank's loader reads gets into its log, whatever becomes of the rank, and into the result."""
+"""How a rank's loader reads gets into its log, whatever becomes of the rank."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rank_runs import make_dataset, plan, run
 
 from stoker.bench.workloads.rank_log import read_rank_log
-from stoker.bench.workloads.reading import reading_of
 from stoker.core.errors import StokerError
 from stoker.core.result import Reading
-from stoker.core.units import MiB
-from stoker.loader.loader import Loader
-from stoker.loader.tuning import PINNED, tuner_for
-from stoker.loader.tuning_bounds import Settings
-from stoker.storage.api import Capabilities
+from stoker.core.units import KiB
 
-SETTINGS = Settings(3, 8, MiB)
-TUNER = tuner_for(Capabilities("direct", in_flight=32), cpus=2, sample_bytes=0, pinned=SETTINGS)
-TOLD = TUNER.told({"engine": "io_uring", "queue_depth": 7, "request_bytes": MiB})
-READING = Reading(
-    engine="io_uring",
-    readers=3,
-    queue_depth=7,
-    request_bytes=MiB,
-    start={"readers": 3, "queue_depth": 8, "request_bytes": MiB},
-    pinned=("readers", "queue_depth", "request_bytes"),
-    why=PINNED,
-    settled=True,
-)
+PINNED = {"read_threads": 3, "queue_depth": 7, "request_bytes": 64 * KiB}
 
 
-class Telling:
-    """What a loader has that tells."""
-
-    tuning = TOLD
+def check(reading: Reading | None) -> None:
+    assert reading is not None
+    assert (reading.readers, reading.queue_depth, reading.request_bytes) == (3, 7, 64 * KiB)
+    assert reading.start == {"readers": 3, "queue_depth": 7, "request_bytes": 64 * KiB}
+    assert reading.pinned == ("readers", "queue_depth", "request_bytes")
+    assert reading.settled and reading.why
 
 
 def logged(folder: Path) -> Reading | None:
@@ -43,45 +27,39 @@ def logged(folder: Path) -> Reading | None:
     return found[0].reading
 
 
-def test_what_the_reader_really_uses_wins_over_what_was_asked_of_it() -> None:
-    assert reading_of(Telling()) == READING
-
-
-@pytest.mark.parametrize("tuning", [None, {}])
-def test_a_loader_that_tells_nothing_has_no_reading(tuning: Any) -> None:
-    telling = Telling()
-    telling.tuning = tuning
-    assert reading_of(telling) is None
-    assert reading_of(object()) is None
-
-
-@pytest.fixture
-def telling_loader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Loader, "tuning", TOLD, raising=False)
-
-
-@pytest.mark.usefixtures("telling_loader")
 def test_a_rank_tells_it_in_its_report_and_its_log(tmp_path: Path) -> None:
-    report, _ = run(plan(), make_dataset(tmp_path), tmp_path)
-    assert report.reading == READING
-    assert logged(tmp_path) == READING
+    report, _ = run(plan(**PINNED), make_dataset(tmp_path), tmp_path)
+    check(report.reading)
+    assert report.reading is not None and report.reading.engine
+    assert logged(tmp_path) == report.reading
 
 
-@pytest.mark.usefixtures("telling_loader")
 def test_a_rank_killed_after_an_epoch_has_told_it(tmp_path: Path) -> None:
-    run(plan(), make_dataset(tmp_path), tmp_path)
+    run(plan(**PINNED), make_dataset(tmp_path), tmp_path)
     log = tmp_path / "ranks" / "rank-0000.jsonl"
     lines = log.read_bytes().splitlines(keepends=True)
     assert b"rank_ended" in lines[-1]
     log.write_bytes(b"".join(lines[:-1]))
-    assert logged(tmp_path) == READING
+    check(logged(tmp_path))
 
 
-@pytest.mark.usefixtures("telling_loader")
 def test_a_rank_that_fails_tells_it_all_the_same(tmp_path: Path) -> None:
     url = make_dataset(tmp_path)
-    victim = next((tmp_path / "data" / "train").rglob("*.npz"))
-    victim.write_bytes(b"short")
+    next((tmp_path / "data" / "train").rglob("*.npz")).write_bytes(b"short")
     with pytest.raises(StokerError):
-        run(plan(), url, tmp_path)
-    assert logged(tmp_path) == READING
+        run(plan(**PINNED), url, tmp_path)
+    check(logged(tmp_path))
+
+
+def test_nothing_pinned_leaves_all_to_be_chosen(tmp_path: Path) -> None:
+    report, _ = run(plan(read_threads=0), make_dataset(tmp_path), tmp_path)
+    assert report.reading is not None
+    assert report.reading.pinned == ()
+    assert report.reading.readers >= 1
+
+
+def test_a_store_that_reads_singly_has_no_engine(tmp_path: Path) -> None:
+    url = make_dataset(tmp_path)
+    report, _ = run(plan(), f"file://{url}?read_delay=1us", tmp_path)
+    assert report.reading is not None
+    assert (report.reading.engine, report.reading.queue_depth) == ("", 1)

@@ -1,24 +1,18 @@
 """What a loader tells of how it reads, as a result keeps it."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from stoker.core.result import Reading
-from stoker.loader.tuning_bounds import KNOBS
+from stoker.loader.loader import Loader
 
 
-def reading_of(loader: object) -> Reading | None:
-    """Return how `loader` reads, from its `tuning` (see `Tuner.told`); None for one that tells nothing."""
-    told: Mapping[str, Any] | None = getattr(loader, "tuning", None)
-    if not told:
-        return None
-    chosen = {knob: int(told["chosen"][knob]) for knob in KNOBS}
+def reading_of(loader: Loader) -> Reading:
+    """Return how `loader` has read so far."""
+    told = loader.tuning
     return Reading(
-        engine=str(told.get("engine", "")),
-        **chosen,
-        start=dict(told["start"]),
+        engine=told["engine"],
+        **told["chosen"],
+        start=told["start"],
         pinned=tuple(told["pinned"]),
-        why=str(told["why"]),
-        settled=bool(told["settled"]),
-        windows=int(told["windows"]),
+        why=told["why"],
+        settled=told["settled"],
+        windows=told["windows"],
     )
