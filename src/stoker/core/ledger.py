@@ -52,6 +52,7 @@ class Counters(msgspec.Struct):
     device_read_bytes    the block device under the target, sectors read x 512 (host-wide)
     network_receive_bytes  host interfaces, received (host-wide)
     http_body_bytes      response bodies counted at the object-store client
+    http_gap_bytes       of them, those between wanted ranges that shared a request
     http_*_requests      requests it sent, failed ones too, by kind; a GET needs no HEAD before it
     resident_before_bytes, resident_probe_bytes   of the dataset: in the page cache when the epoch began, and the
                          bytes that were asked about (cachestat(2) or mincore)
@@ -62,6 +63,7 @@ class Counters(msgspec.Struct):
     device_read_bytes: int | None = None
     network_receive_bytes: int | None = None
     http_body_bytes: int | None = None
+    http_gap_bytes: int | None = None
     http_get_requests: int | None = None
     http_get_range_requests: int | None = None
     http_head_requests: int | None = None

@@ -214,6 +214,10 @@ class SupportsRequestCount(Protocol):
         """
 
     @property
+    def gap_body_bytes(self) -> int:
+        """Return how many bytes of response bodies nobody wanted: they lay between ranges that shared a request."""
+
+    @property
     def endpoint_counts(self) -> dict[str, dict[str, int]]:
         """Return, for each address of the service, the `requests` it was given and the `failures` among them."""
 

@@ -120,6 +120,15 @@ def test_object_store_is_held_against_response_bodies() -> None:
     assert judge(good_result(**network, **bodies)).answer == "yes"
 
 
+def test_gaps_between_ranges_that_shared_a_request_are_no_excess() -> None:
+    network = {"evidence__io_mode": "network", "evidence__io_mode_requested": "network", "evidence__target_kind": "s3"}
+    bodies = {"counters__process_read_bytes": 0, "counters__http_body_bytes": REQUESTED_BYTES + REQUESTED_BYTES // 2}
+    assert "evidence.excess" in rules_of(good_result(**network, **bodies))
+    assert "evidence.excess" not in rules_of(
+        good_result(**network, **bodies, counters__http_gap_bytes=REQUESTED_BYTES // 2)
+    )
+
+
 def test_whole_pages_of_small_files_are_no_excess_when_buffered() -> None:
     small_files = {"ledger__files_opened": 100_000, "counters__process_read_bytes": REQUESTED_BYTES + 200_000_000}
     buffered = {"evidence__io_mode": "buffered", "evidence__io_mode_requested": "buffered"}

@@ -151,15 +151,19 @@ def test_neighbouring_ranges_share_a_request(server: StubServer) -> None:
     assert sorted(server.bucket.ranges) == ["object bytes=0-6999", "object bytes=50000-50009"]
     assert isinstance(store, SupportsWireCount)
     assert store.received_body_bytes == 7010, "the gaps were received, too"
+    assert isinstance(store, SupportsRequestCount)
+    assert store.gap_body_bytes == 1000
 
 
-def test_ranges_that_overlap_or_repeat_are_fetched_once(server: StubServer) -> None:
+def test_ranges_that_overlap_or_repeat_are_fetched_each_for_itself(server: StubServer) -> None:
     data = content(10_000)
     server.bucket.objects["object"] = data
     wanted = [("object", 0, 3000), ("object", 1000, 500), ("object", 2000, 3000), ("object", 2000, 3000)]
-    read = Read(reader_of(open_store("s3://bucket?coalesce_bytes=0")), wanted)
+    store = open_store("s3://bucket?coalesce_bytes=0")
+    read = Read(reader_of(store), wanted)
     assert [read.data(index) for index in range(4)] == [data[offset : offset + size] for _, offset, size in wanted]
-    assert server.bucket.ranges == ["object bytes=0-4999"]
+    assert isinstance(store, SupportsWireCount)
+    assert store.received_body_bytes == 9500, "what is claimed to be read was sent"
 
 
 def test_never_is_more_than_twice_the_wanted_fetched(server: StubServer) -> None:

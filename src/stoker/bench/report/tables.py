@@ -43,6 +43,7 @@ COUNTER_WORDS: Final = (
     ("process_read_bytes", "kernel, block layer", "fetched for these processes (/proc/self/io read_bytes)"),
     ("process_syscall_bytes", "kernel, read calls", "returned by read calls, cached or not (/proc/self/io rchar)"),
     ("http_body_bytes", "object-store client", "bodies of responses"),
+    ("http_gap_bytes", "object-store client, gaps", "of the bodies, between wanted ranges that shared a request"),
     ("device_read_bytes", "block device", "read by the device for the whole host"),
     ("network_receive_bytes", "network interfaces", "received by the whole host"),
     ("resident_before_bytes", "page cache, before", "of the dataset, resident when the epoch began"),

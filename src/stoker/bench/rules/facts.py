@@ -74,14 +74,16 @@ def cache_ratio(result: Result) -> float:
 def compare_counters(result: Result) -> Comparison:
     """Hold the ledger's bytes from the store against the witness that fits the target.
 
-    The witness is the client's count of response bodies for object stores and the kernel's `read_bytes` of the
-    ranks for everything else. The kernel fetches whole pages, so buffered reading may exceed the claim by up to a
-    page a file opened; that much is no disagreement.
+    For object stores the witness is the client's count of response bodies, less what lay between wanted ranges and
+    so was never claimed; for everything else the kernel's `read_bytes` of the ranks. The kernel fetches whole pages,
+    so buffered reading may exceed the claim by up to a page a file opened; that much is no disagreement.
     """
     ledger, counters = result.evidence.ledger, result.evidence.counters
     network = is_object_store(result)
     counter = "http_body_bytes" if network else "process_read_bytes"
     counted = counters.http_body_bytes if network else counters.process_read_bytes
+    if network and counted is not None:
+        counted -= counters.http_gap_bytes or 0
     claimed, requested = ledger.from_store_bytes, ledger.requested_bytes
     if counted is None:
         return Comparison(counter, claimed, None, None)

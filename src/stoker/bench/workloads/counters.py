@@ -137,6 +137,7 @@ class Sources:
             device_read_bytes=self.device.read_bytes() if self._host_wide and self.device else None,
             network_receive_bytes=network_receive_bytes() if self._host_wide else None,
             http_body_bytes=self._wire.received_body_bytes if self._wire else None,
+            http_gap_bytes=self._requests.gap_body_bytes if self._requests else None,
             **{name: number for name, number in requests.items() if name in Counters.__struct_fields__},
         )
 

@@ -97,6 +97,8 @@ class ObjectBatchReader:
                 part.facts = body.facts
                 part.opened_ns = clock.monotonic_ns()
                 deliver(body, part.pieces)
+                if len(part.pieces) > 1 and body.facts.span.stop == part.end_bytes:
+                    self._wire.count_gaps(part.gap_bytes)
         except StokerError as error:
             part.error = error
         part.ended_ns = clock.monotonic_ns()

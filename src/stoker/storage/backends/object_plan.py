@@ -40,12 +40,18 @@ class Part:
     opened_ns: int = 0
     ended_ns: int = 0
 
+    @property
+    def gap_bytes(self) -> int:
+        """Return the bytes between the pieces, which nobody wants."""
+        return self.end_bytes - self.offset_bytes - sum(piece.length_bytes for piece in self.pieces)
+
 
 def plan(ranges: Int64s, *, request_bytes: int, coalesce_bytes: int) -> list[Part]:
     """Return the requests for `ranges`, whose ranges of an object stand together.
 
     Ranges at most `coalesce_bytes` apart travel in one request as long as it is no longer than `request_bytes` and
-    at most twice what is wanted of it; one range longer than `request_bytes` travels in equal parts.
+    at most twice what is wanted of it; one range longer than `request_bytes` travels in equal parts. Ranges that
+    overlap are fetched each for itself: what a caller counts as read twice was sent twice.
     """
     rows = [(index, *row) for index, row in enumerate(ranges.tolist())]
     parts: list[Part] = []
@@ -66,14 +72,12 @@ def _together(number: int, pieces: Sequence[Piece], request_bytes: int, coalesce
     wanted_bytes = 0
     for piece in pieces:
         if part is not None:
-            end_bytes = max(part.end_bytes, piece.end_bytes)
-            fetched_bytes = end_bytes - part.offset_bytes
-            new_bytes = max(0, piece.end_bytes - max(part.end_bytes, piece.offset_bytes))
-            near = piece.offset_bytes - part.end_bytes <= coalesce_bytes
-            if near and fetched_bytes <= min(request_bytes, 2 * (wanted_bytes + new_bytes)):
-                part.end_bytes = end_bytes
+            fetched_bytes = piece.end_bytes - part.offset_bytes
+            limit_bytes = min(request_bytes, 2 * (wanted_bytes + piece.length_bytes))
+            if 0 <= piece.offset_bytes - part.end_bytes <= coalesce_bytes and fetched_bytes <= limit_bytes:
+                part.end_bytes = piece.end_bytes
                 part.pieces.append(piece)
-                wanted_bytes += new_bytes
+                wanted_bytes += piece.length_bytes
                 continue
             yield part
         part = Part(number, piece.offset_bytes, piece.end_bytes, [piece])

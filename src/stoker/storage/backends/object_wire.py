@@ -87,6 +87,7 @@ class Wire:
         self._location = location
         self.ring = Ring(endpoints)
         self.received_bytes = 0
+        self.gap_bytes = 0
         self.failovers = 0
         self._counts = dict.fromkeys(REQUEST_KINDS, 0)
         self._counting = threading.Lock()
@@ -107,6 +108,11 @@ class Wire:
         """Add to the received bytes."""
         with self._counting:
             self.received_bytes += count_bytes
+
+    def count_gaps(self, count_bytes: int) -> None:
+        """Add to the bytes that were received for being between wanted ones."""
+        with self._counting:
+            self.gap_bytes += count_bytes
 
     def where(self, key: str) -> str:
         """Return how messages name the object."""

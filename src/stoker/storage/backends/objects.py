@@ -65,6 +65,11 @@ class ObjectStore(BaseStore):
         return self._wire.received_bytes
 
     @property
+    def gap_body_bytes(self) -> int:
+        """Return how many of the received bytes nobody wanted: they lay between ranges that shared a request."""
+        return self._wire.gap_bytes
+
+    @property
     def request_counts(self) -> dict[str, int]:
         """Return the requests made so far, by kind."""
         return self._wire.counts

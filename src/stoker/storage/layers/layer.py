@@ -188,6 +188,11 @@ class _RequestCount(Layer):
         return cast("SupportsRequestCount", self.inner).request_counts
 
     @property
+    def gap_body_bytes(self) -> int:
+        """Return how many received bytes nobody wanted."""
+        return cast("SupportsRequestCount", self.inner).gap_body_bytes
+
+    @property
     def endpoint_counts(self) -> dict[str, dict[str, int]]:
         """Return the requests and failures of each address of the service."""
         return cast("SupportsRequestCount", self.inner).endpoint_counts
