@@ -117,7 +117,7 @@ class Loader:
         unit_bytes = manifest.total_bytes * unit_samples // max(manifest.total_samples, 1)
         return tuner_for(
             self._store.capabilities,
-            cpus=usable_cpus(),
+            cpus=options.cpus or usable_cpus(),
             sample_bytes=unit_bytes,
             pinned=Settings(options.read_threads, options.queue_depth, options.request_bytes),
             batched=self._batched,

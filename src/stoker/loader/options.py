@@ -24,6 +24,7 @@ class LoaderOptions(msgspec.Struct, frozen=True):
     batch_size, decode_threads      `decode_threads` 0: whoever reads a sample decodes it
     read_threads, queue_depth, request_bytes    readers, how many requests each keeps under way, and the largest of
                 them; 0: chosen while reading, to suit the target (see `Loader.tuning`)
+    cpus        this loader's share of the host's, which bounds what is tried; 0: all that the process may run on
     prefetch_batches    batches being made beyond those asked for; 0: work begins when a batch is asked for. Where
                         several samples are read as one, at least as many such reads as readers are kept under way
     order       `shuffled`; `sequential`: ascending, the ranks take turns; `dlio`: ascending within each rank's
@@ -47,6 +48,7 @@ class LoaderOptions(msgspec.Struct, frozen=True):
     batch_size: int
     read_threads: int = 0
     queue_depth: int = 0
+    cpus: int = 0
     request_bytes: int = 0
     decode_threads: int = 1
     prefetch_batches: int = 2
@@ -66,6 +68,7 @@ class LoaderOptions(msgspec.Struct, frozen=True):
         rules = [
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("read_threads", 0 <= self.read_threads <= 1024, "0 to 1024"),
+            ("cpus", self.cpus >= 0, "at least 0"),
             ("queue_depth", 0 <= self.queue_depth <= _DEPTH_MAX, f"0 to {_DEPTH_MAX}"),
             ("request_bytes", self._request_fits(), f"0 or a multiple of {REQUEST_UNIT_BYTES}, at most {_REQUEST_MAX}"),
             ("decode_threads", 0 <= self.decode_threads <= 1024, "0 to 1024"),

@@ -14,6 +14,7 @@ from stoker.loader.dataset.shapes import sample_spec
 from stoker.loader.loader import Loader
 from stoker.loader.manifest import Manifest
 from stoker.loader.options import LoaderOptions
+from stoker.loader.pacing import usable_cpus
 from stoker.storage.api import Store, SupportsLocalPath
 
 _REQUESTED: Final = {
@@ -91,6 +92,7 @@ def _options(plan: TrainingPlan, batch_size: int, preprocess: Spread, *, whole: 
         read_threads=plan.read_threads,
         queue_depth=plan.queue_depth,
         request_bytes=plan.request_bytes,
+        cpus=max(1, usable_cpus() // plan.ranks),  # where the ranks have several hosts, too few rather than too many
         decode_threads=plan.decode_threads,
         prefetch_batches=plan.prefetch_batches,
         order=plan.order,
