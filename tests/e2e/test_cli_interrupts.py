@@ -15,7 +15,7 @@ STOP_SECONDS = 15  # promised are 5 on a machine that is not busy with other tes
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 SHARED_MEMORY = Path("/dev/shm")
 OTHERS_SEGMENTS = ("mpich", "ompi", "vader", "mpi_")
-FILES = 800
+FILES = 2400
 FEED = ("feed", "target", *COSMOFLOW, "--budget", "10m")
 GEN = ("gen", "new", "--format", "npz", "--files", str(FILES), "--record-length", "64KiB")
 

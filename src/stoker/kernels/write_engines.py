@@ -109,8 +109,8 @@ def open_write_engine(
 ) -> WriteEngine:
     """Return an engine; `auto` takes the best there is.
 
-    With `auto` what goes through the page cache is written in turn, whatever the engine: 2000 files of 100 KiB cost
-    a ring as much as plain calls (82 to 86 us a file), one of 140 MiB too; the rest goes through the ring, else by
+    With `auto` what goes through the page cache is written in turn, because a ring gained nothing there, neither for
+    files of 100 KiB nor for one of 140 MiB; O_DIRECT and the syncs of many files go through the ring, else by
     threads. `io_uring` and `threads` put everything through what they name.
 
     Raises UsageError for an unknown kind or settings out of range, UnavailableError for one that cannot be had here.

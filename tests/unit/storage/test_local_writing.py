@@ -61,7 +61,8 @@ def test_one_bad_object_of_a_batch_stops_no_other(store: PosixStore, tmp_path: P
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     items = [("a", b"1"), ("../out", b"2"), ("there/below", b"3"), ("folder", b"4"), ("link/x", b"5"), ("b", b"6")]
-    kinds = [ObjectInfo, UsageError, StoreError, StoreError, DeniedError, ObjectInfo]
+    items.append(("half-\ud800", b"7"))
+    kinds = [ObjectInfo, UsageError, StoreError, StoreError, DeniedError, ObjectInfo, UsageError]
     results = store.put_many(items)
     assert [type(result) for result in results] == kinds
     assert "there/below" in str(results[2])

@@ -203,7 +203,7 @@ class _Work:
 
         missing = int((~done).sum())
         threads = max(1, min(threads, missing))
-        files_max = max(1, min(GROUP_FILES, missing // (2 * threads)))
+        files_max = max(1, min(GROUP_FILES, missing // (8 * threads)))
         groups = maker.groups(survey.missing(), alone=survey.present, files_max=files_max)
         try:
             Crew(work, threads=threads, stop=stop).run(groups, on_result=on_made, on_tick=on_tick)

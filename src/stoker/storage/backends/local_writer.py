@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from stoker.core.errors import StokerError
+from stoker.core.errors import StokerError, UsageError
 from stoker.core.units import MiB
 from stoker.kernels.writing import PIECE_COLUMNS, WRITTEN_COLUMNS, WriteEngine, WritePolicy
 from stoker.storage.api import Buffer, ObjectInfo
@@ -109,8 +109,9 @@ class LocalWriter:
         for index, (key, data) in enumerate(items):
             try:
                 self._where(key)
-            except StokerError as error:
-                results[index] = error
+                os.fsencode(key)
+            except (StokerError, UnicodeEncodeError) as error:
+                results[index] = _key_error(key, error)
                 continue
             folder, _, name = key.rpartition("/")
             folders.setdefault(folder, []).append(_Item(index, key, name, byte_view(data)))
@@ -133,10 +134,10 @@ class LocalWriter:
                         continue
                     for item, result in zip(items, self._put_files(engine, folder, items, policy), strict=True):
                         results[item.index] = result
-        except OSError as error:
+        except (OSError, StokerError) as error:
             for item in group:
                 if results[item.index] is None:
-                    results[item.index] = self._error(item.key, error)
+                    results[item.index] = error if isinstance(error, StokerError) else self._error(item.key, error)
 
     def _put_large(self, item: _Item, *, if_absent: bool) -> ObjectInfo | StokerError:
         try:
@@ -204,6 +205,14 @@ class LocalWriter:
     def close(self) -> None:
         """Release the engines."""
         self._engines.close()
+
+
+def _key_error(key: str, error: Exception) -> StokerError:
+    if isinstance(error, StokerError):
+        return error
+    told = UsageError("key cannot be a file name", where=ascii(key), expected="letters that the system can encode")
+    told.__cause__ = error
+    return told
 
 
 def _calls(group: list[_Item]) -> Iterator[list[_Item]]:
