@@ -22,7 +22,7 @@ _SEGMENT_STEPS_MAX: Final = 512
 _CHUNK_BYTES_MAX: Final = 256 * KiB
 _CHUNK_TASKS_MAX: Final = 32
 # Where a chunk is one call, what a call costs is shared by more, and a device's queue is filled by one reader.
-_BATCHED_BYTES_MAX: Final = 4 * MiB
+_BATCHED_BYTES_MAX: Final = 16 * MiB
 _BATCHED_TASKS_MAX: Final = 256
 _FILES_MIN: Final = 16
 

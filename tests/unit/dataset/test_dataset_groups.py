@@ -102,7 +102,7 @@ def test_after_an_error_what_was_finished_is_in_the_journal(posix: PosixStore) -
     there = {key for key in objects(posix) if key.endswith(".npz")}
     report = generate(batched, SPEC)
     assert (report.files_kept, report.files_adopted, report.files_made) == (len(there), 0, 50 - len(there))
-    assert len(there) > 5
+    assert len(there) >= 5
 
 
 def test_files_of_a_group_that_are_there_already_are_adopted(posix: PosixStore) -> None:
