@@ -99,11 +99,13 @@ class Decoder:
                 blocks.append((piece, block))
         except Exception as error:
             raise located(error, self._manifest.keys[task.file]) from error
-        self._tally.end(worker, DECODE, task.step, begun_ns)
         if task.step == task.last_step:
             first = task.step * self._batch_size
-            return [(task.step, [_part(block, piece.wanted, piece.places, first) for piece, block in blocks])]
-        return list(self._by_step(task, blocks))
+            found = [(task.step, [_part(block, piece.wanted, piece.places, first) for piece, block in blocks])]
+        else:
+            found = list(self._by_step(task, blocks))
+        self._tally.end(worker, DECODE, task.step, begun_ns)
+        return found
 
     def decode_bundle(self, loaded: LoadedBundle, worker: int) -> Part:
         """Return a bundle's samples as one part of its batch. Raises CorruptError as `decode` does."""

@@ -57,10 +57,11 @@ def digest(sample_ids: Int64s) -> int:
     return total
 
 
-def permute(index: Int64s, size: int | Int64s, key: int | UInt64s) -> Int64s:
+def permute(index: Int64s, size: int | Int64s, key: int | UInt64s, repeats: Int64s | None = None) -> Int64s:
     """Return where the permutation `key` of `range(size)` takes each index. Shape (n,); sizes and keys may vary.
 
-    Every index must be below its size. Memory is a few times that of `index`; O(1) for each value.
+    With `repeats` each size and key stands for so many neighbours. Every index must be below its size. Memory is a
+    few times that of `index`; O(1) for each value.
     """
     assert index.ndim == 1
     if isinstance(size, int) and isinstance(key, int) and len(index) > _CHUNK:
@@ -73,6 +74,9 @@ def permute(index: Int64s, size: int | Int64s, key: int | UInt64s) -> Int64s:
     columns = (domain + rows - _U(1)) // rows
     rounds = _ROUNDS_LARGE if isinstance(size, int) and size >= _LARGE_DOMAIN else _ROUNDS_SMALL
     keys = _round_keys(key, rounds)
+    if repeats is not None:
+        domain, rows, columns = (np.repeat(each, repeats) for each in (domain, rows, columns))
+        keys = [np.repeat(each, repeats) for each in keys]
     moved = _feistel(index.astype(np.uint64), rows, columns, keys)
     outside = np.flatnonzero(moved >= domain)
     while len(outside):  # the walk ends: the network permutes the rectangle, so each cycle comes back inside
@@ -181,14 +185,16 @@ class EpochOrder:
             return positions, files * self._windows_per_file + offsets // self._window
         slots, files, offsets = self._file_at(positions)
         ordinal = offsets // self._window
-        return self._inside(files, offsets, ordinal), slots * self._windows_per_file + ordinal
+        windows = slots * self._windows_per_file + ordinal
+        return self._inside(files, offsets, ordinal, _heads(windows)), windows
 
     def _file_at(self, positions: Int64s) -> tuple[Int64s, Int64s, Int64s]:
         """Return, for each position, the file's place in the epoch, the file, and the offset within its turn."""
         space = self._space
         if space.uniform:
             slots, offsets = np.divmod(positions, space.largest)
-            return slots, permute(slots, space.files, self._key), offsets
+            heads, counts = _heads(slots)
+            return slots, np.repeat(permute(slots[heads], space.files, self._key), counts), offsets
         if self._slots is None:
             files = permute(np.arange(space.files, dtype=np.int64), space.files, self._key)
             ends = np.cumsum(space.counts(files))
@@ -198,18 +204,32 @@ class EpochOrder:
         files = order[slots]
         return slots, files, positions - (ends[slots] - space.counts(files))
 
-    def _inside(self, files: Int64s, offsets: Int64s, ordinal: Int64s) -> Int64s:
-        """Return the sample numbers: whole windows change places within their file, a shorter last one stays last."""
+    def _inside(self, files: Int64s, offsets: Int64s, ordinal: Int64s, stretches: tuple[Int64s, Int64s]) -> Int64s:
+        """Return the sample numbers: whole windows change places within their file, a shorter last one stays last.
+
+        What is the same for a stretch of samples of one window is worked out once.
+        """
         window = self._window
-        counts = self._space.counts(files)
+        heads, repeats = stretches
+        own_files, own_ordinal = files[heads], ordinal[heads]
+        counts = self._space.counts(own_files)
         whole = counts // window
-        last = ordinal >= whole
-        keys = mix(files.astype(np.uint64) * _U(_GOLDEN) + _U(self._key))
-        moved = np.where(last, whole, permute(np.where(last, 0, ordinal), np.maximum(whole, 1), keys))
+        last = own_ordinal >= whole
+        keys = mix(own_files.astype(np.uint64) * _U(_GOLDEN) + _U(self._key))
+        moved = np.where(last, whole, permute(np.where(last, 0, own_ordinal), np.maximum(whole, 1), keys))
         sizes = np.where(last, counts - whole * window, window)
-        inner = permute(offsets - ordinal * window, sizes, mix(keys + moved.astype(np.uint64) + _U(1)))
-        ids: Int64s = self._space.starts(files) + moved * window + inner
+        inner_keys = mix(keys + moved.astype(np.uint64) + _U(1))
+        inner = permute(offsets - ordinal * window, sizes, inner_keys, repeats)
+        ids: Int64s = np.repeat(self._space.starts(own_files) + moved * window, repeats) + inner
         return ids
+
+
+def _heads(values: Int64s) -> tuple[Int64s, Int64s]:
+    """Return where each stretch of equal values begins, and how long it is."""
+    if len(values) == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    heads = np.concatenate(([0], np.flatnonzero(values[1:] != values[:-1]) + 1))
+    return heads, np.diff(heads, append=len(values))
 
 
 def visited_digest(order: EpochOrder, positions: Any) -> int:

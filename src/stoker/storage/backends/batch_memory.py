@@ -8,7 +8,6 @@ import numpy as np
 from stoker.core import clock
 from stoker.core.errors import StokerError
 from stoker.kernels.files import (
-    DONE_CACHED_BYTES,
     DONE_ENDED_NS,
     DONE_READ_BYTES,
     DONE_STARTED_NS,
@@ -44,18 +43,22 @@ class MemoryBatchReader:
     def read(self, batch: BatchRead) -> None:
         """Read every range of the batch."""
         objects, done, ranges = batch.objects_done, batch.ranges_done, batch.ranges
+        objects[:] = done[:] = 0
         self._errors.clear()
         objects[:, FILE_STARTED_NS] = clock.monotonic_ns()
         contents = [self._look_up(number, key) for number, key in enumerate(batch.keys)]
-        objects[:, FILE_SIZE_BYTES] = [size_bytes for size_bytes, _ in contents]
-        objects[:, FILE_STATUS] = objects[:, FILE_SIZE_BYTES] < 0
+        sizes_bytes = np.array([size_bytes for size_bytes, _ in contents], np.int64)
+        objects[:, FILE_SIZE_BYTES] = sizes_bytes
         objects[:, FILE_OPENED_NS] = done[:, DONE_STARTED_NS] = clock.monotonic_ns()
-        sizes_bytes = objects[ranges[:, RANGE_FILE], FILE_SIZE_BYTES]
-        short = ranges[:, RANGE_OFFSET_BYTES] + ranges[:, RANGE_WANTED_BYTES] > sizes_bytes
-        done[:, DONE_STATUS] = short * STATUS_SHORT
-        done[sizes_bytes < 0, DONE_STATUS] = STATUS_NOT_TRIED
-        done[:, DONE_READ_BYTES] = ranges[:, RANGE_WANTED_BYTES] * ~short
-        done[:, DONE_CACHED_BYTES] = 0
+        wanted_bytes = ranges[:, RANGE_WANTED_BYTES]
+        ends = ranges[:, RANGE_OFFSET_BYTES] + wanted_bytes
+        short = ends > sizes_bytes[ranges[:, RANGE_FILE]]
+        done[:, DONE_READ_BYTES] = wanted_bytes
+        if short.any():
+            objects[:, FILE_STATUS] = sizes_bytes < 0
+            done[short, DONE_READ_BYTES] = 0
+            done[short, DONE_STATUS] = STATUS_SHORT
+            done[sizes_bytes[ranges[:, RANGE_FILE]] < 0, DONE_STATUS] = STATUS_NOT_TRIED
         if any(content is not None for _, content in contents):
             self._copy(batch, contents)
         done[:, DONE_ENDED_NS] = clock.monotonic_ns()
