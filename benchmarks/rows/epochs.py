@@ -1,6 +1,6 @@
 """Row b: epochs of the workloads' formats from the page cache, our Loader beside what users pick.
 
-Every contender runs in a fresh process, delivers one epoch unmeasured and then some measured ones; what counts is
+Every contender runs in a fresh process, delivers two epochs unmeasured and then some measured ones; what counts is
 samples per CPU second and bytes a second. They do not do the same, and the differences favour the others: s3dlio hands
 on undecoded bytes, DLIO drops the array and hands on one constant, the plain loops hand on nothing at all.
 """

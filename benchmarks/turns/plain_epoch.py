@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
-from window import Window, arguments, paths
+from window import WARM_UP_EPOCHS, Window, arguments, paths
 
 BUFFER_BYTES_MAX = 256 << 20
 THREAD = threading.local()
@@ -78,7 +78,8 @@ def main():
     kind = ThreadPoolExecutor if asked["format"] == "read" else ProcessPoolExecutor
     window = Window()
     with kind(asked["workers"]) as pool:
-        epoch(pool, asked, files)
+        for _ in range(WARM_UP_EPOCHS):
+            epoch(pool, asked, files)
         window.start()
         done = [epoch(pool, asked, files) for _ in range(asked["epochs"])]
         window.stop()

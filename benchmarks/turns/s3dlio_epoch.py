@@ -5,7 +5,7 @@ batch_size, epochs, workers.
 import asyncio
 
 import s3dlio
-from window import Window, arguments, paths
+from window import WARM_UP_EPOCHS, Window, arguments, paths
 
 
 def many(uris, asked):
@@ -36,7 +36,8 @@ def main():
     def epoch():
         return many(uris, asked) if asked["mode"] == "get_many" else asyncio.run(loaded(uris, asked))
 
-    epoch()
+    for _ in range(WARM_UP_EPOCHS):
+        epoch()
     window = Window()
     window.start()
     done = [epoch() for _ in range(asked["epochs"])]

@@ -8,7 +8,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
-from window import Window, arguments, paths
+from window import WARM_UP_EPOCHS, Window, arguments, paths
 
 
 def main():
@@ -27,7 +27,8 @@ def main():
             total, count = total + int(tf.reduce_sum(lengths)), count + int(lengths.shape[0])
         return total, count
 
-    epoch()
+    for _ in range(WARM_UP_EPOCHS):
+        epoch()
     window = Window()
     window.start()
     done = [epoch() for _ in range(asked["epochs"])]

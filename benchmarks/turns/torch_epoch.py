@@ -7,7 +7,7 @@ With `list` the batch is a list of the arrays as the worker pickles them: no sta
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from window import Window, arguments, paths
+from window import WARM_UP_EPOCHS, Window, arguments, paths
 
 
 class Files(Dataset):
@@ -56,8 +56,9 @@ def main():
         drop_last=True,
         collate_fn=list if asked["collate"] == "list" else None,
     )
-    for _ in loader:
-        pass
+    for _ in range(WARM_UP_EPOCHS):
+        for _ in loader:
+            pass
     window, payload_bytes, samples = Window(), 0, 0
     window.start()
     for _ in range(asked["epochs"]):

@@ -109,16 +109,16 @@ def reads(key: str, ratio: float) -> dict[str, Any]:
 def test_a_goal_is_judged_by_the_worst_of_its_rows(ratio: float, status: str) -> None:
     found = judge(
         goal("O_DIRECT reads"),
-        document_of(reads("reads/direct/random/1 MiB/depth 32", 2.0), reads("reads/direct/random/4 KiB", ratio)),
+        document_of(reads("reads/direct/random/1 MiB/depth 32", 2.0), reads("reads/direct/random/128 KiB/depth 32", ratio)),
     )
     assert found.status == status
-    assert "4 KiB" in found.told
+    assert "128 KiB" in found.told
 
 
 def test_a_goal_without_its_peer_says_which_command_mends_it() -> None:
     ours = Contender("stoker", turns(1.0))
     race([ours], 1, warm_rounds=0)
-    entry = Contest("reads/direct/x", [ours], missing={"fio io_uring": "fio is not installed: apt-get install fio"})
+    entry = Contest("reads/direct/random/1 MiB/depth 32", [ours], missing={"fio io_uring": "fio is not installed: apt-get install fio"})
     found = judge(goal("O_DIRECT reads"), document_of(entry.document()))
     assert found == (goal("O_DIRECT reads").text, "not measured", "fio is not installed: apt-get install fio")
 
@@ -127,10 +127,11 @@ def test_a_goal_is_not_measured_where_ours_failed_in_one_of_its_rows() -> None:
     def fail() -> Turn:
         raise PeerError("ours broke")
 
-    broken = Contest("reads/direct/b", [Contender("stoker", fail), Contender("fio io_uring", turns(1.0))])
+    key = "reads/direct/random/128 KiB/depth 32"
+    broken = Contest(key, [Contender("stoker", fail), Contender("fio io_uring", turns(1.0))])
     race(broken.contenders, 1, warm_rounds=0)
-    found = judge(goal("O_DIRECT reads"), document_of(reads("reads/direct/a", 2.0), broken.document()))
-    assert found[1:] == ("not measured", "reads/direct/b: ours broke")
+    document = document_of(reads("reads/direct/random/1 MiB/depth 1", 2.0), broken.document())
+    assert judge(goal("O_DIRECT reads"), document)[1:] == ("not measured", f"{key}: ours broke")
 
 
 def test_every_goal_of_an_empty_table_is_not_measured() -> None:
