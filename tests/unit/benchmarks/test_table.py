@@ -109,7 +109,9 @@ def reads(key: str, ratio: float) -> dict[str, Any]:
 def test_a_goal_is_judged_by_the_worst_of_its_rows(ratio: float, status: str) -> None:
     found = judge(
         goal("O_DIRECT reads"),
-        document_of(reads("reads/direct/random/1 MiB/depth 32", 2.0), reads("reads/direct/random/128 KiB/depth 32", ratio)),
+        document_of(
+            reads("reads/direct/random/1 MiB/depth 32", 2.0), reads("reads/direct/random/128 KiB/depth 32", ratio)
+        ),
     )
     assert found.status == status
     assert "128 KiB" in found.told
@@ -118,7 +120,11 @@ def test_a_goal_is_judged_by_the_worst_of_its_rows(ratio: float, status: str) ->
 def test_a_goal_without_its_peer_says_which_command_mends_it() -> None:
     ours = Contender("stoker", turns(1.0))
     race([ours], 1, warm_rounds=0)
-    entry = Contest("reads/direct/random/1 MiB/depth 32", [ours], missing={"fio io_uring": "fio is not installed: apt-get install fio"})
+    entry = Contest(
+        "reads/direct/random/1 MiB/depth 32",
+        [ours],
+        missing={"fio io_uring": "fio is not installed: apt-get install fio"},
+    )
     found = judge(goal("O_DIRECT reads"), document_of(entry.document()))
     assert found == (goal("O_DIRECT reads").text, "not measured", "fio is not installed: apt-get install fio")
 
