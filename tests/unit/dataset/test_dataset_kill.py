@@ -18,13 +18,13 @@ from stoker.loader.dataset.progress import Progress
 from stoker.loader.dataset.verify import verify
 from stoker.storage.opening import open_store
 
-SPEC = DatasetSpec("npz", 4000, record_dims=(64, 64), subfolders=4)
+SPEC = DatasetSpec("npz", 16000, record_dims=(64, 64), subfolders=4)
 SCRIPT = """
 import sys
 from stoker.core.plan import DatasetSpec
 from stoker.loader.dataset.generate import GenerateOptions, generate
 from stoker.storage.opening import open_store
-spec = DatasetSpec("npz", 4000, record_dims=(64, 64), subfolders=4)
+spec = DatasetSpec("npz", 16000, record_dims=(64, 64), subfolders=4)
 generate(open_store(sys.argv[1], create=True), spec, GenerateOptions(threads=2))
 """
 
@@ -52,13 +52,13 @@ def test_after_a_kill_only_the_missing_files_are_made(tmp_path: Path, moment: st
     process.wait()
     store = open_store(f"file://{folder}?fsync=none")
     there = {info.key: info.version for info in store.list("train/")}
-    assert 0 < len(there) < 4000
+    assert 0 < len(there) < 16000
     report = generate(store, SPEC)
     after = {info.key: info.version for info in store.list("train/")}
-    assert report.files_made == 4000 - len(there)
+    assert report.files_made == 16000 - len(there)
     assert report.files_kept + report.files_adopted == len(there)
     assert report.files_kept > 0 or moment == "first files"
-    assert len(after) == 4000
+    assert len(after) == 16000
     assert there.items() <= after.items()
     assert verify(store, open_manifest(store), evict=False).good
     store.close()

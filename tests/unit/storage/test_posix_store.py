@@ -1,5 +1,6 @@
 """What only a folder can get wrong: full disks, shrinking files, links, killed writers, the page cache."""
 
+import gc
 import os
 import resource
 import signal
@@ -245,6 +246,7 @@ def test_open_files_are_closed_again(store: PosixStore, tmp_path: Path) -> None:
         return len(os.listdir("/proc/self/fd"))
 
     store.put("a/object", b"x" * 10)
+    gc.collect()  # what earlier tests left behind is not this one's
     before = open_count()
     for _ in range(3):
         store.put("a/b/c/object", b"x")
@@ -258,7 +260,7 @@ def test_open_files_are_closed_again(store: PosixStore, tmp_path: Path) -> None:
         for failing in (lambda: store.open_read("a/object", length_bytes=99), lambda: store.open_read("a")):
             with pytest.raises(StoreError):
                 failing()
-    assert open_count() == before
+    assert open_count() <= before
 
 
 # the page cache
