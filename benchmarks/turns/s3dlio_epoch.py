@@ -5,7 +5,7 @@ batch_size, epochs, workers.
 import asyncio
 
 import s3dlio
-from window import WARM_UP_EPOCHS, Window, arguments, paths
+from window import arguments, measure_epochs, paths
 
 
 def many(uris, asked):
@@ -29,20 +29,14 @@ async def loaded(uris, asked):
 
 
 def main():
-    """Deliver one epoch unmeasured, then those asked for."""
+    """Deliver the epochs asked for."""
     asked = arguments()
     uris = [f"file://{path}" for path in paths(asked)]
 
     def epoch():
         return many(uris, asked) if asked["mode"] == "get_many" else asyncio.run(loaded(uris, asked))
 
-    for _ in range(WARM_UP_EPOCHS):
-        epoch()
-    window = Window()
-    window.start()
-    done = [epoch() for _ in range(asked["epochs"])]
-    window.stop()
-    window.report(sum(part[0] for part in done), sum(part[1] for part in done))
+    measure_epochs(epoch, asked["epochs"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Ours: epochs through the Loader. Arguments: url, spec (fields of DatasetSpec), loader (LoaderOptions), epochs."""
 
-from window import WARM_UP_EPOCHS, Window, arguments
+from window import arguments, measure_epochs
 
 from stoker.bench.workloads.source import dataset_manifest
 from stoker.core.plan import DatasetSpec
@@ -10,23 +10,21 @@ from stoker.storage.opening import open_store
 
 
 def main():
-    """Deliver some epochs unmeasured, then those asked for."""
+    """Deliver the epochs asked for."""
     asked = arguments()
     spec = DatasetSpec(**asked["spec"])
     store = open_store(asked["url"])
-    window, payload_bytes, samples = Window(), 0, 0
     with Loader(store, dataset_manifest(store, spec), LoaderOptions(**asked["loader"])) as loader:
-        for epoch in range(1, WARM_UP_EPOCHS + 1):
-            for _ in loader.epoch(epoch):
-                pass
-        window.start()
-        for epoch in range(WARM_UP_EPOCHS + 1, WARM_UP_EPOCHS + asked["epochs"] + 1):
-            for batch in loader.epoch(epoch):
+
+        def epoch():
+            payload_bytes = samples = 0
+            for batch in loader.epoch(loader.next_epoch):
                 payload_bytes += batch.payload_bytes
                 samples += len(batch)
-        window.stop()
+            return payload_bytes, samples
+
+        measure_epochs(epoch, asked["epochs"])
     store.close()
-    window.report(payload_bytes, samples)
 
 
 if __name__ == "__main__":

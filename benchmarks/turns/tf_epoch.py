@@ -8,11 +8,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
-from window import WARM_UP_EPOCHS, Window, arguments, paths
+from window import arguments, measure_epochs, paths
 
 
 def main():
-    """Deliver one epoch unmeasured, then those asked for."""
+    """Deliver the epochs asked for."""
     asked = arguments()
     features = {"image": tf.io.FixedLenFeature([], tf.string)}
     records = tf.data.TFRecordDataset(paths(asked), buffer_size=1 << 20, num_parallel_reads=asked["workers"])
@@ -27,13 +27,7 @@ def main():
             total, count = total + int(tf.reduce_sum(lengths)), count + int(lengths.shape[0])
         return total, count
 
-    for _ in range(WARM_UP_EPOCHS):
-        epoch()
-    window = Window()
-    window.start()
-    done = [epoch() for _ in range(asked["epochs"])]
-    window.stop()
-    window.report(sum(part[0] for part in done), sum(part[1] for part in done))
+    measure_epochs(epoch, asked["epochs"])
 
 
 if __name__ == "__main__":

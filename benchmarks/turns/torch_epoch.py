@@ -7,7 +7,7 @@ With `list` the batch is a list of the arrays as the worker pickles them: no sta
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from window import WARM_UP_EPOCHS, Window, arguments, paths
+from window import arguments, measure_epochs, paths
 
 
 class Files(Dataset):
@@ -56,17 +56,15 @@ def main():
         drop_last=True,
         collate_fn=list if asked["collate"] == "list" else None,
     )
-    for _ in range(WARM_UP_EPOCHS):
-        for _ in loader:
-            pass
-    window, payload_bytes, samples = Window(), 0, 0
-    window.start()
-    for _ in range(asked["epochs"]):
+
+    def epoch():
+        payload_bytes = samples = 0
         for batch in loader:
             size_bytes, count = payload_of(batch)
             payload_bytes, samples = payload_bytes + size_bytes, samples + count
-    window.stop()
-    window.report(payload_bytes, samples)
+        return payload_bytes, samples
+
+    measure_epochs(epoch, asked["epochs"])
 
 
 if __name__ == "__main__":

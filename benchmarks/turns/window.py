@@ -89,3 +89,14 @@ class Window:
         """Print the result."""
         result = {"payload_bytes": int(payload_bytes), "samples": int(samples), "wall_seconds": self.wall}
         print(json.dumps({**result, "cpu_seconds": self.cpu, "peak_bytes": peak_bytes(), **more}))
+
+
+def measure_epochs(deliver, epochs):
+    """Call `deliver`, which delivers an epoch and returns its payload bytes and samples; report the later calls."""
+    for _ in range(WARM_UP_EPOCHS):
+        deliver()
+    window = Window()
+    window.start()
+    done = [deliver() for _ in range(epochs)]
+    window.stop()
+    window.report(sum(part[0] for part in done), sum(part[1] for part in done))

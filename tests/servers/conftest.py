@@ -8,11 +8,9 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from azurite_blobs import AZURITE_ACCOUNT, AZURITE_KEY
+from benchmarks.loopback import answers, free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 READY_SECONDS = 40.0
@@ -34,26 +33,6 @@ class ServerEndpoint:
     url: str
     variables: dict[str, str] = field(default_factory=dict)
     filer_port: int = 0
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on, low enough that `port + 10000` is a port too."""
-    found: list[int] = []
-    candidate = 15_000 + os.getpid() % 20_000
-    while len(found) < count:
-        candidate = candidate + 7 if candidate < 45_000 else 15_000
-        if all(_is_free(port) for port in (candidate, candidate + 10_000)):
-            found.append(candidate)
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @contextmanager
@@ -82,18 +61,6 @@ def running(command: list[str], folder: Path, ready: Callable[[], bool], **varia
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def answers(url: str) -> bool:
-    """Tell whether an HTTP server answers at all, be it with an error."""
-    try:
-        urllib.request.urlopen(url, timeout=2).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code < 500
-    except OSError:
-        return False
-    return True
 
 
 def remove_sockets(port: int) -> None:

@@ -40,7 +40,7 @@ from stoker.loader.tasks import FileChoice, Planner
 from stoker.loader.tuning import Tuner, tuner_for
 from stoker.loader.tuning_bounds import Settings
 from stoker.storage.api import Store, SupportsRetryCount
-from stoker.storage.batch import reads_batches
+from stoker.storage.batch import batch_lane
 
 _DIGEST_SAMPLES: Final = 8192
 
@@ -76,10 +76,10 @@ class Loader:
         self._layouts = Layouts(store, manifest, self._format, join_bytes=join_bytes)
         window_samples = self._layouts.window_samples()
         self._rule = OrderRule(options.order, options.seed, options.seed_change_epoch, window_samples)
-        self._batched = reads_batches(store)
+        self._lane = batch_lane(store)
         # What is verified, held or costly to decode goes file by file, so that decoders can share it.
         quick = isinstance(self._format, DecodesMany) and not options.verify and options.preprocess == Spread()
-        self._whole_files = self._layouts.whole_files() if self._batched and quick else None
+        self._whole_files = self._layouts.whole_files() if self._lane.reads and quick else None
         tuner = self._tuner(max(window_samples, 1))
         readers = tuner.settings.readers
         self._in_flight_bytes_max = in_flight_bytes(options, manifest, window_samples, readers)
@@ -120,7 +120,7 @@ class Loader:
             cpus=options.cpus or usable_cpus(),
             sample_bytes=unit_bytes,
             pinned=Settings(options.read_threads, options.queue_depth, options.request_bytes),
-            batched=self._batched,
+            queues=self._lane.queues,
         )
 
     def _fresh(self, epoch: int) -> LoaderState:
@@ -220,7 +220,7 @@ class Loader:
         windowed_readers = self._pace.settings.readers if self._rule.window_samples > 0 else 0
         bounds = Bounds(options, self._in_flight_bytes_max, windowed_readers)
         planner = Planner(
-            plan, manifest, self._space, choice, batched=self._batched, bundles=self._whole_files is not None
+            plan, manifest, self._space, choice, batched=self._lane.reads, bundles=self._whole_files is not None
         )
         return Flow(planner, stages, options, bounds)
 

@@ -229,10 +229,10 @@ class Tuner:
 
 
 def tuner_for(
-    capabilities: Capabilities, *, cpus: int, sample_bytes: int, pinned: Settings, batched: bool = True
+    capabilities: Capabilities, *, cpus: int, sample_bytes: int, pinned: Settings, queues: bool = True
 ) -> Tuner:
     """Return a tuner for a store. The arguments and what is raised: see `limits_for`."""
-    limits = limits_for(capabilities, cpus, sample_bytes, pinned, batched=batched)
+    limits = limits_for(capabilities, cpus, sample_bytes, pinned, queues=queues)
     return Tuner(limits, first_guess(capabilities, cpus, limits), order=knob_order(capabilities), cpus=cpus)
 
 

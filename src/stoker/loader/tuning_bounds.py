@@ -58,18 +58,18 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 def limits_for(
-    capabilities: Capabilities, cpus: int, sample_bytes: int, pinned: Settings, *, batched: bool = True
+    capabilities: Capabilities, cpus: int, sample_bytes: int, pinned: Settings, *, queues: bool = True
 ) -> Limits:
     """Return how far the settings may go for this store.
 
     `cpus` are this rank's. `sample_bytes` is the size of what is read as one, 0 when unknown: no request is larger.
-    `batched` tells that the store reads batches; where it does not, a reader has one request under way, whole.
+    `queues` tells that a reader keeps several requests under way; where it does not, each has one, whole.
     Raises UsageError for a pinned value that cannot be, or that would have no effect here.
     """
-    _check(capabilities, pinned, batched=batched)
+    _check(capabilities, pinned, queues=queues)
     request_most = _request_bytes_most(capabilities, sample_bytes)
     low = Settings(1, 1, min(REQUEST_BYTES_LEAST, request_most))
-    if batched:
+    if queues:
         depth_most = min(_DEPTH_FACTOR * max(capabilities.in_flight, 1), QUEUE_DEPTH_MAX)
         high = Settings(min(max(2 * cpus, READERS_ROOM), READERS_MAX), depth_most, request_most)
     else:
@@ -112,14 +112,14 @@ def _request_bytes_most(capabilities: Capabilities, sample_bytes: int) -> int:
     return min(1 << (wanted - 1).bit_length(), REQUEST_BYTES_MOST)
 
 
-def _check(capabilities: Capabilities, pinned: Settings, *, batched: bool) -> None:
+def _check(capabilities: Capabilities, pinned: Settings, *, queues: bool) -> None:
     for knob, most in PINNED_MOST.items():
         if not 0 <= getattr(pinned, knob) <= most:
             raise UsageError(f"{knob} is out of range", expected=f"0 to {most}", got=str(getattr(pinned, knob)))
-    if not batched and (pinned.queue_depth > 1 or pinned.request_bytes):
+    if not queues and (pinned.queue_depth > 1 or pinned.request_bytes):
         raise UsageError(
             "queue depth and request size cannot be set here",
-            expected="a store that reads in batches",
+            expected="a store whose readers keep several requests under way",
             got=f"a store that reads one range at a time ({capabilities.io_mode})",
             remedy="leave both at 0 and set the reader threads",
         )

@@ -6,7 +6,7 @@ that must see each read, is read through `open_read` instead.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +40,12 @@ class BatchReader(Protocol):
     """Reads batches for one thread at a time.
 
     block_bytes     offsets, addresses and rooms must be multiples of it; 1: anything goes
+    queues          it keeps several requests under way: `tune` has an effect
     chosen          what it works with, such as `io_uring`, depth and request size, for results and people
     """
 
     block_bytes: int
+    queues: bool
 
     def read(self, batch: BatchRead) -> None:
         """Read every range of the batch; statuses tell what came of each. Raises only when the reader itself fails."""
@@ -81,12 +83,20 @@ def whole_block_reader(store: object) -> BatchReader | None:
     return reader
 
 
-def reads_batches(store: object) -> bool:
-    """Tell whether `whole_block_reader` gives one."""
+class BatchLane(NamedTuple):
+    """What a store offers here: whether it `reads` batches, and whether its readers keep queues."""
+
+    reads: bool
+    queues: bool
+
+
+def batch_lane(store: object) -> BatchLane:
+    """Return what `whole_block_reader` would give."""
     reader = whole_block_reader(store)
-    if reader is not None:
-        reader.close()
-    return reader is not None
+    if reader is None:
+        return BatchLane(reads=False, queues=False)
+    reader.close()
+    return BatchLane(reads=True, queues=reader.queues)
 
 
 @runtime_checkable

@@ -215,7 +215,7 @@ def test_requests_are_no_larger_than_what_is_read_as_one() -> None:
 
 
 def test_a_store_that_reads_one_range_at_a_time_has_readers_alone_to_tune() -> None:
-    tuner = tuner_for(NETWORK, cpus=2, sample_bytes=8 * MiB, pinned=AUTO, batched=False)
+    tuner = tuner_for(NETWORK, cpus=2, sample_bytes=8 * MiB, pinned=AUTO, queues=False)
     assert tuner.settings == Settings(8, 1, 8 * MiB)
     device, seen = Device(latency_s=0.1, ceiling=8 * GiB), set()
     for _ in range(MANY_WINDOWS):
@@ -226,7 +226,7 @@ def test_a_store_that_reads_one_range_at_a_time_has_readers_alone_to_tune() -> N
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "pinned", "batched", "words"),
+    ("capabilities", "pinned", "queues", "words"),
     [
         (BUFFERED, Settings(queue_depth=-1), True, "queue_depth"),
         (BUFFERED, Settings(queue_depth=8), False, "one range at a time"),
@@ -237,10 +237,10 @@ def test_a_store_that_reads_one_range_at_a_time_has_readers_alone_to_tune() -> N
     ],
 )
 def test_what_cannot_be_pinned_is_refused(
-    capabilities: Capabilities, pinned: Settings, batched: bool, words: str
+    capabilities: Capabilities, pinned: Settings, queues: bool, words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        limits_for(capabilities, 2, MiB, pinned, batched=batched)
+        limits_for(capabilities, 2, MiB, pinned, queues=queues)
 
 
 def test_what_is_told_is_json() -> None:

@@ -11,7 +11,7 @@ import pytest
 from stoker.core.errors import NotFoundError, ShortReadError, StoreError
 from stoker.kernels.files import DONE_CACHED_BYTES, DONE_STATUS, FILE_SIZE_BYTES, FILE_STATUS
 from stoker.storage.api import Store
-from stoker.storage.batch import BatchRead, BatchReader, SupportsBatchRead, reads_batches
+from stoker.storage.batch import BatchRead, BatchReader, SupportsBatchRead, batch_lane
 from stoker.storage.buffers import PAGE_BYTES, aligned_array
 from stoker.storage.opening import open_store
 
@@ -150,5 +150,16 @@ def test_a_template_answers_every_key(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_must_see_each_read_keeps_the_fast_lane_shut(tmp_path: Path) -> None:
-    assert reads_batches(open_store(f"file://{tmp_path}"))
-    assert not reads_batches(open_store(f"file://{tmp_path}?read_delay=0.001"))
+    assert batch_lane(open_store(f"file://{tmp_path}")).reads
+    assert not batch_lane(open_store(f"file://{tmp_path}?read_delay=0.001")).reads
+
+
+def test_who_reads_one_request_at_a_time_says_so(tmp_path: Path) -> None:
+    for url in (
+        f"file://{tmp_path}?io=plain",
+        "mem://lane",
+        "null://?object_bytes=1",
+        f"file://{tmp_path}?prefix=a&io=plain",
+    ):
+        lane = batch_lane(open_store(url))
+        assert (lane.reads, lane.queues) == (True, False)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -242,12 +243,17 @@ def test_a_closed_store_says_so(store: PosixStore) -> None:
 
 
 def test_open_files_are_closed_again(store: PosixStore, tmp_path: Path) -> None:
-    def open_count() -> int:
-        return len(os.listdir("/proc/self/fd"))
+    def opened() -> tuple[list[str], int]:
+        """Return the open files below the root, and how many descriptors there are of any kind."""
+        found = []
+        for number in os.listdir("/proc/self/fd"):
+            with suppress(FileNotFoundError):  # the listing's own
+                found.append(os.readlink(f"/proc/self/fd/{number}"))
+        return sorted(name for name in found if name.startswith(str(tmp_path))), len(found)
 
     store.put("a/object", b"x" * 10)
     gc.collect()  # what earlier tests left behind is not this one's
-    before = open_count()
+    below, in_all = opened()
     for _ in range(3):
         store.put("a/b/c/object", b"x")
         store.rename("a/b/c/object", "a/d/object")
@@ -260,7 +266,9 @@ def test_open_files_are_closed_again(store: PosixStore, tmp_path: Path) -> None:
         for failing in (lambda: store.open_read("a/object", length_bytes=99), lambda: store.open_read("a")):
             with pytest.raises(StoreError):
                 failing()
-    assert open_count() <= before
+    still_below, still_in_all = opened()
+    assert still_below == below
+    assert still_in_all <= in_all  # those of earlier tests may go meanwhile
 
 
 # the page cache

@@ -36,6 +36,7 @@ class FileBatchReader:
         self._flags = flags
         self._residency = residency
         self.block_bytes = block_bytes
+        self.queues = engine.kind != "plain"
 
     def read(self, batch: BatchRead) -> None:
         """Read every range of the batch."""

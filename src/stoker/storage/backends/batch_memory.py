@@ -34,6 +34,7 @@ class MemoryBatchReader:
     """Reads what `find` gives for each key; see `stoker.storage.batch.BatchReader`."""
 
     block_bytes = 1
+    queues = False
 
     def __init__(self, location: str, find: Callable[[str], Found]) -> None:
         self._location = location

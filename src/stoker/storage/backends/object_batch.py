@@ -36,6 +36,7 @@ class ObjectBatchReader:
     """
 
     block_bytes = 1
+    queues = True
 
     def __init__(
         self, wire: Wire, path: Callable[[str], str], stat: Callable[[str], ObjectInfo], tuning: Tuning

@@ -9,6 +9,7 @@ from stoker.core.files import check_key
 from stoker.storage.api import ObjectInfo, Store
 from stoker.storage.base import check_object_key, check_prefix
 from stoker.storage.batch import BatchRead, BatchReader, SupportsBatchRead
+from stoker.storage.layers.batch_layer import BatchLayer
 from stoker.storage.layers.layer import Layer
 
 
@@ -46,21 +47,11 @@ class PrefixStore(Layer):
         return None if reader is None else _PrefixBatchReader(reader, self._inside)
 
 
-class _PrefixBatchReader:
+class _PrefixBatchReader(BatchLayer):
     def __init__(self, inner: BatchReader, inside: Callable[[str], str]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._inside = inside
-        self.block_bytes = inner.block_bytes
         self._latest: tuple[BatchRead, BatchRead] | None = None
-
-    @property
-    def chosen(self) -> dict[str, str | int]:
-        """Return what the inner reader works with."""
-        return self._inner.chosen
-
-    def tune(self, *, queue_depth: int, request_bytes: int) -> None:
-        """Use other settings from the next batch on."""
-        self._inner.tune(queue_depth=queue_depth, request_bytes=request_bytes)
 
     def read(self, batch: BatchRead) -> None:
         """Read every range of the batch. Raises UsageError for a key that leaves the prefix."""
@@ -74,7 +65,3 @@ class _PrefixBatchReader:
         if self._latest is None or batch is not self._latest[0]:
             raise UsageError("range did not fail in the batch that was read last", where=str(index))
         return self._inner.error(self._latest[1], index)
-
-    def close(self) -> None:
-        """Close the inner reader."""
-        self._inner.close()

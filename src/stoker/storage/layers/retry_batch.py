@@ -16,6 +16,7 @@ from stoker.kernels.files import (
     STATUS_GOOD,
 )
 from stoker.storage.batch import BatchRead, BatchReader
+from stoker.storage.layers.batch_layer import BatchLayer
 
 
 class Repeats(Protocol):
@@ -28,24 +29,14 @@ class Repeats(Protocol):
         """Note that so many calls are made again."""
 
 
-class RetryBatchReader:
+class RetryBatchReader(BatchLayer):
     """Reads what failed again, and leaves alone what came. Times run from the first try on."""
 
     def __init__(self, inner: BatchReader, repeats: Repeats) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._repeats = repeats
-        self.block_bytes = inner.block_bytes
         self._latest: BatchRead | None = None
         self._errors: dict[int, StokerError] = {}
-
-    @property
-    def chosen(self) -> dict[str, str | int]:
-        """Return what the inner reader works with."""
-        return self._inner.chosen
-
-    def tune(self, *, queue_depth: int, request_bytes: int) -> None:
-        """Use other settings from the next batch on."""
-        self._inner.tune(queue_depth=queue_depth, request_bytes=request_bytes)
 
     def read(self, batch: BatchRead) -> None:
         """Read every range of the batch; statuses tell what came of each at last."""
@@ -92,10 +83,6 @@ class RetryBatchReader:
         if batch is not self._latest or index not in self._errors:
             raise UsageError("range did not fail in the batch that was read last", where=str(index))
         return self._errors[index]
-
-    def close(self) -> None:
-        """Close the inner reader."""
-        self._inner.close()
 
 
 def spent(error: StokerError, failures: int) -> StokerError:
