@@ -80,10 +80,10 @@ class Handler(BaseHTTPRequestHandler):
             bucket.under_way_max = max(bucket.under_way_max, bucket.under_way)
         try:
             time.sleep(bucket.pause_seconds)
-            yield
-        finally:
+        finally:  # before the answer: a client that has it may ask again before this thread runs on
             with bucket.lock:
                 bucket.under_way -= 1
+        yield
 
     def do_GET(self) -> None:
         with self.under_way():
