@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
@@ -18,6 +19,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from stoker.core.clock import wall_ns
 from stoker.core.errors import UsageError
 from stoker.pages.arena.arena import Arena
 from stoker.pages.arena.layout import Counter, Word, plan_geometry
@@ -25,15 +27,19 @@ from stoker.pages.arena.mapping import attach_mapping, create_mapping, unlink_ma
 from stoker.pages.batch import Batch, page_id
 from stoker.pages.commits import Commit
 from stoker.pages.errors import InvalidDelta, PageNotFound, PagesError
+from stoker.pages.flushing import Flusher, checked_durability
+from stoker.pages.folder import StoreFolder, folder_lock
 from stoker.pages.frames import Location
 from stoker.pages.host import Data
 from stoker.pages.images import SYSTEM, Meta, MetaValue, decode_meta
+from stoker.pages.opening import create_folder, open_arena
 from stoker.pages.page import Page
 from stoker.pages.snapshot import Snapshot
 
 SIZE_BYTES: Final = 256 << 20
 PAGES_MAX: Final = 1 << 16
 LOG_BYTES: Final = 16 << 20
+SEGMENT_BYTES: Final = 64 << 20
 Committed = Callable[[int, Sequence[int]], None]
 """Called after a commit, without the lock: its LSN and the ids of the pages it concerned."""
 
@@ -45,8 +51,17 @@ class Store:
     name   by which others attach; empty for a store that only its descriptor names
     """
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(
+        self,
+        arena: Arena,
+        folder: StoreFolder | None = None,
+        flusher: Flusher | None = None,
+        durability: str = "none",
+    ) -> None:
         self.arena = arena
+        self.folder = folder
+        self.flusher = flusher
+        self.durability = checked_durability(durability)
         self.name = arena.mapping.name
         self._pid = os.getpid()
         self._open = True
@@ -61,32 +76,48 @@ class Store:
     @classmethod
     def open(
         cls,
+        path: str | os.PathLike[str] | None = None,
         *,
         name: str = "",
         size_bytes: int = SIZE_BYTES,
         pages_max: int = PAGES_MAX,
         log_bytes: int = LOG_BYTES,
+        durability: str = "",
+        segment_bytes: int = SEGMENT_BYTES,
     ) -> Self:
-        """Make a store in shared memory: for `size_bytes` of pages, at most `pages_max` of them.
+        """Open the store in a folder, or make one; without a path, make one that lives in shared memory alone.
 
-        log_bytes  ring of the newest log frames; a commit takes at most half of it
+        name        of a store in memory, by which others attach; one in a folder is opened by its path everywhere
+        size_bytes  of all pages together; pages_max bounds their number. A folder keeps the sizes it was made with
+        log_bytes   ring of the newest log frames; a commit takes at most half of it
+        durability  of commits that do not tell their own: none, os, data (what a folder has by default), full
 
-        Memory is taken as pages are allocated. The last process that closes the store removes it. Raises
-        AlreadyExistsError for a name in use, OutOfSpace.
+        Memory is taken as pages are allocated. The last process that closes the store removes the shared memory.
+        Raises AlreadyExistsError for a name in use, OutOfSpace, CorruptLog, ChecksumError, UsageError.
         """
-        if min(size_bytes, pages_max, log_bytes) < 1:
-            raise UsageError("sizes of a store of pages are at least 1", got=f"{size_bytes}, {pages_max}, {log_bytes}")
-        geometry = plan_geometry(
-            uuid4().bytes,
-            secrets.randbits(32),
-            data_bytes=size_bytes,
-            page_slots=pages_max,
-            ring_bytes=log_bytes,
-            flags=0,
-        )
-        arena = Arena(create_mapping(geometry, name))
-        arena.initialise()
-        return cls(arena)
+        if min(size_bytes, pages_max, log_bytes, segment_bytes) < 1:
+            raise UsageError("sizes of a store of pages are at least 1 byte, or page")
+        if path is None:
+            if durability not in ("", "none"):
+                raise UsageError("store without a folder cannot be durable", got=durability, remedy="give it a path")
+            return cls(_memory_arena(name, size_bytes, pages_max, log_bytes))
+        if name:
+            raise UsageError("store in a folder is opened by its path, not by a name", got=name)
+        root = Path(path)
+        with folder_lock(root):
+            folder = (
+                StoreFolder.open(root)
+                if StoreFolder.exists(root)
+                else create_folder(
+                    root,
+                    size_bytes=size_bytes,
+                    pages_max=pages_max,
+                    log_bytes=log_bytes,
+                    segment_bytes=segment_bytes,
+                )
+            )
+            arena, flusher = open_arena(folder)
+            return cls(arena, folder, flusher, durability or "data")
 
     @classmethod
     def attach(cls, where: str | int) -> Self:
@@ -115,9 +146,20 @@ class Store:
         if not self._open or self._pid != os.getpid():
             return
         self._open = False
-        if self.arena.detach() and self.name:
-            unlink_mapping(self.name)
+        if self.folder and self.flusher:
+            with folder_lock(self.folder.path):
+                self._leave()
+                self.flusher.close()
+        else:
+            self._leave()
         self.arena.mapping.close()
+
+    def _leave(self) -> None:
+        """Leave the arena; what the last one leaves behind is durable, or stays in shared memory."""
+        if self.flusher and not self.arena.poison():
+            self.flusher.settle(self.lsn, "data")
+        if self.arena.detach() and self.name and not self.arena.poison():
+            unlink_mapping(self.name)
 
     def __enter__(self) -> Self:
         """Use it as a context."""
@@ -309,7 +351,12 @@ class Store:
         return commit
 
     def committed(self, lsn: int, pages: Sequence[int], durability: str) -> None:
-        """Do what follows a commit, without the lock: make it durable as asked, tell the listeners."""
+        """Do what follows a commit, without the lock: make it durable as asked, tell the listeners.
+
+        Raises OutOfSpace and Poisoned when it could not be made durable; it is in the pages, but not acknowledged.
+        """
+        if self.flusher:
+            self.flusher.settle(lsn, durability or self.durability)
         for listener in self.listeners:
             listener(lsn, pages)
 
@@ -318,6 +365,45 @@ class Store:
         """LSN of the newest commit."""
         return int(self.arena.words[Word.COMMITTED_LSN])
 
+    @property
+    def durable_lsn(self) -> int:
+        """LSN up to which commits survive a power loss; 0 for a store in memory."""
+        return int(self.arena.words[Word.DURABLE_LSN]) if self.flusher else 0
+
+    def wait_durable(self, lsn: int, timeout_seconds: float = 60.0) -> None:
+        """Return when somebody has made this LSN durable; it asks nobody to. Raises Timeout, Poisoned, UsageError."""
+        self._flusher().wait(lsn, timeout_seconds)
+
+    def sync(self, durability: str = "data") -> int:
+        """Make all commits so far durable, and return the LSN that this holds for. Raises Poisoned, UsageError."""
+        lsn = self.lsn
+        self._flusher().settle(lsn, checked_durability(durability))
+        return lsn
+
+    def _flusher(self) -> Flusher:
+        if not self.flusher:
+            raise UsageError("store without a folder cannot be durable", where=self.name, remedy="open it with a path")
+        return self.flusher
+
+    @staticmethod
+    def clock_ns() -> int:
+        """Return the time that commits carry: nanoseconds since 1970."""
+        return wall_ns()
+
     def counters(self) -> dict[str, int]:
         """Return what was counted since the store was made, over all processes."""
         return {counter.name.lower(): int(self.arena.words[Word.COUNTERS + counter]) for counter in Counter}
+
+
+def _memory_arena(name: str, size_bytes: int, pages_max: int, log_bytes: int) -> Arena:
+    geometry = plan_geometry(
+        uuid4().bytes, secrets.randbits(32), data_bytes=size_bytes, page_slots=pages_max, ring_bytes=log_bytes, flags=0
+    )
+    arena = Arena(create_mapping(geometry, name))
+    try:
+        arena.prepare()
+        arena.publish()
+    except BaseException:
+        arena.mapping.discard()
+        raise
+    return arena

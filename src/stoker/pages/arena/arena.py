@@ -53,10 +53,11 @@ class PageFacts(msgspec.Struct, frozen=True):
 class Arena:
     """An arena as one process sees it.
 
-    make_room  called with the commit lock held when the ring is full of frames that are not yet flushed
+    make_room   called with the commit lock held when the ring is full of frames that are not yet flushed
+    mend_flush  called with the flush lock held when its last owner died
     """
 
-    def __init__(self, mapping: Mapping, make_room: Callable[[], None] | None = None) -> None:
+    def __init__(self, mapping: Mapping) -> None:
         self.mapping = mapping
         self.words = mapping.words
         self.table = PageTable(mapping)
@@ -64,9 +65,10 @@ class Arena:
         self.readers = Readers(mapping)
         self.ring = Ring(mapping, keep_unflushed=bool(self.geometry.flags & PERSISTENT))
         self.redo = Redo(mapping, self.table, self.extents)
-        self.make_room = make_room
+        self.make_room: Callable[[], None] = _nothing
         self.lock = RobustLock(mapping.address + Word.COMMIT_LOCK * 8, self.recover)
-        self.flush_lock = RobustLock(mapping.address + Word.FLUSH_LOCK * 8, lambda: None)
+        self.mend_flush: Callable[[], None] = _nothing
+        self.flush_lock = RobustLock(mapping.address + Word.FLUSH_LOCK * 8, self._flusher_died)
         self._line = 0
         self._unpinned: list[int] = []
 
@@ -75,14 +77,17 @@ class Arena:
         """Sizes and identity."""
         return self.mapping.geometry
 
-    def initialise(self, next_lsn: int = 1) -> None:
-        """Make a new arena sound and let its name be found. The first frame will have `next_lsn`."""
+    def prepare(self, next_lsn: int = 1) -> None:
+        """Make a new arena sound; the first frame will have `next_lsn`. Nobody finds it before `publish`."""
         RobustLock.initialise(self.mapping.address + Word.COMMIT_LOCK * 8)
         RobustLock.initialise(self.mapping.address + Word.FLUSH_LOCK * 8)
         self.extents.initialise()
         for word in (Word.COMMITTED_LSN, Word.INTENT_LSN, Word.FLUSHED_LSN, Word.DURABLE_LSN):
             self.words[word] = next_lsn - 1
         self.words[Word.FLOOR_LSN] = next_lsn
+
+    def publish(self) -> None:
+        """Let others find the arena by its name. Raises AlreadyExistsError."""
         publish_mapping(self.mapping)
 
     def attach(self) -> None:
@@ -116,7 +121,7 @@ class Arena:
             for index, frame in enumerate(frames, 1)
         ]
         end = self.ring.end_of([frame_bytes(frame) for frame in numbered])
-        if not self.ring.has_room(end) and self.make_room:
+        if not self.ring.has_room(end):
             self.make_room()
         writes = [frame.page for frame in frames if frame.type in {FrameType.DELTA, FrameType.IMAGE}]
         self.redo.prepare(writes, last)
@@ -163,6 +168,13 @@ class Arena:
             self._publish()
         self.readers.sweep()
         self.words[Word.COUNTERS + Counter.RECOVERIES] += 1
+
+    def _flusher_died(self) -> None:
+        self.mend_flush()
+
+    def poison(self) -> int:
+        """Return the errno of the failure after which the log takes nothing more, 0 for none."""
+        return int(self.words[Word.POISON])
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -273,6 +285,10 @@ class Arena:
             gone = self.readers.sweep()
             self.redo.release_retired()
             return gone
+
+
+def _nothing() -> None:
+    """A store without a journal has no flush to mend."""
 
 
 def poisoned(number: int) -> Poisoned:

@@ -95,6 +95,18 @@ class Extents:
         self._words[Word.BREAK] = end
         return offset
 
+    def free(self) -> list[Extent]:
+        """Return all extents in the free lists; cut short where a list runs in a circle."""
+        found: list[Extent] = []
+        most = (self._end - self._first) // CLASS_BYTES[0]
+        for head in range(Word.FREE_LISTS, _LARGE_LIST + 1):
+            offset = self._words[head]
+            while offset and len(found) <= most:
+                at = offset >> 3
+                found.append((int(offset), int(self._words[at + 1] if head == _LARGE_LIST else head - Word.FREE_LISTS)))
+                offset = self._words[at]
+        return found
+
     def rebuild(self, used: Iterable[Extent]) -> None:
         """Make the free lists anew: all below the mark that is not `used` is free, neighbours joined."""
         self.repairing = False

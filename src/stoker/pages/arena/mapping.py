@@ -53,6 +53,12 @@ class Mapping:
                 "shared memory for pages is full", where=self.name, got=error.strerror or str(error)
             ) from error
 
+    def discard(self) -> None:
+        """Give up an arena that was never published."""
+        self.close()
+        if self.name:
+            _unborn(self.name).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Close the descriptor; the memory stays mapped while arrays look at it."""
         if self.descriptor >= 0:

@@ -110,6 +110,20 @@ class PageTable:
         self._words[self.at(page) + Slot.NEXT_FREE] = self._words[Word.SLOT_FREE]
         self._words[Word.SLOT_FREE] = page & SLOT_MASK
 
+    def max_generation(self) -> int:
+        """Return the largest generation that any id ever had."""
+        used = self.records()["id"]
+        return max(int(used.max() >> np.uint64(32)) if used.size else 0, int(self._words[Word.GENERATION]))
+
+    def free_slots(self) -> list[int]:
+        """Return the slots in the list of free ones; cut short where it runs in a circle."""
+        found: list[int] = []
+        slot = self._words[Word.SLOT_FREE]
+        while slot and len(found) <= self._count:
+            found.append(int(slot))
+            slot = self._words[self._first + slot * (SLOT_BYTES >> 3) + Slot.NEXT_FREE]
+        return found
+
     @contextmanager
     def changing(self, at: int) -> Iterator[None]:
         """Hold readers off a slot. A change that breaks off leaves it odd, for the redo to end."""
