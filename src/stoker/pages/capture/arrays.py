@@ -13,7 +13,7 @@ from stoker.pages.capture.runs import Changes, collect_changes
 from stoker.pages.capture.tracking import Probe, TrackedMemory, Tracking, bytes_of
 from stoker.pages.capture.userfault import probe_userfault
 
-TRACK_BYTES_MIN: Final = 1024 * 1024
+TRACK_BYTES_MIN: Final = 512 * 1024
 """Smaller edits are compared whole: that takes less than asking the kernel (measured in benchmarks/pages/capture)."""
 
 
