@@ -1,6 +1,7 @@
 """Torch's tensors, operators, modules and FX graphs as plain descriptions; torch is only touched where it is loaded."""
 
 import hashlib
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -147,12 +148,14 @@ def _node(node: Any, numbers: dict[Any, int], describe: Describe) -> Record:
 
 def _target(target: Any, describe: Describe) -> Any:
     """Return the qualified name of a target; the code of a function that has none that leads to it."""
-    name = qualified(target)
-    if "<" in name:
-        return describe(target)
     torch = loaded_torch()
-    operators = torch._ops.OpOverload | torch._ops.OpOverloadPacket | torch._ops.HigherOrderOperator
-    return Record("operator", {"name": operator_name(target)}) if isinstance(target, operators) else name
+    if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket | torch._ops.HigherOrderOperator):
+        return Record("operator", {"name": operator_name(target)})
+    if isinstance(target, types.BuiltinFunctionType | types.BuiltinMethodType) and hasattr(torch, target.__name__):
+        # torch's own functions do not know their module
+        return f"torch.{target.__name__}" if getattr(torch, target.__name__) is target else qualified(target)
+    name = qualified(target)
+    return describe(target) if "<" in name else name
 
 
 def _meta(value: Any) -> Any:
