@@ -197,4 +197,18 @@ bool two_level_apply(std::uint8_t* page, std::size_t page_bytes, const std::uint
   return true;
 }
 
+std::size_t two_level_diff_many(const std::uint8_t* bases, const std::uint8_t* freshes, PagesShape shape,
+                                std::uint8_t* payloads, std::int64_t* offsets, std::int64_t* changed) {
+  std::size_t end = 0;
+  offsets[0] = 0;
+  for (std::size_t page = 0; page < shape.count; ++page) {
+    const std::size_t at = shape.page_bytes * page;
+    const DeltaSize found = two_level_diff(bases + at, freshes + at, shape.page_bytes, payloads + end);
+    end += found.payload_bytes;
+    offsets[page + 1] = static_cast<std::int64_t>(end);
+    changed[page] = static_cast<std::int64_t>(found.changed_bytes);
+  }
+  return end;
+}
+
 }  // namespace stoker
