@@ -4,6 +4,7 @@ NB_MODULE(_native, module) {
   module.doc() = "Native kernels of stoker; stoker.kernels is their typed face.";
   bind_check(module);
   bind_cpu(module);
+  bind_delta(module);
   bind_unpack(module);
   bind_fill(module);
   bind_writer(module);
