@@ -16,6 +16,11 @@ def wall_seconds() -> float:
     return time.time()
 
 
+def wall_ns() -> int:
+    """Return nanoseconds since the epoch: for records that must be ordered within a second."""
+    return time.time_ns()
+
+
 def utc_text(seconds: float | None = None) -> str:
     """Return an ISO 8601 UTC time with microseconds, `2026-01-31T12:00:00.000000Z`; now when not told."""
     moment = datetime.fromtimestamp(wall_seconds() if seconds is None else seconds, UTC)

@@ -1,0 +1,139 @@
+"""Extents of the data area: lists of free ones by class, a high-water mark, and their repair.
+
+Free lists are a convenience, not a record: what is in use is told by the page table and the retired table alone, and
+after the death of an owner the lists are made anew from these. Only the owner of the commit lock comes here.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from stoker.pages.arena.layout import (
+    CLASS_BYTES,
+    LARGE_CLASS,
+    PAGE_ALIGN,
+    SMALL_CLASSES,
+    Word,
+    aligned,
+    class_bytes,
+    extent_class,
+)
+from stoker.pages.arena.mapping import Mapping
+from stoker.pages.errors import OutOfSpace
+
+_STEP_BYTES: Final = 1 << 20
+_LARGE_LIST: Final = Word.FREE_LISTS + SMALL_CLASSES
+Extent = tuple[int, int]
+"""Offset from the start of the arena, and class."""
+
+
+class Extents:
+    """The allocator of one arena."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        self._mapping = mapping
+        self._words = mapping.words
+        self._first = mapping.geometry.data_offset
+        self._end = mapping.geometry.arena_bytes
+        self.repairing = False
+        """While frames are applied again nothing is given back: it may have been given back before."""
+
+    def initialise(self) -> None:
+        """Begin with nothing in use."""
+        self._words[Word.BREAK] = self._words[Word.BACKED] = self._first
+
+    def take(self, size_bytes: int) -> Extent:
+        """Return an extent of at least so many bytes, of any content. Raises OutOfSpace."""
+        extent = extent_class(size_bytes)
+        if extent < LARGE_CLASS:
+            head = int(Word.FREE_LISTS + extent)
+            if offset := self._words[head]:
+                self._words[head] = self._words[offset >> 3]
+                return offset, extent
+        elif offset := self._take_large(extent):
+            return offset, extent
+        return self._carve(extent), extent
+
+    def give(self, extent: Extent) -> None:
+        """Take an extent back."""
+        if self.repairing:
+            return
+        offset, kind = extent
+        head = int(_LARGE_LIST if kind >= LARGE_CLASS else Word.FREE_LISTS + kind)
+        self._words[offset >> 3] = self._words[head]
+        if kind >= LARGE_CLASS:
+            self._words[(offset >> 3) + 1] = kind
+        self._words[head] = offset
+
+    def _take_large(self, extent: int) -> int:
+        """Unlink the first free large extent that is large enough, and keep what is too much of it; 0 for none."""
+        before, offset = int(_LARGE_LIST), self._words[_LARGE_LIST]
+        while offset:
+            at = offset >> 3
+            kind = self._words[at + 1]
+            if kind >= extent:
+                self._words[before] = self._words[at]
+                if kind > extent:
+                    self.give((offset + class_bytes(extent), LARGE_CLASS + kind - extent))
+                return int(offset)
+            before, offset = at, self._words[at]
+        return 0
+
+    def _carve(self, extent: int) -> int:
+        offset = aligned(self._words[Word.BREAK], PAGE_ALIGN if extent >= LARGE_CLASS else 64)
+        end = offset + class_bytes(extent)
+        if end > self._end:
+            raise OutOfSpace(
+                "arena of the store of pages is full",
+                expected=f"{class_bytes(extent)} free bytes",
+                got=f"{max(0, self._end - self._words[Word.BREAK])} of {self._end - self._first} never used",
+                remedy="free pages, close snapshots, or open the store with a larger size",
+            )
+        if end > self._words[Word.BACKED]:
+            grown = min(self._end, aligned(end, _STEP_BYTES))
+            self._mapping.back(self._words[Word.BACKED], grown - self._words[Word.BACKED])
+            self._words[Word.BACKED] = grown
+        self._words[Word.BREAK] = end
+        return offset
+
+    def free(self) -> list[Extent]:
+        """Return all extents in the free lists; cut short where a list runs in a circle."""
+        found: list[Extent] = []
+        most = (self._end - self._first) // CLASS_BYTES[0]
+        for head in range(Word.FREE_LISTS, _LARGE_LIST + 1):
+            offset = self._words[head]
+            while offset and len(found) <= most:
+                at = offset >> 3
+                found.append((int(offset), int(self._words[at + 1] if head == _LARGE_LIST else head - Word.FREE_LISTS)))
+                offset = self._words[at]
+        return found
+
+    def rebuild(self, used: Iterable[Extent]) -> None:
+        """Make the free lists anew: all below the mark that is not `used` is free, neighbours joined."""
+        self.repairing = False
+        for head in range(Word.FREE_LISTS, _LARGE_LIST + 1):
+            self._words[head] = 0
+        end = self._first
+        for offset, kind in sorted(set(used)):
+            for free in _pieces(end, offset):
+                self.give(free)
+            end = min(self._end, max(end, offset + class_bytes(kind)))
+        self._words[Word.BREAK] = end
+        self._words[Word.BACKED] = max(self._words[Word.BACKED], end)
+
+
+def _pieces(start: int, end: int) -> Iterator[Extent]:
+    """Cut free bytes into extents: whole pages first as one large one, then classes from the largest down."""
+    start = aligned(start, 64)
+    whole = aligned(start)
+    pages = (end - whole) // PAGE_ALIGN
+    if pages > CLASS_BYTES[-1] // PAGE_ALIGN:
+        yield from _small_pieces(start, whole)
+        yield whole, LARGE_CLASS + pages
+        start = whole + pages * PAGE_ALIGN
+    yield from _small_pieces(start, end)
+
+
+def _small_pieces(start: int, end: int) -> Iterator[Extent]:
+    while fitting := [kind for kind, size in enumerate(CLASS_BYTES) if size <= end - start]:
+        yield start, fitting[-1]
+        start += CLASS_BYTES[fitting[-1]]

@@ -1,0 +1,1 @@
+"""What a Python program does to its arrays, models and code; each part is optional and costs nothing when off."""

@@ -1,0 +1,249 @@
+"""One commit being made: operations become frames, each page's bytes are compared once, at the end.
+
+Nothing is seen by anybody before `finish`; extents and slots taken for it are given back by `abandon`.
+"""
+
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stoker.core.clock import wall_ns
+from stoker.kernels.deltas import two_level_diff
+from stoker.pages.arena.arena import Arena, PageFacts
+from stoker.pages.arena.extents import Extent
+from stoker.pages.arena.layout import Counter, Word
+from stoker.pages.errors import Conflict, InvalidDelta, PageNotFound
+from stoker.pages.frames import (
+    CREATE_RECORD,
+    META_RECORD,
+    MOVE_RECORD,
+    RESIZE_RECORD,
+    RUN_RECORD,
+    STATE_RECORD,
+    Codec,
+    Frame,
+    FrameType,
+    Location,
+    PageState,
+    Residency,
+)
+from stoker.pages.images import Meta, encode_meta
+
+ELEM_WIDTHS: Final = (1, 2, 4, 8)
+
+
+class Commit:
+    """Operations that become one commit. The arena's lock is held from the first to the last.
+
+    source  number of the name of who writes, 0 for none
+    """
+
+    def __init__(self, arena: Arena, source: int = 0) -> None:
+        self._arena = arena
+        self._source = source
+        self._time_ns = wall_ns()
+        self._frames: list[Frame] = []
+        self._images: dict[int, NDArray[np.uint8]] = {}
+        self._bases: dict[int, NDArray[np.uint8]] = {}
+        self._facts: dict[int, PageFacts] = {}
+        self._freed: set[int] = set()
+        self._taken: list[Extent] = []
+        self._new_pages: list[int] = []
+
+    # -- what a page is inside this commit -----------------------------------------------------------------------
+
+    def facts(self, page: int) -> PageFacts:
+        """Return what the page is after the operations so far. Raises PageNotFound."""
+        if page in self._freed:
+            raise PageNotFound("page was freed in this commit", got=str(page))
+        if page not in self._facts:
+            self._facts[page] = self._arena.facts_at(self._arena.table.find(page))
+        return self._facts[page]
+
+    def image(self, page: int) -> NDArray[np.uint8]:
+        """Return the page's bytes inside this commit, writable. Raises PageNotFound."""
+        facts = self.facts(page)
+        if page not in self._images:
+            self._bases[page] = self._arena.view(facts.offset, facts.size_bytes)
+            self._images[page] = self._bases[page].copy()
+        return self._images[page]
+
+    def expect(self, page: int, epoch: int | None) -> None:
+        """Raise Conflict when the page has another epoch than `epoch`; None expects nothing."""
+        found = self._arena.facts_at(self._arena.table.find(page)).epoch if page not in self._new_pages else 0
+        if epoch is not None and found != epoch:
+            self._arena.words[Word.COUNTERS + Counter.CONFLICTS] += 1
+            raise Conflict("page was changed meanwhile", where=str(page), expected=f"epoch {epoch}", got=str(found))
+
+    # -- operations ----------------------------------------------------------------------------------------------
+
+    def create(
+        self, size_bytes: int, meta: Meta, *, elem_width: int = 1, location: int = Location.HOST, flags: int = 0
+    ) -> int:
+        """Add a page of zeros and return its id. Raises InvalidDelta for a size that is none, OutOfSpace."""
+        if size_bytes < 1 or elem_width not in ELEM_WIDTHS:
+            raise InvalidDelta("page needs a size of at least 1 byte and elements of 1, 2, 4 or 8 bytes")
+        encoded = encode_meta(meta) if meta else b""
+        extent = self._take(size_bytes + len(encoded))
+        page = self._arena.table.take()
+        self._new_pages.append(page)
+        residency = Residency.DEVICE if location == Location.DEVICE else Residency.HOST
+        record = CREATE_RECORD.pack(size_bytes, *extent, PageState.CLEAN, location, residency, flags, len(encoded), 0)
+        self._add(FrameType.CREATE, page, 0, record + encoded, elem_width)
+        self._facts[page] = PageFacts(
+            page, 0, 0, extent[0], size_bytes, PageState.CLEAN, location, residency, elem_width, flags, 0, 0, 0
+        )
+        self._images[page] = np.zeros(size_bytes, np.uint8)
+        self._bases[page] = np.zeros(size_bytes, np.uint8)
+        return page
+
+    def free(self, page: int) -> None:
+        """Remove a page. Raises PageNotFound."""
+        facts = self.facts(page)
+        self._add(FrameType.FREE, page, facts.epoch, b"", facts.elem_width)
+        self._images.pop(page, None)
+        self._freed.add(page)
+
+    def write_at(self, page: int, offset: int, data: NDArray[np.uint8]) -> None:
+        """Overwrite part of a page; what is equal already is not logged. Raises InvalidDelta beyond the page's end."""
+        facts = self.facts(page)
+        if offset < 0 or offset + data.size > facts.size_bytes:
+            raise InvalidDelta(
+                "write leaves the page",
+                where=str(page),
+                expected=f"within {facts.size_bytes} bytes",
+                got=f"{data.size} bytes at {offset}",
+            )
+        if page in self._images:
+            self._images[page][offset : offset + data.size] = data
+            return
+        differs = np.flatnonzero(self._arena.view(facts.offset + offset, data.size) != data)
+        if not differs.size:
+            self._arena.words[Word.COUNTERS + Counter.UNCHANGED] += 1
+            return
+        first, end = int(differs[0]), int(differs[-1]) + 1
+        payload = RUN_RECORD.pack(offset + first, end - first) + data[first:end].tobytes()
+        self._add(
+            FrameType.DELTA, page, facts.epoch + 1, payload + bytes(-len(payload) % 8), facts.elem_width, Codec.RUNS
+        )
+        self._change(page, epoch=facts.epoch + 1)
+        self._image_after_runs(page, offset, data)
+
+    def _image_after_runs(self, page: int, offset: int, data: NDArray[np.uint8]) -> None:
+        """Later operations of this commit must see the write, though the arena does not hold it yet."""
+        facts = self._facts[page]
+        image = self._arena.view(facts.offset, facts.size_bytes).copy()
+        image[offset : offset + data.size] = data
+        self._images[page], self._bases[page] = image, image.copy()
+
+    def resize(self, page: int, size_bytes: int) -> None:
+        """Give a page another size: what fits is kept, the rest is zero. Raises PageNotFound, OutOfSpace."""
+        facts = self.facts(page)
+        if size_bytes < 1:
+            raise InvalidDelta("page needs a size of at least 1 byte", got=str(size_bytes))
+        if size_bytes == facts.size_bytes:
+            return
+        self._settle(page)
+        facts = self.facts(page)
+        extent = self._take(size_bytes + facts.meta_bytes)
+        self._add(FrameType.RESIZE, page, facts.epoch + 1, RESIZE_RECORD.pack(size_bytes, *extent, 0), facts.elem_width)
+        image = np.zeros(size_bytes, np.uint8)
+        kept = min(size_bytes, facts.size_bytes)
+        image[:kept] = self.image(page)[:kept]
+        self._bases[page] = image.copy()
+        self._images[page] = image
+        self._change(page, epoch=facts.epoch + 1, size_bytes=size_bytes)
+
+    def move(self, page: int, location: int, residency: int) -> None:
+        """Say where the page's authoritative bytes live from now on."""
+        facts = self.facts(page)
+        self._add(FrameType.MOVE, page, facts.epoch, MOVE_RECORD.pack(location, residency), facts.elem_width)
+        self._change(page, location=location, residency=residency)
+
+    def set_state(self, page: int, state: int) -> None:
+        """Give a page another state; its bytes and epoch remain."""
+        facts = self.facts(page)
+        if facts.state != state:
+            self._add(FrameType.STATE, page, facts.epoch, STATE_RECORD.pack(state), facts.elem_width)
+            self._change(page, state=state)
+
+    def set_meta(self, page: int, meta: Meta) -> None:
+        """Replace a page's metadata."""
+        facts = self.facts(page)
+        encoded = encode_meta(meta)
+        offset, kind = self._take(len(encoded))
+        record = META_RECORD.pack(offset, kind + 1, 0)
+        self._add(FrameType.META, page, facts.epoch, record + encoded, facts.elem_width)
+
+    def mark(self, name: str) -> None:
+        """Name this moment."""
+        self._add(FrameType.MARK, 0, 0, name.encode())
+
+    def name_source(self, number: int, name: str) -> None:
+        """Say which name a number of a source stands for."""
+        self._frames.append(Frame(0, FrameType.SOURCE, time_ns=self._time_ns, source=number, payload=name.encode()))
+
+    def record(self, kind: FrameType, payload: bytes) -> None:
+        """Log an EVENT or a CHECKPOINT: nothing in the pages changes."""
+        self._add(kind, 0, 0, payload)
+
+    def _take(self, size_bytes: int) -> Extent:
+        extent = self._arena.extents.take(size_bytes)
+        self._taken.append(extent)
+        return extent
+
+    def _add(
+        self, kind: FrameType, page: int, epoch: int, payload: bytes, elem_width: int = 1, codec: int = Codec.RAW
+    ) -> None:
+        frame = Frame(0, kind, page, epoch, self._time_ns, codec, elem_width, source=self._source, payload=payload)
+        self._frames.append(frame)
+
+    def _change(self, page: int, **fields: int) -> None:
+        self._facts[page] = msgspec.structs.replace(self._facts[page], **fields)
+
+    def _settle(self, page: int) -> None:
+        """Make a frame of what changed in a page since its last frame; none where nothing did."""
+        if page not in self._images:
+            return
+        facts, base, image = self._facts[page], self._bases[page], self._images[page]
+        payload, changed = two_level_diff(base, image)
+        if not changed:
+            self._arena.words[Word.COUNTERS + Counter.UNCHANGED] += 1
+            return
+        kind, codec = FrameType.DELTA, Codec.TWO_LEVEL
+        if len(payload) >= facts.size_bytes:
+            kind, codec, payload = FrameType.IMAGE, Codec.RAW, image.tobytes()
+        self._add(kind, page, facts.epoch + 1, payload, facts.elem_width, codec)
+        self._change(page, epoch=facts.epoch + 1)
+        self._bases[page] = image.copy()
+        counters = self._arena.words
+        counters[Word.COUNTERS + Counter.CHANGED_BYTES] += changed
+        counters[Word.COUNTERS + Counter.DELTA_BYTES] += len(payload)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def finish(self) -> int:
+        """Commit, and return the LSN; the present one when nothing changed. Raises OutOfSpace, Poisoned."""
+        for page in list(self._images):
+            self._settle(page)
+        if not self._frames:
+            return int(self._arena.words[Word.COMMITTED_LSN])
+        lsn = self._arena.commit(self._frames)
+        self._taken.clear()
+        self._new_pages.clear()
+        return lsn
+
+    def abandon(self) -> None:
+        """Give back what was taken; nothing happened."""
+        for extent in self._taken:
+            self._arena.extents.give(extent)
+        for page in self._new_pages:
+            self._arena.table.give(page)
+        self._taken.clear()
+        self._new_pages.clear()
+
+    def pages(self) -> list[int]:
+        """Return the pages that frames so far concern, in order."""
+        return sorted({frame.page for frame in self._frames if frame.page})

@@ -1,0 +1,133 @@
+"""The few things that logs and checkpoints ask of a file system, so that a test can stand in for a failing one.
+
+What they may rely on: a file's bytes are durable after `sync`, its name after `sync_folder`; before that, any part of
+either may be there after a power loss, down to single sectors.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from stoker.pages.errors import OutOfSpace, PagesError
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READ_BYTES_MAX: Final = 1 << 30
+
+
+class Disk(Protocol):
+    """Files by path; a handle is an open file. Every method raises OSError."""
+
+    def open(self, path: Path, *, create: bool = False) -> int:
+        """Return a handle for reading and writing; `create` makes a new file and fails where one is."""
+
+    def close(self, handle: int) -> None:
+        """Close a handle."""
+
+    def write(self, handle: int, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
+        """Write all pieces, one behind the other, from an offset on."""
+
+    def reserve(self, handle: int, size_bytes: int) -> None:
+        """Have room for so many bytes; the file has them, zero, afterwards."""
+
+    def truncate(self, handle: int, size_bytes: int) -> None:
+        """Cut or grow a file to so many bytes."""
+
+    def sync(self, handle: int, *, full: bool = False) -> None:
+        """Make a file's bytes durable; `full` with all its metadata."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make names in a folder durable."""
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file another name, replacing what had it."""
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+
+    def read(self, path: Path, offset: int = 0, size_bytes: int = -1) -> bytes:
+        """Return bytes of a file: fewer where it ends."""
+
+    def size_bytes(self, path: Path) -> int:
+        """Return a file's size."""
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names in a folder, in order."""
+
+
+class OsDisk:
+    """The real file system."""
+
+    def open(self, path: Path, *, create: bool = False) -> int:
+        """See Disk."""
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+        return os.open(path, flags, 0o600)
+
+    def close(self, handle: int) -> None:
+        """See Disk."""
+        os.close(handle)
+
+    def write(self, handle: int, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
+        """See Disk."""
+        for piece in pieces:
+            left = memoryview(piece)
+            while left:
+                written = os.pwrite(handle, left, offset)
+                left, offset = left[written:], offset + written
+
+    def reserve(self, handle: int, size_bytes: int) -> None:
+        """See Disk."""
+        try:
+            os.posix_fallocate(handle, 0, size_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            os.ftruncate(handle, size_bytes)  # a file system without reservations: room is found out when writing
+
+    def truncate(self, handle: int, size_bytes: int) -> None:
+        """See Disk."""
+        os.ftruncate(handle, size_bytes)
+
+    def sync(self, handle: int, *, full: bool = False) -> None:
+        """See Disk."""
+        if full:
+            os.fsync(handle)
+        else:
+            os.fdatasync(handle)
+
+    def sync_folder(self, folder: Path) -> None:
+        """See Disk."""
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """See Disk."""
+        old.replace(new)
+
+    def unlink(self, path: Path) -> None:
+        """See Disk."""
+        path.unlink()
+
+    def read(self, path: Path, offset: int = 0, size_bytes: int = -1) -> bytes:
+        """See Disk."""
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size_bytes)
+
+    def size_bytes(self, path: Path) -> int:
+        """See Disk."""
+        return path.stat().st_size
+
+    def names(self, folder: Path) -> list[str]:
+        """See Disk."""
+        return sorted(path.name for path in folder.iterdir())
+
+
+def disk_error(error: OSError, what: str, path: Path) -> PagesError:
+    """Return our error for a failure of the disk."""
+    kind = OutOfSpace if error.errno in _FULL else PagesError
+    return kind(what, where=str(path), got=error.strerror or str(error))

@@ -1,0 +1,189 @@
+"""Reading checkpoints: nothing is believed before its checksum is."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import xxhash
+import zstandard
+
+from stoker.kernels.checking import crc32c
+from stoker.pages.disk import Disk, OsDisk
+from stoker.pages.errors import ChecksumError, CorruptPages, FormatError, PageNotFound
+from stoker.pages.frames import FORMAT_VERSION
+from stoker.pages.history.checkpoint import (
+    FOOTER,
+    FOOTER_BYTES,
+    FOOTER_MAGIC,
+    MAGIC,
+    RAW,
+    SUPERBLOCK,
+    SUPERBLOCK_BYTES,
+    ZSTD,
+    CheckpointFacts,
+    Index,
+    PageEntry,
+    checkpoint_name,
+)
+from stoker.pages.history.state import PAGE_BYTES_MAX, State
+from stoker.pages.images import PageImage
+
+_INDEX_BYTES_MAX: Final = 1 << 32
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A checkpoint whose superblock, index and footer are sound; its pages are checked as they are read."""
+
+    path: Path
+    facts: CheckpointFacts
+    index: Index
+    root: bytes
+
+
+def list_checkpoints(folder: Path, disk: Disk | None = None) -> list[int]:
+    """Return the LSNs of the checkpoints in a folder, oldest first, sound or not."""
+    names = (disk or OsDisk()).names(folder)
+    return [int(name[11:31]) for name in names if name.startswith("checkpoint-") and name.endswith(".stkc")]
+
+
+def open_checkpoint(path: Path, disk: Disk | None = None) -> Checkpoint:
+    """Return what a checkpoint holds. Raises FormatError, ChecksumError, PageNotFound where there is none."""
+    disk = disk or OsDisk()
+    try:
+        size_bytes = disk.size_bytes(path)
+        head = disk.read(path, 0, SUPERBLOCK_BYTES)
+        tail = disk.read(path, max(0, size_bytes - FOOTER_BYTES), FOOTER_BYTES)
+    except FileNotFoundError as error:
+        raise PageNotFound("no such checkpoint", where=str(path)) from error
+    facts = _superblock(head, path)
+    if len(tail) < FOOTER_BYTES or tail[:8] != FOOTER_MAGIC or size_bytes % 64:
+        raise FormatError("checkpoint has no end", where=str(path))
+    if crc32c(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+        raise ChecksumError("end of the checkpoint is damaged", where=str(path))
+    _, index_at, index_bytes, digest, root = FOOTER.unpack_from(tail)
+    if index_bytes > min(_INDEX_BYTES_MAX, size_bytes):
+        raise FormatError("index of the checkpoint is too long", where=str(path), got=f"{index_bytes} bytes")
+    encoded = disk.read(path, index_at, index_bytes)
+    if xxhash.xxh3_128_digest(encoded) != digest:
+        raise ChecksumError("index of the checkpoint is damaged", where=str(path))
+    try:
+        index = msgspec.msgpack.decode(encoded, type=Index)
+    except msgspec.MsgspecError as error:
+        raise FormatError("index of the checkpoint cannot be read", where=str(path), got=str(error)) from error
+    facts = msgspec.structs.replace(
+        facts, max_generation=index.max_generation, marks=index.marks, sources=index.sources
+    )
+    return Checkpoint(path, facts, index, root)
+
+
+def _superblock(head: bytes, path: Path) -> CheckpointFacts:
+    if len(head) < SUPERBLOCK_BYTES or head[:8] != MAGIC:
+        raise FormatError("this is no checkpoint", where=str(path))
+    if crc32c(head[:-4]) != int.from_bytes(head[-4:], "little"):
+        raise ChecksumError("beginning of the checkpoint is damaged", where=str(path))
+    _, version, _, uuid, lsn, time_ns, parent_lsn = SUPERBLOCK.unpack_from(head)
+    if version != FORMAT_VERSION:
+        raise FormatError("checkpoint has an unknown version", where=str(path), got=str(version))
+    return CheckpointFacts(uuid, lsn, time_ns, parent_lsn)
+
+
+def read_checkpoint(path: Path, *, pages: Collection[int] | None = None, disk: Disk | None = None) -> State:
+    """Return the pages of a checkpoint, all or some, wherever their bytes lie.
+
+    Raises FormatError, ChecksumError, PageNotFound where there is none, or no such page in it.
+    """
+    disk = disk or OsDisk()
+    checkpoint = open_checkpoint(path, disk)
+    entries = checkpoint.index.pages
+    if pages is not None:
+        missing = set(pages) - {entry.page for entry in entries}
+        if missing:
+            raise PageNotFound("checkpoint has no such page", where=str(path), got=str(min(missing)))
+        entries = [entry for entry in entries if entry.page in set(pages)]
+    state = State()
+    root = xxhash.xxh3_128()
+    for entry in entries:
+        state.put(_page(disk, path, entry))
+        root.update(entry.page.to_bytes(8, "little") + entry.digest)
+    if pages is None and root.digest() != checkpoint.root:
+        raise ChecksumError("pages of the checkpoint are not those it was made of", where=str(path))
+    state.lsn, state.time_ns = checkpoint.facts.lsn, checkpoint.facts.time_ns
+    state.marks, state.sources = dict(checkpoint.index.marks), dict(checkpoint.index.sources)
+    state.max_generation = max(state.max_generation, checkpoint.index.max_generation)
+    return state
+
+
+def _page(disk: Disk, path: Path, entry: PageEntry) -> PageImage:
+    holder = path.with_name(checkpoint_name(entry.holder_lsn))
+    if not 0 < entry.size_bytes <= PAGE_BYTES_MAX or entry.stored_bytes > entry.size_bytes:
+        raise FormatError("page in the checkpoint has no size", where=str(path), got=str(entry.size_bytes))
+    stored = disk.read(holder, entry.offset, entry.stored_bytes)
+    if entry.codec == ZSTD:
+        try:
+            plain = zstandard.ZstdDecompressor().decompress(stored, max_output_size=entry.size_bytes)
+        except zstandard.ZstdError as error:
+            raise ChecksumError("page in the checkpoint cannot be unpacked", where=str(holder)) from error
+    elif entry.codec == RAW:
+        plain = stored
+    else:
+        raise FormatError("page in the checkpoint has an unknown codec", where=str(holder), got=str(entry.codec))
+    if len(plain) != entry.size_bytes or xxhash.xxh3_128_digest(plain) != entry.digest:
+        raise ChecksumError("page in the checkpoint is damaged", where=str(holder), got=f"page {entry.page}")
+    return PageImage(
+        entry.page,
+        entry.epoch,
+        entry.lsn,
+        np.frombuffer(bytearray(plain), np.uint8),
+        entry.state,
+        entry.location,
+        entry.residency,
+        entry.elem_width,
+        entry.flags,
+        entry.meta,
+    )
+
+
+def verify_checkpoint(path: Path, disk: Disk | None = None) -> list[str]:
+    """Return what is wrong with a checkpoint, a sentence each; none for a sound one."""
+    try:
+        read_checkpoint(path, disk=disk)
+    except (CorruptPages, PageNotFound) as error:
+        return [str(error)]
+    except FileNotFoundError as error:
+        return [f"checkpoint needs a file that is gone: {error.filename}"]
+    return []
+
+
+def latest_valid(folder: Path, *, at_most: int | None = None, disk: Disk | None = None) -> tuple[State, list[str]]:
+    """Return the newest sound checkpoint, at or below an LSN; an empty state where there is none. And what is wrong
+    with those that were passed over."""
+    wrong: list[str] = []
+    for lsn in reversed(list_checkpoints(folder, disk)):
+        if at_most is not None and lsn > at_most:
+            continue
+        path = folder / checkpoint_name(lsn)
+        try:
+            return read_checkpoint(path, disk=disk), wrong
+        except (CorruptPages, PageNotFound) as error:
+            wrong.append(str(error))
+        except FileNotFoundError as error:
+            wrong.append(f"checkpoint {path.name} needs a file that is gone: {error.filename}")
+    return State(), wrong
+
+
+def prune_checkpoints(folder: Path, keep: int, disk: Disk | None = None) -> list[str]:
+    """Remove all but the newest `keep` checkpoints and those that hold pages of these; return the names."""
+    disk = disk or OsDisk()
+    lsns = list_checkpoints(folder, disk)
+    needed = set(lsns[-keep:])
+    for lsn in lsns[-keep:]:
+        index = open_checkpoint(folder / checkpoint_name(lsn), disk).index
+        needed |= {entry.holder_lsn for entry in index.pages}
+    gone = [checkpoint_name(lsn) for lsn in lsns if lsn not in needed]
+    for name in gone:
+        disk.unlink(folder / name)
+    if gone:
+        disk.sync_folder(folder)
+    return gone

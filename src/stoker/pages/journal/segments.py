@@ -1,0 +1,286 @@
+"""Segment files: `log-<LSN of the first frame, 20 digits>.stk`, a header of 4 KiB and frames.
+
+| offset | type | field |
+|---|---|---|
+| 0 | 8 bytes | magic `STKLOG\\0\\0` |
+| 8 | u32 | version 1 |
+| 12 | u32 | salt of the frames |
+| 16 | 16 bytes | uuid of the store |
+| 32 | u64 | LSN of the first frame |
+| 40 | u32 | CRC of the frame before it, in the segment before; 0 for none |
+| 44 | u32 | flags: COMPACTED |
+| 48 | u64 | in a compacted segment, the last LSN that it stands for |
+| 56 | u64 | in a compacted segment, the first LSN from which single commits are there; 0 else |
+| 4092 | u32 | CRC-32C of the 4092 bytes before |
+
+A segment is preallocated with zeros; the log ends where no valid frame with the next LSN follows.
+"""
+
+import errno
+import struct
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from stoker.kernels.checking import crc32c
+from stoker.pages.disk import Disk, OsDisk, disk_error
+from stoker.pages.errors import ChecksumError, FormatError, PagesError, Poisoned
+from stoker.pages.frames import FORMAT_VERSION, HEADER, HEADER_BYTES, LAST
+
+MAGIC: Final = b"STKLOG\0\0"
+SEGMENT_HEADER_BYTES: Final = 4096
+COMPACTED: Final = 1
+_HEADER: Final = struct.Struct("<8sII16sQIIQQ")
+_CRC_OFFSET: Final = SEGMENT_HEADER_BYTES - 4
+
+
+class SegmentHeader(msgspec.Struct, frozen=True):
+    """What a segment says of itself, as the table above."""
+
+    uuid: bytes
+    salt: int
+    first_lsn: int
+    previous_crc: int
+    flags: int = 0
+    covers_lsn: int = 0
+    floor_lsn: int = 0
+
+
+class JournalEnd(msgspec.Struct, frozen=True):
+    """Where a journal ends: the segment, the offset behind its last frame, that frame's LSN and CRC."""
+
+    segment_first_lsn: int
+    offset_bytes: int
+    last_lsn: int
+    last_crc: int
+
+
+def segment_name(first_lsn: int) -> str:
+    """Return the file name of a segment."""
+    return f"log-{first_lsn:020d}.stk"
+
+
+def segment_names(disk: Disk, folder: Path) -> list[str]:
+    """Return the segments' file names in the order of their LSNs."""
+    return [name for name in disk.names(folder) if name.startswith("log-") and name.endswith(".stk")]
+
+
+def encode_header(header: SegmentHeader) -> bytes:
+    """Return a segment's first 4 KiB."""
+    body = _HEADER.pack(
+        MAGIC,
+        FORMAT_VERSION,
+        header.salt,
+        header.uuid,
+        header.first_lsn,
+        header.previous_crc,
+        header.flags,
+        header.covers_lsn,
+        header.floor_lsn,
+    ).ljust(_CRC_OFFSET, b"\0")
+    return body + crc32c(body).to_bytes(4, "little")
+
+
+def decode_header(head: bytes, where: str) -> SegmentHeader:
+    """Return what a segment says of itself. Raises FormatError, ChecksumError."""
+    if len(head) < SEGMENT_HEADER_BYTES or head[:8] != MAGIC:
+        raise FormatError("this is no segment of a log", where=where)
+    if crc32c(head[:_CRC_OFFSET]) != int.from_bytes(head[_CRC_OFFSET:SEGMENT_HEADER_BYTES], "little"):
+        raise ChecksumError("header of a segment is damaged", where=where)
+    _, version, salt, uuid, first_lsn, previous_crc, flags, covers_lsn, floor_lsn = _HEADER.unpack_from(head)
+    if version != FORMAT_VERSION:
+        raise FormatError("log has an unknown version", where=where, expected=str(FORMAT_VERSION), got=str(version))
+    return SegmentHeader(uuid, salt, first_lsn, previous_crc, flags, covers_lsn, floor_lsn)
+
+
+class Journal:
+    """Appends frames. It knows nothing between calls but open files: who calls says where the journal ends, and that
+    nobody else appends meanwhile. After a failure it refuses everything: what a failed sync left is unknown."""
+
+    def __init__(
+        self, folder: Path, header: SegmentHeader, *, segment_bytes: int = 64 << 20, disk: Disk | None = None
+    ) -> None:
+        self.folder = folder
+        self._header = header
+        self._segment_bytes = max(segment_bytes, 2 * SEGMENT_HEADER_BYTES)
+        self._disk = disk or OsDisk()
+        self._open: tuple[int, int, int] | None = None  # first LSN, handle, bytes reserved
+        self._failed = 0
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        uuid: bytes,
+        salt: int,
+        segment_bytes: int = 64 << 20,
+        first_lsn: int = 1,
+        disk: Disk | None = None,
+    ) -> "Journal":
+        """Begin a journal with an empty segment. Raises OutOfSpace, PagesError."""
+        journal = cls(folder, SegmentHeader(uuid, salt, first_lsn, 0), segment_bytes=segment_bytes, disk=disk)
+        journal._begin_segment(first_lsn, 0, 0)
+        return journal
+
+    @classmethod
+    def open(cls, folder: Path, *, segment_bytes: int = 64 << 20, disk: Disk | None = None) -> "Journal":
+        """Open a journal to append to it. Raises FormatError where there is none."""
+        disk = disk or OsDisk()
+        names = segment_names(disk, folder)
+        if not names:
+            raise FormatError("no log is here", where=str(folder))
+        header = decode_header(disk.read(folder / names[-1], 0, SEGMENT_HEADER_BYTES), str(folder / names[-1]))
+        return cls(folder, header, segment_bytes=segment_bytes, disk=disk)
+
+    def start(self) -> JournalEnd:
+        """Return the end of a journal that was just created."""
+        return JournalEnd(self._header.first_lsn, SEGMENT_HEADER_BYTES, self._header.first_lsn - 1, 0)
+
+    def _path(self, first_lsn: int) -> Path:
+        return self.folder / segment_name(first_lsn)
+
+    def _begin_segment(self, first_lsn: int, previous_crc: int, at_least_bytes: int) -> None:
+        """Make a segment whose name and header are durable before any frame is in it."""
+        size_bytes = max(self._segment_bytes, SEGMENT_HEADER_BYTES + at_least_bytes)
+        path = self._path(first_lsn)
+        born = path.with_suffix(".new")
+        header = msgspec.structs.replace(
+            self._header, first_lsn=first_lsn, previous_crc=previous_crc, flags=0, covers_lsn=0, floor_lsn=0
+        )
+        try:
+            if born.name in self._disk.names(self.folder):
+                self._disk.unlink(born)
+            handle = self._disk.open(born, create=True)
+            self._close_segment()
+            self._open = (first_lsn, handle, size_bytes)
+            self._disk.reserve(handle, size_bytes)
+            self._disk.write(handle, 0, [encode_header(header)])
+            self._disk.sync(handle, full=True)
+            self._disk.rename(born, path)
+            self._disk.sync_folder(self.folder)
+        except OSError as error:
+            self._failed = error.errno or errno.EIO
+            raise disk_error(error, "segment of the log cannot be made", path) from error
+
+    def _close_segment(self) -> None:
+        if self._open:
+            self._disk.close(self._open[1])
+            self._open = None
+
+    def _handle(self, end: JournalEnd) -> int:
+        if self._open is None or self._open[0] != end.segment_first_lsn:
+            self._close_segment()
+            path = self._path(end.segment_first_lsn)
+            self._open = (end.segment_first_lsn, self._disk.open(path), self._disk.size_bytes(path))
+        return self._open[1]
+
+    def append(self, end: JournalEnd, chunks: Sequence[bytes | memoryview]) -> JournalEnd:
+        """Write whole commits behind `end` and return the new end; nothing is durable before `sync`.
+
+        Raises OutOfSpace and PagesError for the disk's failures, and Poisoned ever after.
+        """
+        self._check()
+        for run, last_lsn, last_crc in _commits(chunks, end, self._segment_bytes):
+            try:
+                end = self._append_run(end, run, last_lsn, last_crc)
+            except OSError as error:
+                self._failed = error.errno or errno.EIO
+                raise disk_error(error, "log cannot be written", self._path(end.segment_first_lsn)) from error
+        return end
+
+    def _append_run(self, end: JournalEnd, run: list[memoryview], last_lsn: int, last_crc: int) -> JournalEnd:
+        size_bytes = sum(len(piece) for piece in run)
+        handle = self._handle(end)
+        assert self._open is not None
+        if end.offset_bytes + size_bytes > self._open[2] and end.offset_bytes > SEGMENT_HEADER_BYTES:
+            # What is behind us must be durable before a later segment can be.
+            self._disk.sync(handle)
+            self._begin_segment(end.last_lsn + 1, end.last_crc, size_bytes)
+            end = JournalEnd(end.last_lsn + 1, SEGMENT_HEADER_BYTES, end.last_lsn, end.last_crc)
+            handle = self._handle(end)
+        self._disk.write(handle, end.offset_bytes, run)
+        return JournalEnd(end.segment_first_lsn, end.offset_bytes + size_bytes, last_lsn, last_crc)
+
+    def sync(self, end: JournalEnd, *, full: bool = False) -> None:
+        """Make everything up to `end` durable. Raises PagesError, and Poisoned ever after."""
+        self._check()
+        try:
+            self._disk.sync(self._handle(end), full=full)
+            if full:
+                self._disk.sync_folder(self.folder)
+        except OSError as error:
+            self._failed = error.errno or errno.EIO
+            raise disk_error(error, "log cannot be made durable", self._path(end.segment_first_lsn)) from error
+
+    def remove_below(self, lsn: int, *, archive: Path | None = None) -> list[str]:
+        """Remove, or move to `archive`, the segments that hold only frames before this LSN; return their names."""
+        names = segment_names(self._disk, self.folder)
+        gone = []
+        for name, following in pairwise(names):
+            if int(following[4:24]) > lsn:
+                break
+            if archive:
+                self._disk.rename(self.folder / name, archive / name)
+            else:
+                self._disk.unlink(self.folder / name)
+            gone.append(name)
+        if gone:
+            self._disk.sync_folder(self.folder)
+        return gone
+
+    def reaches(self, end: JournalEnd) -> bool:
+        """Tell whether the files are as long as `end` says."""
+        name = segment_name(end.segment_first_lsn)
+        there = name in self._disk.names(self.folder)
+        return there and self._disk.size_bytes(self.folder / name) >= end.offset_bytes
+
+    def _check(self) -> None:
+        if self._failed:
+            raise Poisoned("log takes nothing more after a failure of its disk", where=str(self.folder))
+
+    def close(self) -> None:
+        """Close the open file. Twice is no error."""
+        self._close_segment()
+
+
+def _commits(
+    chunks: Sequence[bytes | memoryview], end: JournalEnd, limit_bytes: int
+) -> list[tuple[list[memoryview], int, int]]:
+    """Cut frames into runs of whole commits, each at most `limit_bytes` unless one commit alone is longer.
+
+    Raises PagesError for frames that do not follow `end`.
+    """
+    runs: list[tuple[list[memoryview], int, int]] = []
+    expected = end.last_lsn + 1
+    run: list[memoryview] = []
+    run_bytes, run_end = 0, (0, 0)
+    pending: list[memoryview] = []
+    for given in chunks:
+        chunk = memoryview(given)
+        start = commit_start = 0
+        while start < len(chunk):
+            length, crc, lsn = HEADER.unpack_from(chunk, start)[:3]
+            flags = chunk[start + 43]
+            if lsn != expected or not HEADER_BYTES <= length <= len(chunk) - start:
+                raise PagesError("frames to log do not follow the log", expected=f"LSN {expected}", got=f"LSN {lsn}")
+            expected, start = expected + 1, start + length
+            if not flags & LAST:
+                continue
+            commit = [*pending, chunk[commit_start:start]]
+            commit_bytes = sum(len(piece) for piece in commit)
+            if run and run_bytes + commit_bytes > limit_bytes - SEGMENT_HEADER_BYTES:
+                runs.append((run, *run_end))
+                run, run_bytes = [], 0
+            run, run_bytes, run_end = [*run, *commit], run_bytes + commit_bytes, (lsn, crc)
+            pending, commit_start = [], start
+        if commit_start < len(chunk):
+            pending = [*pending, chunk[commit_start:]]
+    if pending:
+        raise PagesError("frames to log end inside a commit")
+    if run:
+        runs.append((run, *run_end))
+    return runs

@@ -1,0 +1,148 @@
+"""A page as its user holds it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from stoker.pages.errors import InvalidDelta
+from stoker.pages.frames import Location, PageState
+from stoker.pages.host import Data, PageHost
+from stoker.pages.images import Meta, MetaValue
+from stoker.pages.snapshot import Snapshot
+
+ELEMENTS_KEY = "dtype"
+SHAPE_KEY = "shape"
+
+
+def as_bytes(data: Data) -> NDArray[np.uint8]:
+    """Return any contiguous data as bytes, shape (n,), without a copy where that is possible."""
+    if isinstance(data, bytes | bytearray | memoryview):
+        return np.frombuffer(data, np.uint8)
+    return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+
+
+class Page:
+    """A handle on one page of a store: any number may look at the same page, in any process.
+
+    Reads take no lock and give bytes of one moment. Writes are commits of their own; `store.batch()` makes one commit
+    of many. Every call raises PageNotFound once the page is freed.
+    """
+
+    __slots__ = ("id", "store")
+
+    def __init__(self, store: PageHost, page: int) -> None:
+        self.store = store
+        self.id = page
+
+    def __repr__(self) -> str:
+        """Tell which page of which store."""
+        return f"Page({self.id}, store={self.store.name!r})"
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the page."""
+        return self.store.arena.facts(self.id).size_bytes
+
+    @property
+    def epoch(self) -> int:
+        """How many commits changed the page's bytes or size."""
+        return self.store.arena.facts(self.id).epoch
+
+    @property
+    def lsn(self) -> int:
+        """LSN of the last frame that concerned the page."""
+        return self.store.arena.facts(self.id).lsn
+
+    @property
+    def state(self) -> PageState:
+        """CLEAN, STALE, COMPUTING or QUARANTINED."""
+        return PageState(self.store.arena.facts(self.id).state)
+
+    @property
+    def location(self) -> Location:
+        """Where the authoritative bytes live."""
+        return Location(self.store.arena.facts(self.id).location)
+
+    @property
+    def meta(self) -> Meta:
+        """What the page carries beside its bytes; a copy."""
+        return self.store.meta_of(self.id)
+
+    @property
+    def name(self) -> str:
+        """The page's name, empty for none."""
+        return str(self.meta.get("name", ""))
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Return a copy of the bytes, uint8 of shape (size_bytes,), in `out` when it is given.
+
+        Raises InvalidDelta for an `out` of another size.
+        """
+        return self.store.read(self.id, out)
+
+    def array(self) -> NDArray[np.generic]:
+        """Return a copy as the array that the page was allocated for: its dtype and shape; bytes where none is told."""
+        meta = self.meta
+        return typed(self.read(), meta)
+
+    def view(self, snapshot: Snapshot) -> NDArray[np.uint8]:
+        """Return the bytes as the snapshot holds them, read-only and without a copy; good until the snapshot closes."""
+        return snapshot.view(self.id)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, data: Data, *, expect_epoch: int | None = None, source: str = "") -> int:
+        """Replace all bytes, and return the LSN; what is equal is not logged, and no change makes no commit.
+
+        Raises InvalidDelta for another size, Conflict when the page has another epoch than `expect_epoch`.
+        """
+        return self.store.write(self.id, data, expect_epoch=expect_epoch, source=source)
+
+    def write_at(self, offset: int, data: Data, *, expect_epoch: int | None = None, source: str = "") -> int:
+        """Overwrite bytes from `offset` on, and return the LSN. Raises as `write`; InvalidDelta beyond the end."""
+        return self.store.write_at(self.id, offset, data, expect_epoch=expect_epoch, source=source)
+
+    @contextmanager
+    def edit(self, dtype: DTypeLike = np.uint8, *, source: str = "") -> Iterator[NDArray[np.generic]]:
+        """Give a writable array of the page's content; what was changed in it is committed when the block ends.
+
+        Raises Conflict when somebody else changed the page meanwhile; nothing is committed when the block raises.
+        """
+        facts, data = self.store.arena.read(self.id)
+        array = data.view(dtype)
+        yield array
+        self.store.write(self.id, data, expect_epoch=facts.epoch, source=source)
+
+    def resize(self, size_bytes: int) -> int:
+        """Give the page another size: what fits is kept, the rest is zero. Returns the LSN."""
+        return self.store.resize(self.id, size_bytes)
+
+    def clone(self, *, name: str = "") -> "Page":
+        """Return a new page with the same bytes, elements and metadata, under another name."""
+        return Page(self.store, self.store.clone(self.id, name=name))
+
+    def set_meta(self, **values: MetaValue) -> int:
+        """Set or, with None, remove entries of the metadata. Returns the LSN."""
+        return self.store.set_meta(self.id, **values)
+
+    def free(self) -> int:
+        """Remove the page; snapshots that hold it keep it. Returns the LSN."""
+        return self.store.free(self.id)
+
+
+def typed(data: NDArray[np.uint8], meta: Meta) -> NDArray[np.generic]:
+    """Return bytes as the metadata's dtype and shape tell. Raises InvalidDelta where they do not fit."""
+    kind, shape = meta.get(ELEMENTS_KEY), meta.get(SHAPE_KEY)
+    if not isinstance(kind, str):
+        return data
+    try:
+        array = data.view(np.dtype(kind))
+        return array.reshape([int(side) for side in shape]) if isinstance(shape, list) else array
+    except (TypeError, ValueError) as error:
+        raise InvalidDelta("bytes of the page do not fit its dtype and shape", got=str(error)) from error

@@ -1,0 +1,95 @@
+"""A consistent look at all pages: everything up to one LSN, nothing after it, for as long as it is open."""
+
+import os
+import weakref
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stoker.pages.arena.arena import Arena
+from stoker.pages.errors import PageNotFound, PagesError
+from stoker.pages.images import PageImage
+
+
+class Snapshot:
+    """Pages as they were at `lsn`. Close it: what it holds cannot be freed. It reads no lock and copies nothing.
+
+    Opening copies the page table (128 bytes a page) under the store's lock.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._line, self.lsn, slots = self._arena.pin()
+        self._slots = {int(row["id"]): row for row in slots}
+        self._closer = weakref.finalize(self, _unpin, self._arena, self._line, os.getpid())
+
+    def __enter__(self) -> Self:
+        """Use it as a context."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the versions; views of them must not be used any more. Twice is no error."""
+        self._closer()
+
+    def __len__(self) -> int:
+        """How many pages there are."""
+        return len(self._slots)
+
+    def __contains__(self, page: int) -> bool:
+        """Tell whether the page was there."""
+        return page in self._slots
+
+    def pages(self) -> list[int]:
+        """Return the ids, in order."""
+        return sorted(self._slots)
+
+    def view(self, page: int) -> NDArray[np.uint8]:
+        """Return a page's bytes without a copy, read-only. Raises PageNotFound; PagesError once it is closed."""
+        row = self._row(page)
+        found = self._arena.view(int(row["offset"]), int(row["size"]))
+        found.flags.writeable = False
+        return found
+
+    def image(self, page: int) -> PageImage:
+        """Return all about a page; its data as `view`."""
+        row = self._row(page)
+        meta = bytes(self._arena.view(int(row["meta_offset"]), int(row["meta_bytes"])))
+        return PageImage(
+            page=page,
+            epoch=int(row["epoch"]),
+            lsn=int(row["lsn"]),
+            data=self.view(page),
+            state=int(row["state"]),
+            location=int(row["location"]),
+            residency=int(row["residency"]),
+            elem_width=int(row["elem_width"]),
+            flags=int(row["flags"]),
+            meta=meta or b"\x80",
+        )
+
+    def images(self) -> Iterator[PageImage]:
+        """Yield all pages, in the order of their ids."""
+        return (self.image(page) for page in self.pages())
+
+    def _row(self, page: int) -> np.void:
+        if not self._closer.alive:
+            raise PagesError("snapshot is closed")
+        if page not in self._slots:
+            raise PageNotFound("snapshot has no page of this id", got=str(page))
+        row: np.void = self._slots[page]
+        return row
+
+
+def _unpin(arena: Arena, line: int, owner: int) -> None:
+    """A forked child holds a copy of the object, not of the pin."""
+    if os.getpid() == owner:
+        arena.unpin(line)

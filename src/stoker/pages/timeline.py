@@ -1,0 +1,228 @@
+"""A store through time: its log, checkpoints, past states."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from stoker.core.errors import UsageError
+from stoker.pages.arena.audit import audit
+from stoker.pages.arena.layout import Word
+from stoker.pages.errors import FormatError, PagesError
+from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType
+from stoker.pages.history import (
+    NOW,
+    CheckpointFacts,
+    PageVersion,
+    State,
+    StateDiff,
+    Target,
+    Written,
+    diff_states,
+    latest_valid,
+    list_checkpoints,
+    page_history,
+    prune_checkpoints,
+    replay,
+    verify_checkpoint,
+    write_checkpoint,
+)
+from stoker.pages.history.checkpoint import checkpoint_name, should_be_whole
+from stoker.pages.history.checkpoint_read import Checkpoint, open_checkpoint
+from stoker.pages.journal import Journal, JournalStats, journal_stats, recover, scan, sources
+from stoker.pages.store import Store
+
+
+class Timeline:
+    """The past of an open store. What is kept: frames from the log's floor on, and checkpoints."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # -- the log -------------------------------------------------------------------------------------------------
+
+    @property
+    def floor_lsn(self) -> int:
+        """LSN of the oldest frame that is kept."""
+        if self._store.folder:
+            return recover(self._store.folder.log, mend=False, policy="point_in_time").first_lsn
+        return int(self._store.arena.words[Word.FLOOR_LSN])
+
+    def scan(
+        self,
+        *,
+        since: int = 0,
+        until: int | None = None,
+        page: int | None = None,
+        source: str | None = None,
+        kinds: frozenset[FrameType] | None = None,
+    ) -> Iterator[Frame]:
+        """Yield committed frames: with LSNs from `since` to `until`, of a page, of a source, of some types."""
+        folder = self._store.folder
+        if folder:
+            self._store.sync("os")
+            yield from scan(folder.log, since=since, until=until, page=page, source=source, kinds=kinds)
+            return
+        frames = self._ring_frames()
+        names = sources(iter(frames))
+        for frame in frames:
+            wanted = since <= frame.lsn and (until is None or frame.lsn <= until)
+            wanted = wanted and (page is None or frame.page == page)
+            wanted = wanted and (source is None or names.get(frame.source) == source)
+            if wanted and (kinds is None or frame.type in kinds):
+                yield frame
+
+    def _ring_frames(self) -> list[Frame]:
+        arena = self._store.arena
+        with arena.lock.held():
+            found = arena.ring.frames(arena.words[Word.FLOOR_POS], arena.words[Word.COMMITTED_POS])
+            return [msgspec.structs.replace(frame, payload=bytes(frame.payload)) for frame in found]
+
+    def stats(self) -> JournalStats:
+        """Return what the log holds."""
+        return journal_stats(self.scan())
+
+    # -- past states ---------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Return a copy of all pages as they are now."""
+        with self._store.snapshot() as snapshot:
+            return State.of(snapshot.images(), snapshot.lsn)
+
+    def replay(self, to: Target = NOW) -> State:
+        """Return all pages as they were at a moment. The store itself is not touched.
+
+        Raises PagesError for a moment that is not kept any more, or never was.
+        """
+        base = self._base(to)
+        return replay(base, self.scan(since=base.lsn + 1), to)
+
+    def _base(self, to: Target = NOW) -> State:
+        """Return the newest checkpoint before the moment; for other moments than LSNs, the oldest that the log
+        follows without a gap."""
+        folder = self._store.folder
+        if folder is None:
+            if self.floor_lsn > 1:
+                raise PagesError(
+                    "log of a store in memory is kept in part",
+                    expected="all frames from LSN 1 on",
+                    got=f"LSN {self.floor_lsn}",
+                    remedy="open the store with a larger log_bytes, or with a folder",
+                )
+            return State()
+        self._store.sync("os")
+        floor = self.floor_lsn
+        lsns = list_checkpoints(folder.checkpoints)
+        if to == NOW or to.lsn is not None:
+            at_most = to.lsn
+        elif floor <= 1:
+            return State()
+        else:
+            at_most = next((lsn for lsn in lsns if lsn + 1 >= floor), None)
+        base, wrong = latest_valid(folder.checkpoints, at_most=at_most)
+        if base.lsn + 1 < floor:
+            raise PagesError(
+                "moment lies before what is kept",
+                expected=f"LSN {floor - 1} or later",
+                got=f"checkpoint of LSN {base.lsn}{': ' + wrong[0] if wrong else ''}",
+            )
+        return base
+
+    def history(self, page: int, *, with_data: bool = False) -> list[PageVersion]:
+        """Return what each commit that is kept made of a page, oldest first. Raises PageNotFound."""
+        folder = self._store.folder
+        base = self._base(Target(mark="")) if folder else self._base()
+        return page_history(base, self.scan(since=base.lsn + 1), page, with_data=with_data)
+
+    def diff(self, old: Target, new: Target = NOW) -> StateDiff:
+        """Return what differs between two moments."""
+        return diff_states(self.replay(old), self.replay(new))
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def checkpoint(
+        self, folder: Path | None = None, *, incremental: bool = False, codec: str = "auto", keep: int = 2
+    ) -> Written:
+        """Write all pages as of now, while others go on writing; log it, and return what that took.
+
+        folder       where to; the store's own by default, where log and checkpoints older than the newest `keep` go
+        incremental  leave pages that are as they were in the newest checkpoint there, unless the chain grew too long
+
+        Raises OutOfSpace, PagesError, UsageError for a store in memory without a folder.
+        """
+        own = self._store.folder
+        target = folder or (own.checkpoints if own else None)
+        if target is None:
+            raise UsageError("store in memory has no folder for checkpoints", remedy="tell one")
+        parent = self._parent(target) if incremental else None
+        with self._store.snapshot() as snapshot:
+            facts = CheckpointFacts(
+                uuid=self._store.arena.geometry.uuid,
+                lsn=snapshot.lsn,
+                time_ns=self._store.clock_ns(),
+                parent_lsn=parent.facts.lsn if parent else 0,
+                max_generation=self._store.arena.table.max_generation(),
+                marks=self._marks(parent),
+                sources=sources(self.scan(kinds=frozenset({FrameType.SOURCE}))),
+            )
+            written = write_checkpoint(
+                target, snapshot.images(), facts, codec=codec, parent=parent.index if parent else None
+            )
+        with self._store.batch() as batch:
+            batch.commit.record(FrameType.CHECKPOINT, CHECKPOINT_RECORD.pack(written.lsn) + written.path.name.encode())
+        if own and target == own.checkpoints:
+            self._prune(own.checkpoints, keep)
+        return written
+
+    def _marks(self, parent: Checkpoint | None) -> dict[str, int]:
+        marks = dict(parent.index.marks) if parent else {}
+        for frame in self.scan(kinds=frozenset({FrameType.MARK})):
+            marks[bytes(frame.payload).decode()] = frame.lsn
+        return marks
+
+    @staticmethod
+    def _parent(folder: Path) -> Checkpoint | None:
+        """Return the newest checkpoint to build on; None where a whole one is due."""
+        lsns = list_checkpoints(folder)
+        if not lsns:
+            return None
+        newest = open_checkpoint(folder / checkpoint_name(lsns[-1]))
+        holders = {entry.holder_lsn for entry in newest.index.pages}
+        whole_bytes = sum(entry.size_bytes for entry in newest.index.pages)
+        oldest = min(holders, default=0)
+        chain = sum(entry.stored_bytes for entry in newest.index.pages if entry.holder_lsn != oldest)
+        return None if should_be_whole(whole_bytes, chain, len(holders)) else newest
+
+    def _prune(self, folder: Path, keep: int) -> None:
+        prune_checkpoints(folder, keep)
+        store = self._store
+        assert store.folder is not None
+        journal = Journal.open(store.folder.log)
+        journal.remove_below(min(list_checkpoints(folder)[-keep:]) + 1)
+        journal.close()
+
+    def checkpoints(self) -> list[int]:
+        """Return the LSNs of the store's own checkpoints."""
+        return list_checkpoints(self._store.folder.checkpoints) if self._store.folder else []
+
+    # -- proof ---------------------------------------------------------------------------------------------------
+
+    def verify(self) -> list[str]:
+        """Return all that is wrong, a sentence each: in the arena, the checkpoints, and between replay and pages."""
+        wrong = audit(self._store.arena)
+        folder = self._store.folder
+        if folder:
+            for lsn in list_checkpoints(folder.checkpoints):
+                wrong += verify_checkpoint(folder.checkpoints / checkpoint_name(lsn))
+        try:
+            with self._store.snapshot() as snapshot:
+                now = State.of(snapshot.images(), snapshot.lsn)
+            then = self.replay(Target(lsn=now.lsn))
+        except FormatError as error:
+            return [*wrong, str(error)]
+        except PagesError as error:
+            return [*wrong, f"replay is not possible: {error}"]
+        if then.digest() != now.digest():
+            differs = diff_states(then, now)
+            wrong.append(f"replay differs from the pages: {differs}")
+        return wrong
