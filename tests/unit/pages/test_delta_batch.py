@@ -92,7 +92,9 @@ def test_a_batch_that_does_not_fit_writes_nothing() -> None:
     with pytest.raises(InvalidDelta, match="another size"):
         made.apply(targets)
     targets[29] = last
-    broken = DeltaBatch.of([*(made[row] for row in range(3)), Delta(page=29, epoch=1, size_bytes=500, payload=b"xx", elem_width=2)])
+    broken = DeltaBatch.of(
+        [*(made[row] for row in range(3)), Delta(page=29, epoch=1, size_bytes=500, payload=b"xx", elem_width=2)]
+    )
     with pytest.raises(InvalidDelta, match="does not fit"):
         broken.apply(targets)
     for row, page in enumerate(PAGES):
