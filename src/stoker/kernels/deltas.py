@@ -4,7 +4,7 @@ Images are contiguous memory of any alignment and element type; they do not chan
 one of `stoker.pages.frames`: it overwrites, so it may be applied twice. Nothing differs: the payload is empty.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from stoker.core.errors import CorruptError, UsageError
 from stoker.kernels import plain_deltas
 from stoker.kernels.checking import Readable
 from stoker.kernels.native import native_kernels
+
+Image = Readable | NDArray[Any]
+Payload = Readable | NDArray[np.uint8]
 
 
 class Payloads(NamedTuple):
@@ -28,7 +31,7 @@ class Payloads(NamedTuple):
     changed: NDArray[np.int64]
 
 
-def two_level_diff(base: Readable, fresh: Readable) -> tuple[bytes, int]:
+def two_level_diff(base: Image, fresh: Image) -> tuple[bytes, int]:
     """Return the payload that leads from `base` to `fresh`, and how many bytes differ.
 
     Raises UsageError for images of two sizes.
@@ -38,7 +41,7 @@ def two_level_diff(base: Readable, fresh: Readable) -> tuple[bytes, int]:
     return payload, changed
 
 
-def two_level_diff_update(base: bytearray | memoryview, fresh: Readable) -> tuple[bytes, int]:
+def two_level_diff_update(base: bytearray | memoryview | NDArray[Any], fresh: Image) -> tuple[bytes, int]:
     """Do the same, and copy what changed into `base` in the same pass.
 
     Raises UsageError for images of two sizes or a base that cannot be written.
@@ -49,7 +52,7 @@ def two_level_diff_update(base: bytearray | memoryview, fresh: Readable) -> tupl
     return payload, changed
 
 
-def two_level_apply(page: bytearray | memoryview, payload: Readable) -> None:
+def two_level_apply(page: bytearray | memoryview | NDArray[Any], payload: Payload) -> None:
     """Overwrite in `page` what the payload says.
 
     Raises CorruptError, and leaves the page as it is, for a payload that does not fit it; UsageError for a page that
@@ -61,7 +64,7 @@ def two_level_apply(page: bytearray | memoryview, payload: Readable) -> None:
         raise _misfit(target.nbytes, payload)
 
 
-def two_level_changed(page_bytes: int, payload: Readable) -> int:
+def two_level_changed(page_bytes: int, payload: Payload) -> int:
     """Return how many bytes of a page the payload changes. Raises CorruptError for one that does not fit."""
     changed = int((native_kernels() or plain_deltas).two_level_changed(page_bytes, memoryview(payload)))
     if changed < 0:
@@ -69,7 +72,7 @@ def two_level_changed(page_bytes: int, payload: Readable) -> int:
     return changed
 
 
-def two_level_parts(page_bytes: int, payload: Readable) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+def two_level_parts(page_bytes: int, payload: Payload) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
     """Return a flag for each byte of the page, and the new values of those that are set.
 
     Raises CorruptError for a payload that does not fit the page.
@@ -113,7 +116,7 @@ def two_level_diff_many(bases: NDArray[np.uint8], freshes: NDArray[np.uint8]) ->
     return Payloads(room[:used].copy(), offsets, changed)
 
 
-def _pair(base: Readable, fresh: Readable) -> tuple[memoryview, memoryview]:
+def _pair(base: Image, fresh: Image) -> tuple[memoryview, memoryview]:
     was, now = memoryview(base), memoryview(fresh)
     if was.nbytes != now.nbytes:
         raise UsageError("two images differ in size", expected=f"{was.nbytes} bytes", got=f"{now.nbytes} bytes")
@@ -125,7 +128,7 @@ def _require_writable(page: memoryview) -> None:
         raise UsageError("memory of a page cannot be written", got="read-only memory")
 
 
-def _misfit(page_bytes: int, payload: Readable) -> CorruptError:
+def _misfit(page_bytes: int, payload: Payload) -> CorruptError:
     return CorruptError(
         "delta does not fit its page",
         expected=f"masks within {page_bytes} bytes, and the bytes they ask for",

@@ -45,10 +45,9 @@ def encode_mask(differs: NDArray[np.bool_], values: Bytes) -> bytes:
 
 def decode_mask(page_bytes: int, payload: memoryview) -> tuple[NDArray[np.bool_], Bytes] | None:
     """Return the flags of the bytes that change, and their values; None for a payload that does not fit the page."""
-    differs = np.zeros(page_bytes, np.bool_)
     data = np.frombuffer(payload, np.uint8)
     if not data.size:
-        return differs, data
+        return np.zeros(page_bytes, np.bool_), data
     lines = -(-page_bytes // LINE_BYTES)
     masks_start = 8 * -(-lines // 64)
     if data.size < masks_start:
@@ -63,8 +62,7 @@ def decode_mask(page_bytes: int, payload: memoryview) -> tuple[NDArray[np.bool_]
     flat = by_line.reshape(-1)
     if flat[page_bytes:].any() or int(flat.sum()) != data.size - values_start:
         return None
-    differs[:] = flat[:page_bytes]
-    return differs, data[values_start:]
+    return flat[:page_bytes], data[values_start:]
 
 
 def two_level_apply(page: memoryview, payload: memoryview) -> bool:
@@ -78,6 +76,8 @@ def two_level_apply(page: memoryview, payload: memoryview) -> bool:
 
 def two_level_changed(page_bytes: int, payload: memoryview) -> int:
     """Return how many bytes the payload changes, or -1 where it does not fit the page."""
+    if not payload.nbytes:
+        return 0
     found = decode_mask(page_bytes, payload)
     return -1 if found is None else len(found[1])
 

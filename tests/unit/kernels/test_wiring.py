@@ -42,9 +42,7 @@ def test_elements_are_found_coded_and_applied(width: int, count: int, changed_ra
         by_gaps, by_mask, by_all = base.copy(), base.copy(), base.copy()
         wiring.apply_gaps(by_gaps.data, width, coding, planes.data, found.gaps.data)
         wiring.apply_mask(by_mask.data, width, coding, planes.data, found.mask.data)
-        wiring.apply_planes(
-            by_all.data, width, coding, wiring.encode_planes(base.data, fresh.data, width, coding).data
-        )
+        wiring.apply_planes(by_all.data, width, coding, wiring.encode_planes(base.data, fresh.data, width, coding).data)
         for target in (by_gaps, by_mask, by_all):
             assert np.array_equal(target, fresh)
 
