@@ -1,11 +1,11 @@
 """The state bus: versioned pages in shared memory, changed by deltas that are logged, replayed and propagated.
 
-    from stoker.pages import Store
+from stoker.pages import Store
 
-    with Store.open("bus") as store:
-        page = store.allocate(4096, name="weights")
-        page.write(bytes(4096))
-        store.checkpoint()
+with Store.open("bus") as store:
+    page = store.allocate(4096, name="weights")
+    page.write(bytes(4096))
+    store.checkpoint()
 """
 
 from stoker.pages.batch import Batch

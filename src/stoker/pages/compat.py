@@ -1,20 +1,21 @@
 """The names of the system that pages come after (MMSB), for those who know them; thin, over `stoker.pages`.
 
-    from stoker.pages import compat as mmsb
+from stoker.pages import compat as mmsb
 
-    state = mmsb.mmsb_start()
-    page = mmsb.create_page(state, size=16, metadata={"name": "greeting"})
-    mmsb.update_page(state, page, b"Hello".ljust(16))
-    mmsb.mmsb_stop(state, checkpoint_path="greeting.stkc")
+state = mmsb.mmsb_start()
+page = mmsb.create_page(state, size=16, metadata={"name": "greeting"})
+mmsb.update_page(state, page, b"Hello".ljust(16))
+mmsb.mmsb_stop(state, checkpoint_path="greeting.stkc")
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stoker.pages.bus import Store
 from stoker.pages.delta import Delta
@@ -23,8 +24,9 @@ from stoker.pages.graph import EdgeKind, Input
 from stoker.pages.history import State, StateDiff, diff_states
 from stoker.pages.images import Meta
 from stoker.pages.metrics import StoreStats
+from stoker.pages.page import as_bytes
 
-Data = bytes | bytearray | memoryview | np.ndarray
+Data = bytes | bytearray | memoryview | NDArray[Any]
 
 
 def mmsb_start(*, size_bytes: int = 64 << 20, path: str | None = None) -> Store:
@@ -52,9 +54,7 @@ def mmsb(*, size_bytes: int = 64 << 20, path: str | None = None) -> Iterator[Sto
 # -- pages -----------------------------------------------------------------------------------------------------------
 
 
-def create_page(
-    state: Store, *, size: int, location: Location = Location.HOST, metadata: Meta | None = None
-) -> int:
+def create_page(state: Store, *, size: int, location: Location = Location.HOST, metadata: Meta | None = None) -> int:
     """Add a page of zeros and return its id."""
     return state.allocate(size, location=location, meta=metadata).id
 
@@ -97,7 +97,7 @@ def query_page(state: Store, page: int) -> bytes:
 def create_delta(state: Store, page: int, data: Data, source: str = "") -> Delta:
     """Return what would have to change for a page to hold `data`."""
     facts, now = state.arena.read(page)
-    fresh = np.frombuffer(memoryview(data).cast("B"), np.uint8)
+    fresh = as_bytes(data)
     return Delta.diff(now, fresh, page=page, epoch=facts.epoch + 1, elem_width=facts.elem_width, source=source)
 
 
@@ -157,8 +157,8 @@ def register_recompute_fn(
 ) -> None:
     """Make a page by `function(state, page)`, which returns exactly its bytes; inputs are its parents by default."""
 
-    def recompute(given: Sequence[Input], out: np.ndarray) -> bytes:
-        return bytes(function(state, page))
+    def recompute(given: Sequence[Input], _: NDArray[np.uint8]) -> bytes:
+        return bytes(function(cast(Store, _Seen(state, given)), page))
 
     state.derive(recompute, inputs or get_parents(state, page), page, name=f"recompute:{page}")
 
@@ -171,15 +171,31 @@ def register_passthrough_recompute(
         state.derive("passthrough", [source], page)
         return
 
-    def recompute(given: Sequence[Input], out: np.ndarray) -> bytes:
+    def recompute(given: Sequence[Input], _: NDArray[np.uint8]) -> bytes:
         return bytes(transform(given[0].data.tobytes()))
 
     state.derive(recompute, [source], page, name=f"transform:{page}")
 
 
-def propagate_change(state: Store, page: int | Sequence[int] = ()) -> list[int]:
-    """Run a wave, and return the pages that were made anew. Which pages changed is known without being told."""
+def propagate_change(state: Store) -> list[int]:
+    """Run a wave, and return the pages that were made anew: which pages changed is known without being told."""
     return state.stabilize().recomputed
+
+
+class _Seen:
+    """A store as a recompute sees it: its inputs may be newer than their pages, which the wave writes at its end."""
+
+    def __init__(self, state: Store, inputs: Sequence[Input]) -> None:
+        self._state = state
+        self._inputs = {one.page: one.data for one in inputs}
+
+    def read(self, page: int) -> NDArray[np.uint8]:
+        """Return an input's bytes, or another page's."""
+        return self._inputs[page] if page in self._inputs else self._state.read(page)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the store's."""
+        return getattr(self._state, name)
 
 
 # -- log and time ----------------------------------------------------------------------------------------------------
@@ -246,5 +262,3 @@ def compute_diff(old: State, new: State) -> StateDiff:
 def get_stats(state: Store) -> StoreStats:
     """Return what the store is and did."""
     return state.stats()
-
-

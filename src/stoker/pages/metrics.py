@@ -47,7 +47,9 @@ def store_stats(store: Store) -> StoreStats:
         pages=int(words[Word.LIVE_PAGES]),
         page_bytes=int(words[Word.LIVE_BYTES]),
         pages_by_location={one.name.lower(): int((live["location"] == one).sum()) for one in Location},
-        pages_by_state={one.name.lower(): int((live["state"] == one).sum()) for one in PageState if one in live["state"]},
+        pages_by_state={
+            one.name.lower(): int((live["state"] == one).sum()) for one in PageState if one in live["state"]
+        },
         arena_bytes=arena.geometry.data_bytes,
         free_bytes=arena.geometry.arena_bytes - int(words[Word.BREAK]),
         log_ring_bytes=arena.geometry.ring_bytes,
