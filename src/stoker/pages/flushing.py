@@ -93,7 +93,7 @@ class Flusher:
             return end
         step("flush: begun")
         try:
-            end = self._journal.append(end, pieces)
+            end = self._journal.append(end, pieces, durable_lsn=self._words[Word.DURABLE_LSN])
         except (OSError, PagesError) as error:
             self._poison(error)
             raise
@@ -149,6 +149,12 @@ class Flusher:
                     got=f"LSN {self._words[Word.DURABLE_LSN]}",
                 )
             sleep(_POLL_SECONDS)
+
+    def rest(self) -> None:
+        """Make everything durable and note it: the last process leaves."""
+        with self._arena.flush_lock.held():
+            self._sync("data")
+            self._journal.note_durable(self.end())
 
     def close(self) -> None:
         """Close the journal's descriptors."""

@@ -157,7 +157,7 @@ class Store:
     def _leave(self) -> None:
         """Leave the arena; what the last one leaves behind is durable, or stays in shared memory."""
         if self.flusher and not self.arena.poison():
-            self.flusher.settle(self.lsn, "data")
+            self.flusher.rest()
         if self.arena.detach() and self.name and not self.arena.poison():
             unlink_mapping(self.name)
 

@@ -1,7 +1,8 @@
 """Finding the end of a journal after whatever happened, and cutting off what was never finished.
 
-The log ends at the last commit of which every frame is valid. What lies behind it is a torn tail, unless a valid
-frame with a later LSN lies there: then bytes in the middle are damaged, and nothing is cut unasked.
+The log ends at the last commit of which every frame is valid. What lies behind it is a torn tail, unless the log is
+known to have been synced farther, by a note in the segment or because a later segment was begun: then durable bytes are
+damaged, and nothing is cut unasked.
 """
 
 from pathlib import Path
@@ -11,9 +12,16 @@ import msgspec
 
 from stoker.pages.disk import Disk, OsDisk, disk_error
 from stoker.pages.errors import CorruptLog, CorruptPages, FormatError
-from stoker.pages.frames import HEADER, HEADER_BYTES, decode_frame
+from stoker.pages.frames import HEADER
 from stoker.pages.journal.scan import Segment, read_segment
-from stoker.pages.journal.segments import SEGMENT_HEADER_BYTES, JournalEnd, SegmentHeader, segment_names
+from stoker.pages.journal.segments import (
+    SEGMENT_HEADER_BYTES,
+    SYNCED_OFFSETS,
+    JournalEnd,
+    SegmentHeader,
+    segment_names,
+    synced_lsn,
+)
 
 Policy = Literal["strict", "point_in_time"]
 _ZEROS: Final = 1 << 20
@@ -56,20 +64,19 @@ def recover(folder: Path, *, policy: Policy = "strict", disk: Disk | None = None
     last = whole[-1]
     offset, lsn, crc = _last_commit(whole)
     behind = names[names.index(last.name) + 1 :]
-    # An unfinished commit's own frames may be valid; only what is valid behind a hole is damage.
-    stray = _stray(last, last.end_bytes) or _stray_in(disk, folder, behind)
-    if stray and policy == "strict":
+    synced = max([synced_lsn(last.data), *(int(name[4:24]) - 1 for name in behind)])
+    if lsn < synced and policy == "strict":
         raise CorruptLog(
             "log is damaged before its end",
             where=str(folder / last.name),
-            expected=f"LSN {lsn + 1} at byte {last.end_bytes}",
-            got=f"a sound frame of LSN {stray} behind it{': ' + damage if damage else ''}",
+            expected=f"LSN {lsn + 1} at byte {offset}",
+            got=f"no sound frame, though all was synced up to LSN {synced}{': ' + damage if damage else ''}",
             remedy="recover to the last sound commit with policy point_in_time, or put the files back",
         )
     end = JournalEnd(last.header.first_lsn, offset, lsn, crc)
     cut_bytes = len(last.data[offset:].rstrip(b"\0"))
     if mend:
-        _mend(disk, folder, last, offset, behind)
+        _mend(disk, folder, last, offset, behind, forget=lsn < synced)
     first = whole[0].header.floor_lsn or whole[0].header.first_lsn
     return Recovered(end, last.header, first, cut_bytes, tuple(behind))
 
@@ -104,39 +111,18 @@ def _last_commit(whole: list[Segment]) -> tuple[int, int, int]:
     return SEGMENT_HEADER_BYTES, last.header.first_lsn - 1, last.header.previous_crc
 
 
-def _stray(segment: Segment, start: int) -> int:
-    """Return the LSN of a sound frame somewhere behind `start`, 0 for none."""
-    data, after = segment.data, segment.header.first_lsn + len(segment.frames)
-    for at in range(start, len(data) - HEADER_BYTES + 1, 8):
-        if data[at : at + 4] != b"\0\0\0\0":
-            frame = decode_frame(data, at, segment.header.salt)
-            if frame is not None and frame.lsn >= after:
-                return frame.lsn
-    return 0
-
-
-def _stray_in(disk: Disk, folder: Path, names: list[str]) -> int:
-    """Return the LSN of a frame in later segments; 0 when they hold none: a segment begun in vain."""
-    for name in names:
-        try:
-            segment = read_segment(disk, folder / name)
-        except CorruptPages:
-            return int(name[4:24])
-        if segment.frames:
-            return segment.frames[0][1].lsn
-    return 0
-
-
-def _mend(disk: Disk, folder: Path, last: Segment, offset: int, behind: list[str]) -> None:
+def _mend(disk: Disk, folder: Path, last: Segment, offset: int, behind: list[str], *, forget: bool) -> None:
     try:
         for name in behind:
             disk.rename(folder / name, folder / f"{name}.aside")
         if behind:
             disk.sync_folder(folder)
         stale = len(last.data[offset:].rstrip(b"\0"))
-        if stale:
+        if stale or forget:
             handle = disk.open(folder / last.name)
             try:
+                for note in SYNCED_OFFSETS if forget else ():
+                    disk.write(handle, note, [bytes(12)])
                 for start in range(offset, offset + stale, _ZEROS):
                     disk.write(handle, start, [bytes(min(_ZEROS, offset + stale - start))])
                 disk.sync(handle)

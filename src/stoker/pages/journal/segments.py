@@ -11,9 +11,13 @@
 | 44 | u32 | flags: COMPACTED |
 | 48 | u64 | in a compacted segment, the last LSN that it stands for |
 | 56 | u64 | in a compacted segment, the first LSN from which single commits are there; 0 else |
-| 4092 | u32 | CRC-32C of the 4092 bytes before |
+| 508 | u32 | CRC-32C of the 508 bytes before |
+| 512, 1024 | u64, u32 | an LSN up to which everything was synced, and its CRC-32C; the larger valid one counts |
 
-A segment is preallocated with zeros; the log ends where no valid frame with the next LSN follows.
+A segment is preallocated with zeros; the log ends where no valid frame with the next LSN follows. Behind the last sync
+a power loss may leave frames with holes between them: only what the synced LSN covers can be missed. It is written with
+the frames that follow a sync, and when the store closes, so it costs no sync of its own. A segment is only begun when
+everything before it is synced.
 """
 
 import errno
@@ -34,7 +38,9 @@ MAGIC: Final = b"STKLOG\0\0"
 SEGMENT_HEADER_BYTES: Final = 4096
 COMPACTED: Final = 1
 _HEADER: Final = struct.Struct("<8sII16sQIIQQ")
-_CRC_OFFSET: Final = SEGMENT_HEADER_BYTES - 4
+_CRC_OFFSET: Final = 508
+_SYNCED: Final = struct.Struct("<QI")
+SYNCED_OFFSETS: Final = (512, 1024)
 
 
 class SegmentHeader(msgspec.Struct, frozen=True):
@@ -81,14 +87,24 @@ def encode_header(header: SegmentHeader) -> bytes:
         header.covers_lsn,
         header.floor_lsn,
     ).ljust(_CRC_OFFSET, b"\0")
-    return body + crc32c(body).to_bytes(4, "little")
+    return (body + crc32c(body).to_bytes(4, "little")).ljust(SEGMENT_HEADER_BYTES, b"\0")
+
+
+def synced_lsn(head: bytes) -> int:
+    """Return the LSN up to which a segment's header knows that everything was synced, 0 for none."""
+    found = [0]
+    for offset in SYNCED_OFFSETS:
+        lsn, crc = _SYNCED.unpack_from(head, offset)
+        if crc == crc32c(head[offset : offset + 8]) and lsn:
+            found.append(lsn)
+    return max(found)
 
 
 def decode_header(head: bytes, where: str) -> SegmentHeader:
     """Return what a segment says of itself. Raises FormatError, ChecksumError."""
     if len(head) < SEGMENT_HEADER_BYTES or head[:8] != MAGIC:
         raise FormatError("this is no segment of a log", where=where)
-    if crc32c(head[:_CRC_OFFSET]) != int.from_bytes(head[_CRC_OFFSET:SEGMENT_HEADER_BYTES], "little"):
+    if crc32c(head[:_CRC_OFFSET]) != int.from_bytes(head[_CRC_OFFSET : _CRC_OFFSET + 4], "little"):
         raise ChecksumError("header of a segment is damaged", where=where)
     _, version, salt, uuid, first_lsn, previous_crc, flags, covers_lsn, floor_lsn = _HEADER.unpack_from(head)
     if version != FORMAT_VERSION:
@@ -109,6 +125,7 @@ class Journal:
         self._disk = disk or OsDisk()
         self._open: tuple[int, int, int] | None = None  # first LSN, handle, bytes reserved
         self._failed = 0
+        self._noted: list[int] = [0, 0]
 
     @classmethod
     def create(
@@ -157,6 +174,7 @@ class Journal:
             handle = self._disk.open(born, create=True)
             self._close_segment()
             self._open = (first_lsn, handle, size_bytes)
+            self._noted = [0, 0]
             self._disk.reserve(handle, size_bytes)
             self._disk.write(handle, 0, [encode_header(header)])
             self._disk.sync(handle, full=True)
@@ -176,16 +194,20 @@ class Journal:
             self._close_segment()
             path = self._path(end.segment_first_lsn)
             self._open = (end.segment_first_lsn, self._disk.open(path), self._disk.size_bytes(path))
+            self._noted = [0, 0]
         return self._open[1]
 
-    def append(self, end: JournalEnd, chunks: Sequence[bytes | memoryview]) -> JournalEnd:
+    def append(self, end: JournalEnd, chunks: Sequence[bytes | memoryview], *, durable_lsn: int = 0) -> JournalEnd:
         """Write whole commits behind `end` and return the new end; nothing is durable before `sync`.
+
+        durable_lsn  up to which the caller knows everything to be synced; it is noted for recovery
 
         Raises OutOfSpace and PagesError for the disk's failures, and Poisoned ever after.
         """
         self._check()
         for run, last_lsn, last_crc in _commits(chunks, end, self._segment_bytes):
             try:
+                self._note(end, durable_lsn)
                 end = self._append_run(end, run, last_lsn, last_crc)
             except OSError as error:
                 self._failed = error.errno or errno.EIO
@@ -204,6 +226,26 @@ class Journal:
             handle = self._handle(end)
         self._disk.write(handle, end.offset_bytes, run)
         return JournalEnd(end.segment_first_lsn, end.offset_bytes + size_bytes, last_lsn, last_crc)
+
+    def _note(self, end: JournalEnd, lsn: int) -> None:
+        """Write the synced LSN over the older of the two notes."""
+        if lsn <= max(self._noted):
+            return
+        index = self._noted.index(min(self._noted))
+        encoded = lsn.to_bytes(8, "little")
+        note = encoded + crc32c(encoded).to_bytes(4, "little")
+        self._disk.write(self._handle(end), SYNCED_OFFSETS[index], [note])
+        self._noted[index] = lsn
+
+    def note_durable(self, end: JournalEnd) -> None:
+        """Note that everything up to `end` is synced, and sync the note: for a log that rests. Raises PagesError."""
+        self._check()
+        try:
+            self._note(end, end.last_lsn)
+            self._disk.sync(self._handle(end))
+        except OSError as error:
+            self._failed = error.errno or errno.EIO
+            raise disk_error(error, "log cannot be made durable", self._path(end.segment_first_lsn)) from error
 
     def sync(self, end: JournalEnd, *, full: bool = False) -> None:
         """Make everything up to `end` durable. Raises PagesError, and Poisoned ever after."""
