@@ -83,15 +83,19 @@ def paired(plain: Callable[[], None], captured: Callable[[], None], rounds: int)
     return middle, low, high, statistics.median(base)
 
 
+def ignored(_: Step) -> None:
+    """Look at no step."""
+
+
 def captures(make: Callable[[], tuple[object, object]]) -> dict[str, Callable[[], None]]:
     """Return a step for each way of capture, each with a model of its own."""
     found: dict[str, Callable[[], None]] = {}
     _, _, found["none (a second plain model)"] = trainer(make)
     _, optimizer, step = trainer(make)
-    watch_optimizer(optimizer, lambda seen: None).close()
+    watch_optimizer(optimizer, ignored).close()
     found["optimizer, watched and closed"] = step
     _, optimizer, step = trainer(make)
-    watch_optimizer(optimizer, lambda seen: None)
+    watch_optimizer(optimizer, ignored)
     found["optimizer, changes not asked"] = step
     _, optimizer, step = trainer(make)
 

@@ -58,15 +58,15 @@ def two_level_apply(page: bytearray | memoryview | NDArray[Any], payload: Payloa
     Raises CorruptError, and leaves the page as it is, for a payload that does not fit it; UsageError for a page that
     cannot be written.
     """
-    target = _view(page)
+    target = _seen(page)
     _require_writable(target)
-    if not (native_kernels() or plain_deltas).two_level_apply(target, _view(payload)):
+    if not (native_kernels() or plain_deltas).two_level_apply(target, _seen(payload)):
         raise _misfit(target.nbytes, payload)
 
 
 def two_level_changed(page_bytes: int, payload: Payload) -> int:
     """Return how many bytes of a page the payload changes. Raises CorruptError for one that does not fit."""
-    changed = int((native_kernels() or plain_deltas).two_level_changed(page_bytes, _view(payload)))
+    changed = int((native_kernels() or plain_deltas).two_level_changed(page_bytes, _seen(payload)))
     if changed < 0:
         raise _misfit(page_bytes, payload)
     return changed
@@ -77,7 +77,7 @@ def two_level_parts(page_bytes: int, payload: Payload) -> tuple[NDArray[np.bool_
 
     Raises CorruptError for a payload that does not fit the page.
     """
-    found = plain_deltas.decode_mask(page_bytes, _view(payload))
+    found = plain_deltas.decode_mask(page_bytes, _seen(payload))
     if found is None:
         raise _misfit(page_bytes, payload)
     return found
@@ -116,12 +116,8 @@ def two_level_diff_many(bases: NDArray[np.uint8], freshes: NDArray[np.uint8]) ->
     return Payloads(room[:used].copy(), offsets, changed)
 
 
-def _view(image: Image) -> memoryview:
-    return image.data if isinstance(image, np.ndarray) else memoryview(image)
-
-
 def _pair(base: Image, fresh: Image) -> tuple[memoryview, memoryview]:
-    was, now = _view(base), _view(fresh)
+    was, now = _seen(base), _seen(fresh)
     if was.nbytes != now.nbytes:
         raise UsageError("two images differ in size", expected=f"{was.nbytes} bytes", got=f"{now.nbytes} bytes")
     return was, now
@@ -136,5 +132,9 @@ def _misfit(page_bytes: int, payload: Payload) -> CorruptError:
     return CorruptError(
         "delta does not fit its page",
         expected=f"masks within {page_bytes} bytes, and the bytes they ask for",
-        got=f"{_view(payload).nbytes} bytes",
+        got=f"{_seen(payload).nbytes} bytes",
     )
+
+
+def _seen(memory: Image) -> memoryview:
+    return memory.data if isinstance(memory, np.ndarray) else memoryview(memory)

@@ -208,7 +208,7 @@ class Commit:
         if page not in self._images:
             return
         facts, base, image = self._facts[page], self._bases[page], self._images[page]
-        payload, changed = two_level_diff(base, image)
+        payload, changed = two_level_diff(base.data, image.data)
         if not changed:
             self._arena.words[Word.COUNTERS + Counter.UNCHANGED] += 1
             return

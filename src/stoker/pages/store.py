@@ -100,7 +100,7 @@ class Store:
         if path is None:
             if durability not in ("", "none"):
                 raise UsageError("store without a folder cannot be durable", got=durability, remedy="give it a path")
-            return cls(_memory_arena(name, size_bytes, pages_max, log_bytes))
+            return cls(_published(memory_arena(name, size_bytes, pages_max, log_bytes)))
         if name:
             raise UsageError("store in a folder is opened by its path, not by a name", got=name)
         root = Path(path)
@@ -395,15 +395,20 @@ class Store:
         return {counter.name.lower(): int(self.arena.words[Word.COUNTERS + counter]) for counter in Counter}
 
 
-def _memory_arena(name: str, size_bytes: int, pages_max: int, log_bytes: int) -> Arena:
+def memory_arena(name: str, size_bytes: int, pages_max: int, log_bytes: int, *, next_lsn: int = 1) -> Arena:
+    """Return a new arena without a folder; nobody finds it before it is published."""
     geometry = plan_geometry(
         uuid4().bytes, secrets.randbits(32), data_bytes=size_bytes, page_slots=pages_max, ring_bytes=log_bytes, flags=0
     )
     arena = Arena(create_mapping(geometry, name))
     try:
-        arena.prepare()
-        arena.publish()
+        arena.prepare(next_lsn)
     except BaseException:
         arena.mapping.discard()
         raise
+    return arena
+
+
+def _published(arena: Arena) -> Arena:
+    arena.publish()
     return arena

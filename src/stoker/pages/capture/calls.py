@@ -9,8 +9,10 @@ Nothing is patched. Without a trace nothing is installed. A trace is stopped in 
 
 The ring is bytes, so it may be a page: a header of u64 events so far and u64 capacity, then records of 24 bytes:
 u64 time in nanoseconds (monotonic), u64 thread, u32 number of the function, u32 event (1 call, 2 return, 3 exception).
+While several threads write, the header may be short by their newest events; after `stop` it is exact.
 """
 
+import inspect
 import struct
 import sys
 import threading
@@ -88,6 +90,9 @@ class CallTrace:
         tracer, self._tracer = self._tracer, None
         if tracer is not None:
             tracer.stop()
+            total = next(self._next)
+            self._next = count(total)
+            HEADER.pack_into(self._ring, 0, total, self.capacity)
 
     def _record(self, code: int, event: int) -> None:
         # the counter steps under the interpreter's lock, so that no two threads get one place
@@ -109,8 +114,10 @@ def read_events(ring: bytes | bytearray | memoryview) -> Iterator[Event]:
 
 def code_of(function: Any) -> CodeType:
     """Return the code object of a function, method or wrapper. Raises UsageError where there is none."""
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
+    try:
+        function = inspect.unwrap(function)
+    except ValueError as error:
+        raise UsageError("a wrapper that wraps itself cannot be traced") from error
     code = function if isinstance(function, CodeType) else getattr(function, "__code__", None)
     if not isinstance(code, CodeType):
         raise UsageError("only functions written in Python can be traced", got=repr(type(function).__name__))

@@ -7,6 +7,7 @@ shape and digest), text such as Triton and PTX, and plain values. Line numbers, 
 import hashlib
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -68,6 +69,7 @@ def environment_digest(*packages: str) -> str:
     return hashlib.sha256(pack(versions)).hexdigest()
 
 
+@cache
 def _version(package: str) -> str:
     """Return the version, empty where it is not installed."""
     try:

@@ -2,7 +2,10 @@
 
 Below autograd every operator declares the arguments it writes (`Tensor(a!)`): in-place ones, `out=`, fused optimizers.
 Writes that are no operator (NumPy on shared memory, C code) are not seen here; page tracking sees those.
-A capture is of the thread that enters it; torch carries it into the threads that run its backward pass.
+A capture is of the thread that enters it; torch carries it into the threads that run its backward pass. Torch calls
+Python for every operator meanwhile: for training use the hooks of the optimizer, which cost less.
+An eager `torch.cond` under any such mode leaves torch's compiler in a state in which a later export of a branch fails:
+`torch._dynamo.reset()` mends it.
 """
 
 from collections import deque
@@ -85,7 +88,7 @@ class WriteCapture:
         self._seen = 0
 
     def _track(self, key: str, tensor: Any) -> None:
-        address = tensor.untyped_storage().data_ptr()
+        address = _address(tensor)
         if not address:
             raise UsageError("a tensor without memory cannot be tracked", where=key)
         if address in self._keys:
@@ -93,7 +96,10 @@ class WriteCapture:
         self._keys[address] = key
 
     def _called(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        written = list(self._written(operator, args, kwargs))
+        positions = _writing_arguments(operator)
+        if not positions:
+            return operator(*args, **kwargs)
+        written = list(self._written(positions, args, kwargs))
         completed = False
         try:
             result = operator(*args, **kwargs)
@@ -104,12 +110,14 @@ class WriteCapture:
                 self._writes.append(Write(str(operator), key, start, end, completed))
                 self._seen += 1
 
-    def _written(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
-        for position, name in _writing_arguments(operator):
+    def _written(
+        self, positions: tuple[tuple[int | None, str], ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[tuple[str, int, int]]:
+        for position, name in positions:
             value = args[position] if position is not None and position < len(args) else kwargs.get(name)
             for tensor in value if isinstance(value, tuple | list) else (value,):
                 if isinstance(tensor, self._torch.Tensor):
-                    key = self._keys.get(tensor.untyped_storage().data_ptr())
+                    key = self._keys.get(_address(tensor))
                     if key is not None and tensor.numel():
                         yield (key, *_extent(tensor))
 
@@ -125,6 +133,14 @@ def _writing_arguments(operator: Any) -> tuple[tuple[int | None, str], ...]:
         for position, argument in enumerate(schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     )
+
+
+def _address(tensor: Any) -> int:
+    """Return where a tensor's storage lies, 0 for one without (sparse, fake, meta)."""
+    try:
+        return int(tensor.untyped_storage().data_ptr())
+    except (NotImplementedError, RuntimeError):
+        return 0
 
 
 def _extent(tensor: Any) -> tuple[int, int]:
@@ -145,4 +161,4 @@ def _mode_class() -> Any:
         return mode.called(func, args, kwargs or {})
 
     base: Any = _python_dispatch.TorchDispatchMode
-    return type("WriteMode", (base,), {"__torch_dispatch__": dispatch})
+    return type("WriteMode", (base,), {"__torch_dispatch__": dispatch, "supports_higher_order_operators": True})

@@ -19,22 +19,23 @@ _WIDTHS: Final = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
 
 
 class TensorChange(msgspec.Struct, frozen=True):
-    """Elements of one tensor that changed since it was last asked.
+    """Elements of one tensor that changed since it was last asked; `changed` of its `elements` did.
 
-    `indices`: flat, ascending, int64 of shape (n,); None means every element, in order. `values`: their new bits as
-    unsigned integers of the element's width (bf16 as uint16), shape (n,).
+    `indices`: flat, ascending, int64 of shape (changed,). None where more than half changed: then `values` holds every
+    element, in order. `values`: the new bits as unsigned integers of the element's width (bf16 as uint16), read-only.
     """
 
     name: str
     dtype: str
     elements: int
+    changed: int
     indices: NDArray[np.int64] | None
     values: NDArray[Any]
 
     @property
     def changed_ratio(self) -> float:
         """Changed elements of all; 0 for an empty tensor."""
-        return self.values.size / self.elements if self.elements else 0.0
+        return self.changed / self.elements if self.elements else 0.0
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -67,7 +68,7 @@ class OptimizerWatch:
         self.parameters: Final = _named_parameters(optimizer, names)
         self._on_step = on_step
         self._number = 0
-        self._shadows: dict[str, Any] = {}
+        self._shadows: dict[str, _Shadow] = {}
         self._before: dict[str, int] = {}
         self._after = self._versions()
         self._between: tuple[str, ...] = ()
@@ -94,7 +95,7 @@ class OptimizerWatch:
         """Copy the parameters that have no shadow yet: their changes count from here."""
         for name in self.parameters:
             if name not in self._shadows:
-                self._shadows[name] = _bits(self.parameters[name]).clone()
+                self._shadows[name] = _Shadow(self.parameters[name])
 
     def changes(self, names: Iterable[str] | None = None) -> Iterator[TensorChange]:
         """Yield the changed parameters (of `names`, else of all) with their new bits, and count from here.
@@ -107,8 +108,8 @@ class OptimizerWatch:
                 raise UsageError(
                     "change of a parameter is not known", where=name, remedy="watch with exact=True, and before close()"
                 )
-            change = _change(name, self.parameters[name], shadow)
-            if change.values.size:
+            change = shadow.change(name, self.parameters[name])
+            if change is not None:
                 yield change
 
     def _pre(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -135,8 +136,9 @@ def watch_optimizer(
     """Call `on_step` after each step of a `torch.optim.Optimizer`, until the handle is closed.
 
     `names` maps names to parameters, as `dict(model.named_parameters())`; else the optimizer's own names are used, or
-    `group0.0`. With `exact` one copy of all parameters is kept, which `changes` compares with; nothing is compared
-    before it is asked. What `on_step` raises comes out of `optimizer.step()`.
+    `group0.0`. Groups that are added later are not seen. With `exact` one copy of all parameters is kept, which
+    `changes` compares with; nothing is compared before it is asked. What `on_step` raises comes out of
+    `optimizer.step()`.
     Raises MissingExtraError without torch; UsageError for another object, or two parameters of one name.
     """
     torch = need_torch("watching an optimizer")
@@ -172,21 +174,40 @@ def _bits(tensor: Any) -> Any:
     return plain.contiguous().reshape(-1).view(getattr(torch, _WIDTHS[plain.element_size()]))
 
 
-def _change(name: str, tensor: Any, shadow: Any) -> TensorChange:
-    """Return what differs from the shadow, and make the shadow equal."""
-    now = _bits(tensor)
-    indices = (now != shadow).nonzero(as_tuple=True)[0]
-    dense = indices.numel() == now.numel()
-    values = now if dense else now[indices]
-    if dense:
-        shadow.copy_(now)
-    else:
-        shadow[indices] = values
-    bits = np.array(values.cpu().numpy(), copy=True)
-    return TensorChange(
-        name=name,
-        dtype=str(tensor.dtype).removeprefix("torch."),
-        elements=now.numel(),
-        indices=None if dense else indices.cpu().numpy(),
-        values=bits.view(f"u{bits.itemsize}"),
-    )
+class _Shadow:
+    """The bits of a tensor when it was last asked about."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._bits = _bits(tensor).clone()
+        self._lent = False
+
+    def change(self, name: str, tensor: Any) -> TensorChange | None:
+        """Return what differs, None where nothing does, and go on from there."""
+        now = _bits(tensor)
+        differs = now != self._bits
+        changed = int(differs.count_nonzero())
+        if not changed:
+            return None
+        indices = None
+        if changed * 2 > now.numel():
+            # the new copy serves as shadow and as what is told: one pass over the memory less
+            self._bits = values = now.clone()
+            self._lent = True
+        else:
+            indices = differs.nonzero(as_tuple=True)[0]
+            values = now[indices]
+            if self._lent:
+                self._bits = self._bits.clone()
+                self._lent = False
+            self._bits[indices] = values
+        bits = values.cpu().numpy()
+        told = bits.view(f"u{bits.itemsize}")
+        told.flags.writeable = False
+        return TensorChange(
+            name=name,
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            elements=now.numel(),
+            changed=changed,
+            indices=None if indices is None else indices.cpu().numpy(),
+            values=told,
+        )

@@ -44,25 +44,57 @@ def collect_changes(
 ) -> Changes:
     """Return what differs between `live` and `shadow` (uint8, one size) inside the candidate (offset, length) ranges.
 
-    Runs with at most `gap_bytes` equal bytes between them become one (within 256 KiB). `update` makes the shadow equal
-    to what was read. `live` is read once: a writer beside us is seen whole now or next time, never lost.
+    Runs with at most `gap_bytes` equal bytes between them become one, inside a candidate and within 256 KiB. `update`
+    makes the shadow equal to what was read. `live` is read once: a writer beside us is seen now or next time, never
+    lost.
     """
     ranges: list[Ranges] = []
     data: list[Bytes] = []
-    for offset, length in candidates.tolist():
-        for start in range(offset, offset + length, _CHUNK_BYTES):
-            end = min(start + _CHUNK_BYTES, offset + length)
-            fresh = live[start:end].copy()
-            found = changed_runs(shadow[start:end], fresh, gap_bytes)
-            if not len(found):
-                continue
-            data.append(_gathered(fresh, found))
-            ranges.append(found + np.array((start, 0)))
-            if update:
-                shadow[start:end] = fresh
+    for pieces in _batches(candidates, gap_bytes + 1):
+        fresh, old = _packed(live, pieces), _packed(shadow, pieces)
+        found = changed_runs(old, fresh, gap_bytes)
+        if not len(found):
+            continue
+        data.append(_gathered(fresh, found))
+        owners = np.searchsorted(pieces[:, 2], found[:, 0], side="right") - 1
+        shifts = pieces[owners, 0] - pieces[owners, 2]
+        ranges.append(np.stack((found[:, 0] + shifts, found[:, 1]), axis=1))
+        if update:
+            for offset, length, at in pieces[np.unique(owners)].tolist():
+                shadow[offset : offset + length] = fresh[at : at + length]
     if not ranges:
         return Changes(np.zeros((0, 2), np.int64), np.zeros(0, np.uint8))
     return Changes(_touching_joined(np.concatenate(ranges)), np.concatenate(data))
+
+
+def _batches(candidates: Ranges, apart_bytes: int) -> Iterator[Ranges]:
+    """Yield pieces of the candidates as (offset, length, place), shape (n, 3), which fill a chunk together.
+
+    Many small candidates are compared at once. Their places lie `apart_bytes` apart, so that no run joins two.
+    """
+    batch: list[tuple[int, int, int]] = []
+    filled = 0
+    for offset, length in candidates.tolist():
+        for start in range(offset, offset + length, _CHUNK_BYTES):
+            size = min(_CHUNK_BYTES, offset + length - start)
+            if batch and filled + size > _CHUNK_BYTES:
+                yield np.array(batch, np.int64)
+                batch, filled = [], 0
+            batch.append((start, size, filled))
+            filled += size + apart_bytes
+    if batch:
+        yield np.array(batch, np.int64)
+
+
+def _packed(source: Bytes, pieces: Ranges) -> Bytes:
+    """Return a copy of the pieces at their places, zeros between them."""
+    offset, length, at = pieces[-1].tolist()
+    if len(pieces) == 1:
+        return source[offset : offset + length].copy()
+    packed = np.zeros(at + length, np.uint8)
+    for offset, length, at in pieces.tolist():
+        packed[at : at + length] = source[offset : offset + length]
+    return packed
 
 
 def changed_runs(old: Bytes, new: Bytes, gap_bytes: int = 0) -> Ranges:

@@ -137,9 +137,7 @@ class DependencyGraph:
 
     def edges(self) -> list[Edge]:
         """Return all edges, sorted."""
-        return sorted(
-            (parent, child, kind) for parent, found in self._children.items() for child, kind in found
-        )
+        return sorted((parent, child, kind) for parent, found in self._children.items() for child, kind in found)
 
     def descendants(self, *nodes: int) -> set[int]:
         """Return all that depend on these nodes, however far."""

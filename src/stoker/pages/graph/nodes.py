@@ -50,7 +50,7 @@ class Input:
 
 
 Function = Callable[..., "NDArray[Any] | bytes | None"]
-"""Called as function(inputs, out): `out` is a writable copy of the page now, to change in place; or it returns bytes."""
+"""Called as function(inputs, out): `out` is a writable copy of the page, to change in place; or it returns bytes."""
 
 
 def passthrough(inputs: Sequence[Input], out: Bytes, *, offset: int = 0) -> Bytes:
@@ -139,7 +139,7 @@ class Derivation(msgspec.Struct, frozen=True):
 
 
 def checked_output(made: NDArray[Any] | bytes | None, out: Bytes, page: int) -> Bytes:
-    """Return the page's new bytes: what was returned, or `out` as it was changed. Raises UsageError for another size."""
+    """Return the page's new bytes: what was returned, or `out` as changed. Raises UsageError for another size."""
     if made is None:
         return out
     found = np.frombuffer(made, np.uint8) if isinstance(made, bytes) else np.ascontiguousarray(made).reshape(-1)

@@ -105,7 +105,9 @@ def read_checkpoint(path: Path, *, pages: Collection[int] | None = None, disk: D
     state = State()
     root = xxhash.xxh3_128()
     for entry in entries:
-        state.put(_page(disk, path, entry))
+        own = entry.holder_lsn == checkpoint.facts.lsn
+        holder = path if own else path.with_name(checkpoint_name(entry.holder_lsn))
+        state.put(_page(disk, holder, entry))
         root.update(entry.page.to_bytes(8, "little") + entry.digest)
     if pages is None and root.digest() != checkpoint.root:
         raise ChecksumError("pages of the checkpoint are not those it was made of", where=str(path))
@@ -115,10 +117,9 @@ def read_checkpoint(path: Path, *, pages: Collection[int] | None = None, disk: D
     return state
 
 
-def _page(disk: Disk, path: Path, entry: PageEntry) -> PageImage:
-    holder = path.with_name(checkpoint_name(entry.holder_lsn))
+def _page(disk: Disk, holder: Path, entry: PageEntry) -> PageImage:
     if not 0 < entry.size_bytes <= PAGE_BYTES_MAX or entry.stored_bytes > entry.size_bytes:
-        raise FormatError("page in the checkpoint has no size", where=str(path), got=str(entry.size_bytes))
+        raise FormatError("page in the checkpoint has no size", where=str(holder), got=str(entry.size_bytes))
     stored = disk.read(holder, entry.offset, entry.stored_bytes)
     if entry.codec == ZSTD:
         try:

@@ -97,7 +97,7 @@ def _page_frames(before: PageImage, after: PageImage) -> list[Frame]:
         data = np.zeros(after.size_bytes, np.uint8)
         kept = min(before.size_bytes, after.size_bytes)
         data[:kept] = before.data[:kept]
-    payload, changed = two_level_diff(data, after.data)
+    payload, changed = two_level_diff(data.data, after.data.data)
     if changed:
         epoch += 1
         kind, codec = FrameType.DELTA, Codec.TWO_LEVEL

@@ -197,9 +197,25 @@ def test_forked_child_compares_and_the_parent_goes_on(open_descriptors: object) 
                 and pages_of(tracked.dirty_ranges()) == [(0, PAGES)]
             )
             tracked.stop()
+            tracked.start()
+            memory[5 * PAGE_BYTES] = 1
+            good = good and pages_of(tracked.dirty_ranges()) == [(5, 1)]
             os._exit(0 if good else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         memory[40 * PAGE_BYTES] = 1
         assert pages_of(tracked.dirty_ranges()) == [(1, 1), (40, 1)]
         memory[1 * PAGE_BYTES] = 3
         assert pages_of(tracked.dirty_ranges()) == [(1, 1)]
+
+
+@pytest.mark.usefixtures("userfault")
+def test_huge_pages_are_tracked() -> None:
+    memory = anonymous(4096)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    memory[:] = b"x" * len(memory)
+    with TrackedMemory(memory) as tracked:
+        assert len(tracked.dirty_ranges()) == 0
+        memory[2000 * PAGE_BYTES] = 1
+        assert pages_of(tracked.dirty_ranges()) == [(2000, 1)]
+        memory[2001 * PAGE_BYTES] = 1
+        assert pages_of(tracked.dirty_ranges()) == [(2001, 1)]

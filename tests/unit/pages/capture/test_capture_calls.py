@@ -142,3 +142,21 @@ def test_ring_that_is_too_small_or_read_only_is_refused() -> None:
 def test_memory_that_is_no_ring_is_refused(memory: bytes) -> None:
     with pytest.raises(UsageError, match="no ring"):
         list(read_events(memory))
+
+
+def test_events_of_many_threads_are_all_counted() -> None:
+    memory = ring(5000)
+
+    def work() -> None:
+        for _ in range(200):
+            leaf(1)
+
+    with CallTrace([leaf], memory):
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        work()
+        for thread in threads:
+            thread.join()
+    assert len(seen(memory)) == (2000 if MONITORING else 400)
+    assert all(event.time_ns for event in read_events(memory))

@@ -9,14 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sinks import MemorySink
+from capture_sinks import MemorySink
 
 from stoker.core.errors import MissingExtraError, UnknownNameError, UsageError
 from stoker.pages.capture.canonical import code_digest, decode, encode
 from stoker.pages.capture.graphs import COMPILER, Artefacts, capture_backend, capture_graph, validity_key
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'stoker[torch]'")
-import graph_samples  # noqa: E402 - needs torch
+import capture_graph_samples  # noqa: E402 - needs torch
 
 HERE = Path(__file__).parent
 # torch uses what it has deprecated itself while it traces
@@ -34,7 +34,7 @@ def compiled_or_skipped(function: object, backend: object, *args: object) -> obj
 
 @pytest.mark.parametrize("kind", ["exported", "decomposed", "traced", "model"])
 def test_graph_survives_the_round_trip(kind: str) -> None:
-    model = graph_samples.small()
+    model = capture_graph_samples.small()
     exported = torch.export.export(model, (torch.ones(2, 4),))
     value = {
         "exported": exported,
@@ -47,7 +47,7 @@ def test_graph_survives_the_round_trip(kind: str) -> None:
 
 
 def test_graph_description_tells_operators_and_shapes() -> None:
-    exported = torch.export.export(graph_samples.small(), (torch.ones(2, 4),))
+    exported = torch.export.export(capture_graph_samples.small(), (torch.ones(2, 4),))
     record = decode(encode(exported))
     nodes = record["module"]["graph"]["nodes"]
     targets = [node["target"]["name"] for node in nodes if node["op"] == "call_function"]
@@ -59,7 +59,7 @@ def test_graph_description_tells_operators_and_shapes() -> None:
 
 
 def test_weights_count_in_the_graph_and_names_of_files_do_not() -> None:
-    first, second = graph_samples.small(), graph_samples.small()
+    first, second = capture_graph_samples.small(), capture_graph_samples.small()
     x = (torch.ones(2, 4),)
     assert encode(torch.export.export(first, x)) == encode(torch.export.export(second, x))
     with torch.no_grad():
@@ -71,13 +71,17 @@ def test_weights_count_in_the_graph_and_names_of_files_do_not() -> None:
 @pytest.mark.parametrize("hash_seed", ["0", "99"])
 def test_other_processes_make_the_same_bytes(hash_seed: str) -> None:
     told = subprocess.run(
-        [sys.executable, "-c", "import json, graph_samples; print(json.dumps(graph_samples.digests()))"],
+        [
+            sys.executable,
+            "-c",
+            "import json, capture_graph_samples; print(json.dumps(capture_graph_samples.digests()))",
+        ],
         capture_output=True,
         check=True,
         text=True,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
     ).stdout
-    assert json.loads(told) == graph_samples.digests()
+    assert json.loads(told) == capture_graph_samples.digests()
 
 
 def test_symbolic_shapes_and_subgraphs_are_encoded() -> None:
@@ -112,7 +116,7 @@ def test_tensors_of_every_type_have_bytes() -> None:
 
 def test_capture_stores_source_and_graphs_with_their_edges() -> None:
     sink = MemorySink()
-    model = graph_samples.small()
+    model = capture_graph_samples.small()
     pages = capture_graph(model, (torch.ones(2, 4),), sink)
     assert [sink.pages[page][0] for page in (pages.source, pages.before, pages.after)] == [
         "Small/source",
@@ -157,7 +161,7 @@ def test_backend_stores_graphs_before_and_after_passes_and_the_artefact() -> Non
 def test_backend_without_source_starts_at_the_graph() -> None:
     sink = MemorySink()
     backend = capture_backend(sink, inner=lambda module, inputs: module.forward)
-    compiled_or_skipped(graph_samples.small(), backend, torch.ones(2, 4))
+    compiled_or_skipped(capture_graph_samples.small(), backend, torch.ones(2, 4))
     (pages,) = backend.captured
     assert pages.source == 0
     assert sink.edges == [(pages.before, pages.after, COMPILER), (pages.after, pages.artefact, COMPILER)]
@@ -222,15 +226,15 @@ def test_redefined_helper_and_reloaded_module_count_too() -> None:
 
 def test_method_set_on_a_class_invalidates_its_models() -> None:
     artefacts = Artefacts(MemorySink())
-    model = graph_samples.small()
+    model = capture_graph_samples.small()
     artefacts.register(1, model)
     assert artefacts.check() == []
-    before = graph_samples.Small.forward
-    graph_samples.Small.forward = lambda self, x: x
+    before = capture_graph_samples.Small.forward
+    capture_graph_samples.Small.forward = lambda self, x: x
     try:
         assert artefacts.check() == [1]
     finally:
-        graph_samples.Small.forward = before
+        capture_graph_samples.Small.forward = before
 
 
 def test_changed_closure_invalidates() -> None:

@@ -7,7 +7,7 @@ import sys
 import types
 from pathlib import Path
 
-import canonical_samples as samples
+import capture_code_samples as samples
 import pytest
 
 from stoker.core.errors import UsageError
@@ -54,14 +54,13 @@ def test_description_tells_what_is_in_a_function() -> None:
 
 @pytest.mark.parametrize("hash_seed", ["0", "4242"])
 def test_other_processes_make_the_same_bytes(hash_seed: str) -> None:
-    code = "import json, canonical_samples; print(json.dumps(canonical_samples.digests()))"
+    code = "import json, capture_code_samples; print(json.dumps(capture_code_samples.digests()))"
     told = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         check=True,
         text=True,
-        cwd=HERE,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
     ).stdout
     assert json.loads(told) == samples.digests()
 

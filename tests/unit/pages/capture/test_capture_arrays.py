@@ -108,3 +108,28 @@ def test_edit_of_another_size_than_its_base_is_refused() -> None:
 def test_small_edit_is_compared_and_says_so() -> None:
     with TrackedEdit(bytearray(10), np.zeros(10, np.uint8)) as edit:
         assert "faster" in edit.tracking.reason
+
+
+def test_writes_of_torch_into_a_tracked_array_are_collected() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'stoker[torch]'")
+    with TrackedArray((512, 512), np.float32) as tracked:
+        tensor = torch.from_numpy(tracked.array)
+        tensor[100].fill_(1.0)
+        changes = tracked.collect(gap_bytes=2)
+        assert changes.ranges.tolist() == [[100 * 512 * 4 + 2, 512 * 4 - 2]]
+
+
+def test_many_scattered_pages_are_collected_as_exactly_as_one() -> None:
+    chance = np.random.Generator(np.random.PCG64(5))
+    with TrackedArray(3000 * PAGE_BYTES, np.uint8) as tracked:
+        mirror = np.zeros(3000 * PAGE_BYTES, np.uint8)
+        for gap_bytes in (0, 5):
+            places = np.unique(chance.integers(0, mirror.size, 1500))
+            places = np.concatenate((places, [PAGE_BYTES - 1, PAGE_BYTES, 7 * PAGE_BYTES - 1, 9 * PAGE_BYTES]))
+            tracked.array[places] += 1
+            changes = tracked.collect(gap_bytes=gap_bytes)
+            expected = changed_runs(mirror, tracked.array)
+            if not gap_bytes:
+                assert changes.ranges.tolist() == expected.tolist()
+            changes.apply(mirror)
+            assert np.array_equal(mirror, tracked.array)

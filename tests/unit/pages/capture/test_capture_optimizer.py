@@ -44,6 +44,7 @@ def test_changes_rebuild_the_parameters_bit_by_bit(dtype: str, kind: str, option
             assert change.dtype == dtype
             where = slice(None) if change.indices is None else change.indices
             assert change.indices is None or (replica[change.name][where] != change.values).all()
+            assert change.changed == np.count_nonzero(replica[change.name][where] != change.values)
             replica[change.name][where] = change.values
             ratios.append(change.changed_ratio)
 
@@ -105,6 +106,23 @@ def test_writes_between_steps_are_told() -> None:
         step()
         step()
     assert [seen.written_between for seen in steps] == [(), ("0.bias",), ()]
+
+
+def test_told_values_stay_when_training_goes_on() -> None:
+    weight = torch.nn.Parameter(torch.ones(4))
+    with watch_optimizer(torch.optim.SGD([weight], lr=0.1), lambda seen: None) as watch:
+        with torch.no_grad():
+            weight.fill_(2)
+        (dense,) = watch.changes()
+        with torch.no_grad():
+            weight[1] = 3
+        (sparse,) = watch.changes()
+    assert dense.values.view(np.float32).tolist() == [2, 2, 2, 2]
+    assert (dense.indices, dense.changed) == (None, 4)
+    assert sparse.values.view(np.float32).tolist() == [3]
+    assert sparse.indices.tolist() == [1]
+    with pytest.raises(ValueError, match="read-only"):
+        dense.values[0] = 1
 
 
 def test_names_of_the_optimizer_are_used() -> None:

@@ -1,0 +1,20 @@
+"""Pages made from other pages, and what keeps them up to date."""
+
+from stoker.pages.graph.edges import DependencyGraph, EdgeKind
+from stoker.pages.graph.engine import Propagation, WaveReport
+from stoker.pages.graph.events import Event, EventKind, EventQueue, Subscriptions
+from stoker.pages.graph.nodes import BUILT_IN, Derivation, Input
+
+__all__ = [
+    "BUILT_IN",
+    "DependencyGraph",
+    "Derivation",
+    "EdgeKind",
+    "Event",
+    "EventKind",
+    "EventQueue",
+    "Input",
+    "Propagation",
+    "Subscriptions",
+    "WaveReport",
+]
