@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from stoker.core.clock import wall_ns
 from stoker.core.errors import UsageError
+from stoker.kernels.arenas import OWNER_DEAD, fast_arena
 from stoker.pages.arena.arena import Arena
 from stoker.pages.arena.layout import Counter, Word, plan_geometry
 from stoker.pages.arena.mapping import attach_mapping, create_mapping, unlink_mapping
@@ -40,6 +41,7 @@ SIZE_BYTES: Final = 256 << 20
 PAGES_MAX: Final = 1 << 16
 LOG_BYTES: Final = 16 << 20
 SEGMENT_BYTES: Final = 64 << 20
+_BUFFERS: Final = (bytes, bytearray, memoryview, np.ndarray)
 Committed = Callable[[int, Sequence[int]], None]
 """Called after a commit, without the lock: its LSN and the ids of the pages it concerned."""
 
@@ -67,8 +69,9 @@ class Store:
         self._open = True
         self._names: dict[str, int] = {}
         self._names_structure = -1
-        self._sources: dict[str, int] = {}
+        self._sources: dict[str, int] = {"": 0}
         self.listeners: list[Committed] = []
+        self._fast = fast_arena(arena.mapping.address, arena.geometry.arena_bytes)
         arena.attach()
 
     # -- opening and closing -------------------------------------------------------------------------------------
@@ -146,6 +149,7 @@ class Store:
         if not self._open or self._pid != os.getpid():
             return
         self._open = False
+        self._fast = None
         if self.folder and self.flusher:
             with folder_lock(self.folder.path):
                 self._leave()
@@ -241,7 +245,12 @@ class Store:
 
     def read(self, page: int | Page, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return a copy of a page's bytes, in `out` when it is given. Raises PageNotFound, InvalidDelta."""
-        _, data = self.arena.read(page_id(page))
+        number = page if isinstance(page, int) else page.id
+        if self._fast is not None:
+            given = np.empty(self._fast.page_bytes(number), np.uint8) if out is None else out
+            if given.flags.c_contiguous and self._fast.read(number, given) >= 0:
+                return given
+        _, data = self.arena.read(number)
         if out is None:
             return data
         if out.nbytes != data.size:
@@ -258,6 +267,13 @@ class Store:
         source: str = "",
     ) -> int:
         """Replace all bytes of a page, and return the LSN. Raises as `Page.write`."""
+        number = page if isinstance(page, int) else page.id
+        if self._fast is not None and type(data) in _BUFFERS and source in self._sources:
+            epoch = -1 if expect_epoch is None else expect_epoch
+            with suppress(BufferError):
+                lsn = self._fast.write(number, data, epoch, self._sources[source])
+                if self._went(lsn, number):
+                    return lsn
         with self.batch(source=source) as batch:
             batch.write(page, data, expect_epoch=expect_epoch)
         return batch.lsn
@@ -272,6 +288,13 @@ class Store:
         source: str = "",
     ) -> int:
         """Overwrite bytes of a page from `offset` on, and return the LSN. Raises as `Page.write_at`."""
+        number = page if isinstance(page, int) else page.id
+        if self._fast is not None and type(data) in _BUFFERS and source in self._sources and offset >= 0:
+            epoch = -1 if expect_epoch is None else expect_epoch
+            with suppress(BufferError):
+                lsn = self._fast.write_at(number, offset, data, epoch, self._sources[source])
+                if self._went(lsn, number):
+                    return lsn
         with self.batch(source=source) as batch:
             batch.write_at(page, offset, data, expect_epoch=expect_epoch)
         return batch.lsn
@@ -287,6 +310,12 @@ class Store:
 
         Returns the LSN. Raises InvalidDelta and PageNotFound with nothing changed.
         """
+        if self._fast is not None and isinstance(arrays, np.ndarray) and source in self._sources:
+            numbers = np.ascontiguousarray(pages, np.uint64)
+            if arrays.flags.c_contiguous and arrays.ndim and len(arrays) == len(numbers):
+                lsn = self._fast.update_many(numbers, arrays, self._sources[source])
+                if self._went(lsn, *(numbers.tolist() if self.listeners else ())):
+                    return lsn
         with self.batch(source=source) as batch:
             for page, data in zip(pages, arrays, strict=True):
                 batch.write(int(page), data)
@@ -335,6 +364,37 @@ class Store:
         with self.batch() as batch:
             batch.mark(name)
         return batch.lsn
+
+    def allocate_id(self, size_bytes: int) -> int:
+        """Add a page without name and metadata, and return its id: the shortest way there is. Raises OutOfSpace."""
+        if self._fast is not None:
+            page = self._fast.allocate(size_bytes)
+            if page > 0 and not self.listeners and self.flusher is None:
+                return page
+            if self._went(page if page < 0 else self.lsn, page):
+                return page
+        with self.batch() as batch:
+            return batch.commit.create(size_bytes, {})
+
+    def free_id(self, page: int) -> int:
+        """Remove a page, and return the LSN. Raises PageNotFound."""
+        if self._fast is not None:
+            lsn = self._fast.release(page)
+            if self._went(lsn, page):
+                return lsn
+        return self.free(page)
+
+    def _went(self, lsn: int, *pages: int) -> bool:
+        """Do what follows a short way; tell whether it came to its end. Else the long way does it, or says why not."""
+        if lsn < 0:
+            if lsn == OWNER_DEAD:
+                self.arena.lock.mend_held()
+                self.arena.lock.release()
+            self.check_open()
+            return False
+        if self.listeners or self.flusher is not None:
+            self.committed(lsn, pages, "")
+        return True
 
     # -- commits -------------------------------------------------------------------------------------------------
 

@@ -48,18 +48,24 @@ class RobustLock:
         """Wait for the lock; mends what a dead owner left. Raises AlreadyHeldError when this thread has it already."""
         code = _libc.pthread_mutex_lock(self._mutex)
         if code == errno.EOWNERDEAD:
-            try:
-                self._mend()
-            except BaseException:
-                # Still inconsistent: release without marking it, and the next owner is told the same.
-                _libc.pthread_mutex_consistent(self._mutex)
-                _libc.pthread_mutex_unlock(self._mutex)
-                raise
-            _libc.pthread_mutex_consistent(self._mutex)
+            self.mend_held()
         elif code == errno.EDEADLK:
             raise AlreadyHeldError("store is being written by this thread already: no commit begins inside another")
         elif code:
             raise PagesError("lock of the store cannot be taken", got=f"error {code}")
+
+    def mend_held(self) -> None:
+        """Make sound what the last owner left when it died; the lock is held, and still is afterwards.
+
+        What mending raises is raised, with the lock given back.
+        """
+        try:
+            self._mend()
+        except BaseException:
+            _libc.pthread_mutex_consistent(self._mutex)
+            _libc.pthread_mutex_unlock(self._mutex)
+            raise
+        _libc.pthread_mutex_consistent(self._mutex)
 
     def release(self) -> None:
         """Give the lock back."""

@@ -56,7 +56,7 @@ class Ring:
 
     def write(self, frames: list[bytes], end: int) -> None:
         """Put frames behind the committed ones; they count only once the intent is set."""
-        self._words[Word.RESERVED_POS] = end
+        self._words[Word.RESERVED_POS] = max(end, self._words[Word.RESERVED_POS])
         self._raise_floor(end - self.ring_bytes)
         position = self._words[Word.COMMITTED_POS]
         for frame in frames:

@@ -5,6 +5,8 @@ import signal
 from contextlib import suppress
 from typing import Final
 
+from stoker.kernels import arenas
+
 _VARIABLE: Final = "STOKER_PAGES_KILL_AT"
 _countdown: list[int] = [int(os.environ.get(_VARIABLE, "0"))]
 
@@ -20,5 +22,6 @@ def step(name: str) -> None:
 
 
 def kill_at(count: int) -> None:
-    """Have this process killed at the `count`-th step from now; 0 for never."""
+    """Have this process killed at the `count`-th step from now, of the long way or of the short one; 0 for never."""
     _countdown[0] = count
+    arenas.kill_at(count)

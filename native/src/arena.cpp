@@ -1,0 +1,471 @@
+#include "stoker/arena.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "arena_layout.hpp"
+#include "stoker/check.hpp"
+#include "stoker/delta.hpp"
+
+namespace stoker {
+
+using namespace arena;  // NOLINT: the names of the layout are this file's vocabulary
+
+namespace {
+
+int kill_countdown = 0;
+
+// Between any two of these the process may die; the tests make it so.
+inline void step() {
+  if (kill_countdown != 0 && --kill_countdown == 0) kill(getpid(), SIGKILL);
+}
+
+std::uint64_t now_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+}  // namespace
+
+void arena_kill_at(int count) { kill_countdown = count; }
+
+struct Arena::Writing {
+  std::uint64_t end = 0;   // position behind the frames so far
+  std::uint64_t lsn = 0;   // of the last frame so far
+  std::uint64_t time_ns = 0;
+  std::uint32_t source = 0;
+  std::uint64_t wrap = 0;  // where the lap before ended, when `wrapped`
+  bool wrapped = false;
+  std::uint8_t* open = nullptr;  // the frame that is not closed yet: it may be the last
+  std::uint64_t frames = 0, deltas = 0, images = 0, delta_bytes = 0, changed_bytes = 0;
+};
+
+bool Arena::fits(const std::uint8_t* base, std::size_t arena_bytes) {
+  if (arena_bytes < 4096 || std::memcmp(base, "STKPAGES", 8) != 0 || get<std::uint32_t>(base + 8) != 1) return false;
+  const std::uint64_t slots = get<std::uint64_t>(base + 40), slot_offset = get<std::uint64_t>(base + 72);
+  const std::uint64_t ring_offset = get<std::uint64_t>(base + 88), ring_bytes = get<std::uint64_t>(base + 96);
+  const std::uint64_t data_offset = get<std::uint64_t>(base + 104), data_bytes = get<std::uint64_t>(base + 112);
+  const auto within = [&](std::uint64_t offset, std::uint64_t size) {
+    return offset <= arena_bytes && size <= arena_bytes - offset;
+  };
+  return slots < (1U << 31) && within(slot_offset, (slots + 1) * kSlotBytes) && within(ring_offset, ring_bytes) &&
+         ring_bytes % 4096 == 0 && ring_bytes != 0 && within(data_offset, data_bytes);
+}
+
+Arena::Arena(std::uint8_t* base, std::size_t arena_bytes)
+    : base_(base),
+      words_(reinterpret_cast<std::uint64_t*>(base)),
+      arena_bytes_(arena_bytes),
+      page_slots_(get<std::uint64_t>(base + 40)),
+      slot_offset_(get<std::uint64_t>(base + 72)),
+      ring_offset_(get<std::uint64_t>(base + 88)),
+      ring_bytes_(get<std::uint64_t>(base + 96)),
+      data_offset_(get<std::uint64_t>(base + 104)),
+      salt_(get<std::uint32_t>(base + 32)),
+      keep_unflushed_((get<std::uint32_t>(base + 36) & 1) != 0) {}
+
+int Arena::try_lock() { return pthread_mutex_trylock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock)); }
+int Arena::lock() { return pthread_mutex_lock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock)); }
+void Arena::unlock() { pthread_mutex_unlock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock)); }
+
+void Arena::count(std::size_t counter, std::uint64_t more) const { words_[kCounters + counter] += more; }
+
+// The slot of a live page whose bytes lie in the arena, else null.
+std::uint64_t* Arena::slot(std::uint64_t page) const {
+  const std::uint64_t number = page & kSlotMask;
+  if (number == 0 || number > page_slots_) return nullptr;
+  auto* const at = reinterpret_cast<std::uint64_t*>(base_ + slot_offset_ + number * kSlotBytes);
+  const std::uint64_t state = load(at[kTraits]) & 0xFF, offset = load(at[kOffset]), size = load(at[kSize]);
+  if (load(at[kId]) != page || state < kClean || state > kQuarantined) return nullptr;
+  return offset <= arena_bytes_ && size <= arena_bytes_ - offset ? at : nullptr;
+}
+
+std::size_t Arena::page_bytes(std::uint64_t page) const {
+  const std::uint64_t* const at = slot(page);
+  return at == nullptr ? 0 : load(at[kSize]);
+}
+
+ArenaResult Arena::read(std::uint64_t page, std::uint8_t* out, std::size_t size_bytes) const {
+  constexpr int kTries = 200;
+  for (int tries = 0; tries < kTries; ++tries) {
+    const std::uint64_t* const at = slot(page);
+    if (at == nullptr) return {ArenaStatus::slow, 0};
+    const std::uint64_t before = load(at[kSeq]);
+    if ((before & 1) != 0) continue;
+    const std::uint64_t offset = load(at[kOffset]), epoch = load(at[kEpoch]);
+    if (load(at[kSize]) != size_bytes || offset > arena_bytes_ || size_bytes > arena_bytes_ - offset) {
+      return {ArenaStatus::slow, 0};
+    }
+    std::memcpy(out, base_ + offset, size_bytes);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (load(at[kSeq]) == before) return {ArenaStatus::done, epoch};
+  }
+  return {ArenaStatus::slow, 0};
+}
+
+// -- the ring ---------------------------------------------------------------------------------------------------------
+
+bool Arena::begin(Writing& writing) const {
+  const std::uint64_t committed = load(word(kCommittedPos));
+  if (load(word(kPoison)) != 0 || load(word(kIntentPos)) != committed) return false;
+  writing.end = committed;
+  writing.lsn = load(word(kCommittedLsn));
+  writing.time_ns = now_ns();
+  return true;
+}
+
+// Room for a frame with a payload of up to so many bytes, null where the ring has none for it now.
+std::uint8_t* Arena::place(Writing& writing, std::size_t payload_bound) {
+  const std::uint64_t bound = kFrameHeaderBytes + padded(payload_bound);
+  std::uint64_t begin = writing.end;
+  if (begin % ring_bytes_ + bound > ring_bytes_) begin += ring_bytes_ - begin % ring_bytes_;
+  const std::uint64_t end = begin + bound;
+  if (end - load(word(kCommittedPos)) > ring_bytes_ / 2) return nullptr;
+  if (keep_unflushed_ && end - load(word(kFlushedPos)) > ring_bytes_) return nullptr;
+  if (end > load(word(kReservedPos))) store(word(kReservedPos), end);
+  if (end > ring_bytes_) raise_floor(end - ring_bytes_);
+  if (begin != writing.end) {
+    put<std::uint32_t>(base_ + ring_offset_ + writing.end % ring_bytes_, kSkip);
+  }
+  if (begin % ring_bytes_ == 0 && !writing.wrapped) {
+    writing.wrap = writing.end;
+    writing.wrapped = true;
+  }
+  writing.end = begin;
+  return base_ + ring_offset_ + begin % ring_bytes_;
+}
+
+void Arena::raise_floor(std::uint64_t least) {
+  std::uint64_t floor = word(kFloorPos), lsn = word(kFloorLsn);
+  if (floor >= least) return;
+  while (floor < least) {
+    const auto length = get<std::uint32_t>(base_ + ring_offset_ + floor % ring_bytes_);
+    if (length == kSkip) {
+      floor += ring_bytes_ - floor % ring_bytes_;
+    } else {
+      floor += length;
+      ++lsn;
+    }
+  }
+  store(word(kFloorLsn), lsn);
+  store(word(kFloorPos), floor);
+}
+
+namespace {
+
+void close_frame(std::uint8_t* frame, bool last, std::uint32_t salt) {
+  frame[43] = last ? kLast : 0;
+  const auto length = get<std::uint32_t>(frame);
+  put<std::uint32_t>(frame + 4, crc32c(frame + 8, length - 8, salt));
+}
+
+}  // namespace
+
+// Fills in the header of the frame that begins at writing.end, behind which its payload lies already.
+void Arena::frame(Writing& writing, std::uint64_t page, std::uint64_t epoch, int type, int codec, int elem_width,
+                  std::size_t payload_bytes) {
+  if (writing.open != nullptr) close_frame(writing.open, false, salt_);
+  std::uint8_t* const at = base_ + ring_offset_ + writing.end % ring_bytes_;
+  const std::size_t length = kFrameHeaderBytes + padded(payload_bytes);
+  std::memset(at + kFrameHeaderBytes + payload_bytes, 0, padded(payload_bytes) - payload_bytes);
+  put<std::uint32_t>(at, static_cast<std::uint32_t>(length));
+  put<std::uint64_t>(at + 8, ++writing.lsn);
+  put<std::uint64_t>(at + 16, page);
+  put<std::uint64_t>(at + 24, epoch);
+  put<std::uint64_t>(at + 32, writing.time_ns);
+  at[40] = static_cast<std::uint8_t>(type);
+  at[41] = static_cast<std::uint8_t>(codec);
+  at[42] = static_cast<std::uint8_t>(elem_width);
+  put<std::uint32_t>(at + 44, writing.source);
+  put<std::uint32_t>(at + 48, static_cast<std::uint32_t>(payload_bytes));
+  put<std::uint32_t>(at + 52, 0);
+  writing.open = at;
+  writing.end += length;
+  ++writing.frames;
+}
+
+// From here on the commit happens, whoever dies. Returns the LSN of its first frame.
+std::uint64_t Arena::intend(Writing& writing) {
+  close_frame(writing.open, true, salt_);
+  if (writing.wrapped) store(word(kWrapPos), writing.wrap);
+  step();
+  store(word(kIntentLsn), writing.lsn);
+  step();
+  store(word(kIntentPos), writing.end);
+  step();
+  return writing.lsn - writing.frames + 1;
+}
+
+void Arena::publish(const Writing& writing) {
+  step();
+  store(word(kCommittedLsn), writing.lsn);
+  step();
+  store(word(kCommittedPos), writing.end);
+  step();
+  count(kCommits, 1);
+  count(kFrames, writing.frames);
+  count(kDeltas, writing.deltas);
+  count(kImages, writing.images);
+  count(kDeltaBytes, writing.delta_bytes);
+  count(kChangedBytes, writing.changed_bytes);
+}
+
+// -- writing ----------------------------------------------------------------------------------------------------------
+
+std::uint64_t* Arena::writable(std::uint64_t page, std::size_t size_bytes, std::int64_t expect_epoch,
+                               ArenaStatus& status) {
+  std::uint64_t* const at = slot(page);
+  status = ArenaStatus::not_found;
+  if (at == nullptr) return nullptr;
+  status = ArenaStatus::slow;
+  // A page that a snapshot holds goes on in another extent: the long way.
+  if (load(at[kSize]) < size_bytes || load(at[kLsn]) < load(word(kPinMax)) || (load(at[kSeq]) & 1) != 0) return nullptr;
+  if (expect_epoch >= 0 && load(at[kEpoch]) != static_cast<std::uint64_t>(expect_epoch)) {
+    count(kConflicts, 1);
+    status = ArenaStatus::conflict;
+    return nullptr;
+  }
+  status = ArenaStatus::done;
+  return at;
+}
+
+// Adds a frame that makes the page equal to `data`; false where nothing differs or the ring has no room (then `open`
+// is as it was and writing.end tells: it is 0 for no room).
+bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data) {
+  const std::size_t size_bytes = at[kSize];
+  std::uint8_t* const frame_at = place(writing, std::max(two_level_bound(size_bytes), size_bytes));
+  if (frame_at == nullptr) {
+    writing.end = 0;
+    return false;
+  }
+  std::uint8_t* const payload = frame_at + kFrameHeaderBytes;
+  const DeltaSize size = two_level_diff(base_ + at[kOffset], data, size_bytes, payload);
+  if (size.payload_bytes == 0) {
+    count(kUnchanged, 1);
+    return false;
+  }
+  std::size_t payload_bytes = size.payload_bytes;
+  const bool image = payload_bytes >= size_bytes;
+  if (image) {
+    std::memcpy(payload, data, size_bytes);
+    payload_bytes = size_bytes;
+  }
+  frame(writing, page, at[kEpoch] + 1, image ? kImage : kDelta, image ? kRaw : kTwoLevel,
+        static_cast<int>(at[kTraits] >> 24 & 0xFF), payload_bytes);
+  ++(image ? writing.images : writing.deltas);
+  writing.delta_bytes += payload_bytes;
+  writing.changed_bytes += size.changed_bytes;
+  return true;
+}
+
+// Does to a page what a frame says. The frame is our own: it fits.
+void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame_at) {
+  const std::uint64_t sequence = at[kSeq] | 1;
+  store(at[kSeq], sequence);
+  std::atomic_thread_fence(std::memory_order_release);
+  step();
+  const std::uint8_t* const payload = frame_at + kFrameHeaderBytes;
+  const std::size_t payload_bytes = get<std::uint32_t>(frame_at + 48);
+  std::uint8_t* const page = base_ + at[kOffset];
+  if (frame_at[40] == kImage) {
+    std::memcpy(page, payload, payload_bytes);
+  } else if (frame_at[41] == kTwoLevel) {
+    two_level_apply(page, at[kSize], payload, payload_bytes);
+  } else {
+    std::memcpy(page + get<std::uint64_t>(payload), payload + kRunRecordBytes, get<std::uint64_t>(payload + 8));
+  }
+  step();
+  store(at[kTraits], (at[kTraits] & ~std::uint64_t{0xFF}) | kClean);
+  store(at[kEpoch], get<std::uint64_t>(frame_at + 24));
+  store(at[kLsn], lsn);
+  step();
+  store(at[kSeq], sequence + 1);
+}
+
+ArenaResult Arena::write(std::uint64_t page, const std::uint8_t* data, std::size_t size_bytes,
+                         std::int64_t expect_epoch, std::uint32_t source) {
+  ArenaStatus status{};
+  std::uint64_t* const at = writable(page, size_bytes, expect_epoch, status);
+  if (at == nullptr) return {status, 0};
+  Writing writing;
+  if (at[kSize] != size_bytes || !begin(writing)) return {ArenaStatus::slow, 0};
+  writing.source = source;
+  if (!diff_frame(writing, page, at, data)) {
+    return {writing.end == 0 ? ArenaStatus::slow : ArenaStatus::done, load(word(kCommittedLsn))};
+  }
+  const std::uint8_t* const made = writing.open;
+  const std::uint64_t lsn = intend(writing);
+  overwrite(at, lsn, made);
+  publish(writing);
+  return {ArenaStatus::done, lsn};
+}
+
+ArenaResult Arena::write_at(std::uint64_t page, std::uint64_t offset, const std::uint8_t* data,
+                            std::size_t size_bytes, std::int64_t expect_epoch, std::uint32_t source) {
+  ArenaStatus status{};
+  std::uint64_t* const at = writable(page, size_bytes, expect_epoch, status);
+  if (at == nullptr) return {status, 0};
+  Writing writing;
+  if (offset > at[kSize] - size_bytes || !begin(writing)) return {ArenaStatus::slow, 0};
+  writing.source = source;
+  const std::uint8_t* const now = base_ + at[kOffset] + offset;
+  std::size_t first = 0, end = size_bytes;
+  while (first < end && now[first] == data[first]) ++first;
+  while (end > first && now[end - 1] == data[end - 1]) --end;
+  if (first == end) {
+    count(kUnchanged, 1);
+    return {ArenaStatus::done, load(word(kCommittedLsn))};
+  }
+  const std::size_t payload_bytes = kRunRecordBytes + padded(end - first);
+  std::uint8_t* const frame_at = place(writing, payload_bytes);
+  if (frame_at == nullptr) return {ArenaStatus::slow, 0};
+  std::uint8_t* const payload = frame_at + kFrameHeaderBytes;
+  std::memset(payload + payload_bytes - 8, 0, 8);
+  put<std::uint64_t>(payload, offset + first);
+  put<std::uint64_t>(payload + 8, end - first);
+  std::memcpy(payload + kRunRecordBytes, data + first, end - first);
+  frame(writing, page, at[kEpoch] + 1, kDelta, kRuns, static_cast<int>(at[kTraits] >> 24 & 0xFF), payload_bytes);
+  ++writing.deltas;
+  const std::uint64_t lsn = intend(writing);
+  overwrite(at, lsn, frame_at);
+  publish(writing);
+  return {ArenaStatus::done, lsn};
+}
+
+ArenaResult Arena::update_many(const std::uint64_t* pages, std::size_t count_pages, const std::uint8_t* rows,
+                               std::size_t row_bytes, std::uint32_t source) {
+  Writing writing;
+  if (!begin(writing)) return {ArenaStatus::slow, 0};
+  writing.source = source;
+  std::vector<bool> met(page_slots_ + 1, false);
+  std::vector<std::pair<std::uint64_t*, const std::uint8_t*>> changes;
+  changes.reserve(count_pages);
+  for (std::size_t index = 0; index < count_pages; ++index) {
+    ArenaStatus status{};
+    std::uint64_t* const at = writable(pages[index], row_bytes, -1, status);
+    if (at == nullptr) return {status, 0};
+    // A page that is there twice would be compared with what it was before the first.
+    if (at[kSize] != row_bytes || met[pages[index] & kSlotMask]) return {ArenaStatus::slow, 0};
+    met[pages[index] & kSlotMask] = true;
+    if (diff_frame(writing, pages[index], at, rows + index * row_bytes)) {
+      changes.emplace_back(at, writing.open);
+    } else if (writing.end == 0) {
+      return {ArenaStatus::slow, 0};
+    }
+  }
+  if (changes.empty()) return {ArenaStatus::done, load(word(kCommittedLsn))};
+  std::uint64_t lsn = intend(writing);
+  for (const auto& [at, made] : changes) overwrite(at, lsn++, made);
+  publish(writing);
+  return {ArenaStatus::done, writing.lsn};
+}
+
+// -- pages coming and going -------------------------------------------------------------------------------------------
+
+// An extent of a small class, 0 where the lists and the backed memory have none.
+std::uint64_t Arena::take_extent(std::uint32_t kind) {
+  std::uint64_t& head = word(kFreeLists + kind);
+  if (head != 0) {
+    const std::uint64_t offset = head;
+    if (offset % 8 != 0 || offset < data_offset_ || offset > arena_bytes_ - class_bytes(kind)) return 0;
+    store(head, get<std::uint64_t>(base_ + offset));
+    return offset;
+  }
+  const std::uint64_t offset = (word(kBreak) + 63) & ~std::uint64_t{63};
+  if (offset + class_bytes(kind) > word(kBacked)) return 0;
+  store(word(kBreak), offset + class_bytes(kind));
+  return offset;
+}
+
+void Arena::give_extent(std::uint64_t offset, std::uint64_t kind) {
+  put<std::uint64_t>(base_ + offset, word(kFreeLists + kind));
+  step();
+  store(word(kFreeLists + kind), offset);
+}
+
+ArenaResult Arena::allocate(std::size_t size_bytes) {
+  Writing writing;
+  if (size_bytes == 0 || size_bytes > kSmallBytesMax || !begin(writing)) return {ArenaStatus::slow, 0};
+  std::uint32_t kind = 0;
+  while (class_bytes(kind) < size_bytes) ++kind;
+  const bool recycled = word(kSlotFree) != 0;
+  const std::uint64_t number = recycled ? word(kSlotFree) : word(kSlotsUsed) + 1;
+  if (number > page_slots_ || (!recycled && number > word(kSlotsBacked))) return {ArenaStatus::slow, 0};
+  auto* const at = reinterpret_cast<std::uint64_t*>(base_ + slot_offset_ + number * kSlotBytes);
+  std::uint8_t* const frame_at = place(writing, kCreateRecordBytes);
+  const std::uint64_t offset = frame_at == nullptr ? 0 : take_extent(kind);
+  if (offset == 0) return {ArenaStatus::slow, 0};
+  step();
+  store(word(recycled ? kSlotFree : kSlotsUsed), recycled ? at[kNextFree] : number);
+  std::uint64_t generation = word(kGeneration);
+  if (at[kId] != 0) generation = std::max(generation, (at[kId] >> 32) + 1);
+  const std::uint64_t page = generation << 32 | number;
+  std::uint8_t* const record = frame_at + kFrameHeaderBytes;
+  std::memset(record, 0, kCreateRecordBytes);
+  put<std::uint64_t>(record, size_bytes);
+  put<std::uint64_t>(record + 8, offset);
+  put<std::uint32_t>(record + 16, kind);
+  record[20] = static_cast<std::uint8_t>(kClean);
+  frame(writing, page, 0, kCreate, kRaw, 1, kCreateRecordBytes);
+  const std::uint64_t lsn = intend(writing);
+  const std::uint64_t sequence = at[kSeq] | 1;
+  store(at[kSeq], sequence);
+  std::atomic_thread_fence(std::memory_order_release);
+  std::memset(base_ + offset, 0, size_bytes);
+  step();
+  store(at[kEpoch], 0);
+  store(at[kOffset], offset);
+  store(at[kSize], size_bytes);
+  store(at[kTraits], kClean | std::uint64_t{1} << 24);
+  store(at[kExtent], kind);
+  store(at[kMetaOffset], 0);
+  store(at[kMeta], 0);
+  store(at[kCreatedLsn], lsn);
+  step();
+  store(at[kId], page);
+  store(at[kLsn], lsn);
+  step();
+  store(at[kSeq], sequence + 1);
+  word(kLivePages) += 1;
+  word(kLiveBytes) += size_bytes;
+  publish(writing);
+  count(kAllocations, 1);
+  return {ArenaStatus::done, page};
+}
+
+ArenaResult Arena::release(std::uint64_t page) {
+  std::uint64_t* const at = slot(page);
+  if (at == nullptr) return {ArenaStatus::not_found, 0};
+  Writing writing;
+  const std::uint64_t kind = at[kExtent], size_bytes = at[kSize];
+  if (load(word(kPinMax)) != 0 || at[kMeta] != 0 || kind >= kSmallClasses || !begin(writing)) {
+    return {ArenaStatus::slow, 0};
+  }
+  if (place(writing, 0) == nullptr) return {ArenaStatus::slow, 0};
+  frame(writing, page, at[kEpoch], kFree, kRaw, static_cast<int>(at[kTraits] >> 24 & 0xFF), 0);
+  const std::uint64_t lsn = intend(writing);
+  give_extent(at[kOffset], kind);
+  step();
+  const std::uint64_t sequence = at[kSeq] | 1;
+  store(at[kSeq], sequence);
+  store(at[kTraits], kFreed);
+  store(at[kLsn], lsn);
+  step();
+  store(at[kSeq], sequence + 1);
+  store(at[kNextFree], word(kSlotFree));
+  step();
+  store(word(kSlotFree), page & kSlotMask);
+  word(kLivePages) -= 1;
+  word(kLiveBytes) -= size_bytes;
+  publish(writing);
+  count(kFrees, 1);
+  return {ArenaStatus::done, lsn};
+}
+
+}  // namespace stoker

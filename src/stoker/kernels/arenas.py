@@ -1,0 +1,62 @@
+"""The short ways through an arena of pages: the typed face of the native kernel.
+
+Its plain twin is the long way, `stoker.pages.arena` and `stoker.pages.commits`, which this one leaves everything rare
+to. Results are LSNs, ids and epochs, or one of these numbers.
+"""
+
+from typing import Final, Protocol
+
+from stoker.kernels.native import native_kernels
+
+SLOW: Final = -1
+"""Not for here: the long way decides. Nothing was changed."""
+OWNER_DEAD: Final = -2
+"""The lock is held, and its last owner died in it."""
+CONFLICT: Final = -3
+"""Another epoch than expected."""
+NOT_FOUND: Final = -4
+"""No live page of this id."""
+
+
+class FastArena(Protocol):
+    """What is done without a Python object for each step. Data are contiguous buffers."""
+
+    def write(self, page: int, data: object, expect_epoch: int, source: int) -> int:
+        """Replace a page's bytes; -1 expects no epoch. Returns the LSN, the present one where nothing differs."""
+
+    def write_at(self, page: int, offset: int, data: object, expect_epoch: int, source: int) -> int:
+        """Overwrite a page's bytes from an offset on. Returns as `write`."""
+
+    def update_many(self, pages: object, rows: object, source: int) -> int:
+        """Replace the bytes of pages of one size, uint64 ids and a row each, as one commit. Returns as `write`."""
+
+    def allocate(self, size_bytes: int) -> int:
+        """Add a page without metadata; returns its id."""
+
+    def release(self, page: int) -> int:
+        """Remove a page; returns the LSN."""
+
+    def page_bytes(self, page: int) -> int:
+        """Return a page's size, 0 where there is none."""
+
+    def read(self, page: int, out: object) -> int:
+        """Copy a page's bytes of one moment to `out`, of its size; returns the epoch."""
+
+
+def fast_arena(address: int, arena_bytes: int) -> FastArena | None:
+    """Return the short ways through the arena at an address, None without native kernels.
+
+    Raises ValueError for memory that is no arena. The memory must outlive what is returned.
+    """
+    native = native_kernels()
+    if native is None:
+        return None
+    found: FastArena = native.PageArena(address, arena_bytes)
+    return found
+
+
+def kill_at(count: int) -> None:
+    """Have this process killed at the `count`-th step of a native commit from now; 0 for never."""
+    native = native_kernels()
+    if native is not None:
+        native.arena_kill_at(count)
