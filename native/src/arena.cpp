@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <vector>
 
 #include "arena_layout.hpp"
@@ -264,8 +265,28 @@ bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t
   return true;
 }
 
-// Does to a page what a frame says. The frame is our own: it fits.
-void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame_at) {
+namespace {
+
+// What a TWO_LEVEL payload says, done from the whole new image: lines that differ are copied whole.
+void copy_dirty_lines(std::uint8_t* page, const std::uint8_t* image, std::size_t size_bytes,
+                      const std::uint8_t* bitmap) {
+  constexpr std::size_t kLine = 64;
+  for (std::size_t group = 0; group * kLine * 64 < size_bytes; ++group) {
+    for (auto bits = get<std::uint64_t>(bitmap + 8 * group); bits != 0; bits &= bits - 1) {
+      const std::size_t start = (group * 64 + static_cast<std::size_t>(std::countr_zero(bits))) * kLine;
+      if (size_bytes - start >= kLine) {
+        std::memcpy(page + start, image + start, kLine);
+      } else {
+        std::memcpy(page + start, image + start, size_bytes - start);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+// Does to a page what a frame of ours says; `image` is what the page becomes, for frames made by diff_frame.
+void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame_at, const std::uint8_t* image) {
   const std::uint64_t sequence = at[kSeq] | 1;
   store(at[kSeq], sequence);
   std::atomic_thread_fence(std::memory_order_release);
@@ -276,7 +297,7 @@ void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* 
   if (frame_at[40] == kImage) {
     std::memcpy(page, payload, payload_bytes);
   } else if (frame_at[41] == kTwoLevel) {
-    two_level_apply(page, at[kSize], payload, payload_bytes);
+    copy_dirty_lines(page, image, at[kSize], payload);
   } else {
     std::memcpy(page + get<std::uint64_t>(payload), payload + kRunRecordBytes, get<std::uint64_t>(payload + 8));
   }
@@ -301,7 +322,7 @@ ArenaResult Arena::write(std::uint64_t page, const std::uint8_t* data, std::size
   }
   const std::uint8_t* const made = writing.open;
   const std::uint64_t lsn = intend(writing);
-  overwrite(at, lsn, made);
+  overwrite(at, lsn, made, data);
   publish(writing);
   return {ArenaStatus::done, lsn};
 }
@@ -333,7 +354,7 @@ ArenaResult Arena::write_at(std::uint64_t page, std::uint64_t offset, const std:
   frame(writing, page, at[kEpoch] + 1, kDelta, kRuns, static_cast<int>(at[kTraits] >> 24 & 0xFF), payload_bytes);
   ++writing.deltas;
   const std::uint64_t lsn = intend(writing);
-  overwrite(at, lsn, frame_at);
+  overwrite(at, lsn, frame_at, nullptr);
   publish(writing);
   return {ArenaStatus::done, lsn};
 }
@@ -344,7 +365,12 @@ ArenaResult Arena::update_many(const std::uint64_t* pages, std::size_t count_pag
   if (!begin(writing)) return {ArenaStatus::slow, 0};
   writing.source = source;
   std::vector<bool> met(page_slots_ + 1, false);
-  std::vector<std::pair<std::uint64_t*, const std::uint8_t*>> changes;
+  struct Change {
+    std::uint64_t* at;
+    const std::uint8_t* frame;
+    const std::uint8_t* image;
+  };
+  std::vector<Change> changes;
   changes.reserve(count_pages);
   for (std::size_t index = 0; index < count_pages; ++index) {
     ArenaStatus status{};
@@ -354,14 +380,14 @@ ArenaResult Arena::update_many(const std::uint64_t* pages, std::size_t count_pag
     if (at[kSize] != row_bytes || met[pages[index] & kSlotMask]) return {ArenaStatus::slow, 0};
     met[pages[index] & kSlotMask] = true;
     if (diff_frame(writing, pages[index], at, rows + index * row_bytes)) {
-      changes.emplace_back(at, writing.open);
+      changes.push_back({at, writing.open, rows + index * row_bytes});
     } else if (writing.end == 0) {
       return {ArenaStatus::slow, 0};
     }
   }
   if (changes.empty()) return {ArenaStatus::done, load(word(kCommittedLsn))};
   std::uint64_t lsn = intend(writing);
-  for (const auto& [at, made] : changes) overwrite(at, lsn++, made);
+  for (const Change& change : changes) overwrite(change.at, lsn++, change.frame, change.image);
   publish(writing);
   return {ArenaStatus::done, writing.lsn};
 }

@@ -59,7 +59,7 @@ class Arena {
              std::size_t payload_bytes);
   std::uint64_t intend(Writing& writing);
   void publish(const Writing& writing);
-  void overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame);
+  void overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame, const std::uint8_t* image);
   bool diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data);
   void raise_floor(std::uint64_t least);
   std::uint64_t take_extent(std::uint32_t kind);

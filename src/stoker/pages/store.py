@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from stoker.core.clock import wall_ns
 from stoker.core.errors import UsageError
-from stoker.kernels.arenas import OWNER_DEAD, fast_arena
+from stoker.kernels.arenas import OWNER_DEAD, SLOW, fast_arena
 from stoker.pages.arena.arena import Arena
 from stoker.pages.arena.layout import Counter, Word, plan_geometry
 from stoker.pages.arena.mapping import attach_mapping, create_mapping, unlink_mapping
@@ -268,12 +268,15 @@ class Store:
     ) -> int:
         """Replace all bytes of a page, and return the LSN. Raises as `Page.write`."""
         number = page if isinstance(page, int) else page.id
-        if self._fast is not None and type(data) in _BUFFERS and source in self._sources:
+        writer = self._sources.get(source)
+        if self._fast is not None and writer is not None and type(data) in _BUFFERS:
             epoch = -1 if expect_epoch is None else expect_epoch
-            with suppress(BufferError):
-                lsn = self._fast.write(number, data, epoch, self._sources[source])
-                if self._went(lsn, number):
-                    return lsn
+            try:
+                lsn = self._fast.write(number, data, epoch, writer)
+            except BufferError:  # not contiguous: the long way copies it
+                lsn = SLOW
+            if (lsn >= 0 and self.flusher is None and not self.listeners) or self._went(lsn, number):
+                return lsn
         with self.batch(source=source) as batch:
             batch.write(page, data, expect_epoch=expect_epoch)
         return batch.lsn
@@ -289,12 +292,15 @@ class Store:
     ) -> int:
         """Overwrite bytes of a page from `offset` on, and return the LSN. Raises as `Page.write_at`."""
         number = page if isinstance(page, int) else page.id
-        if self._fast is not None and type(data) in _BUFFERS and source in self._sources and offset >= 0:
+        writer = self._sources.get(source)
+        if self._fast is not None and writer is not None and type(data) in _BUFFERS and offset >= 0:
             epoch = -1 if expect_epoch is None else expect_epoch
-            with suppress(BufferError):
-                lsn = self._fast.write_at(number, offset, data, epoch, self._sources[source])
-                if self._went(lsn, number):
-                    return lsn
+            try:
+                lsn = self._fast.write_at(number, offset, data, epoch, writer)
+            except BufferError:
+                lsn = SLOW
+            if (lsn >= 0 and self.flusher is None and not self.listeners) or self._went(lsn, number):
+                return lsn
         with self.batch(source=source) as batch:
             batch.write_at(page, offset, data, expect_epoch=expect_epoch)
         return batch.lsn
@@ -380,7 +386,7 @@ class Store:
         """Remove a page, and return the LSN. Raises PageNotFound."""
         if self._fast is not None:
             lsn = self._fast.release(page)
-            if self._went(lsn, page):
+            if (lsn >= 0 and self.flusher is None and not self.listeners) or self._went(lsn, page):
                 return lsn
         return self.free(page)
 
