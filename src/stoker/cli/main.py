@@ -20,6 +20,7 @@ COMMANDS = {
     "gen": "Make a dataset: parallel, resumable, verifiable.",
     "plan": "Show what a run would do, in files, bytes and seconds, without touching the target.",
     "dlio": "Run a DLIO workload: the same YAML, the same overrides, the same output files.",
+    "pages": "Look at stores of pages: versioned shared memory with a log.",
     "report": "Turn a saved result into one self-contained HTML page.",
     "doctor": "Check this machine, and a target, before anything is started.",
     "completion": "Print the completion script for bash, zsh or fish.",

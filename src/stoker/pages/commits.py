@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.core.clock import wall_ns
+from stoker.core.clock import wall_tick_ns
 from stoker.kernels.deltas import two_level_diff
 from stoker.pages.arena.arena import Arena, PageFacts
 from stoker.pages.arena.extents import Extent
@@ -43,7 +43,7 @@ class Commit:
     def __init__(self, arena: Arena, source: int = 0) -> None:
         self._arena = arena
         self._source = source
-        self._time_ns = wall_ns()
+        self._time_ns = wall_tick_ns()
         self._frames: list[Frame] = []
         self._images: dict[int, NDArray[np.uint8]] = {}
         self._bases: dict[int, NDArray[np.uint8]] = {}

@@ -19,7 +19,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from stoker.core.clock import wall_ns
+from stoker.core.clock import wall_tick_ns
 from stoker.core.errors import UsageError
 from stoker.kernels.arenas import OWNER_DEAD, SLOW, fast_arena
 from stoker.pages.arena.arena import Arena
@@ -454,7 +454,7 @@ class Store:
     @staticmethod
     def clock_ns() -> int:
         """Return the time that commits carry: nanoseconds since 1970."""
-        return wall_ns()
+        return wall_tick_ns()
 
     def counters(self) -> dict[str, int]:
         """Return what was counted since the store was made, over all processes."""

@@ -80,7 +80,9 @@ def replay(base: State, frames: Iterable[Frame], to: Target = NOW) -> State:
         if _here(to, base, commit):
             return base
     if not reached:
-        raise PagesError("moment was never reached", got=f"log ends at LSN {base.lsn}")
+        raise PagesError(
+            "moment was never reached", expected="a mark, epoch or LSN in the log", got=f"its end at LSN {base.lsn}"
+        )
     return base
 
 
