@@ -82,7 +82,7 @@ class Store(CoreStore):
         """Make a store in memory that holds a past state; its log begins behind it."""
         slots = max([pages_max, *(page & 0xFFFF_FFFF for page in state.pages)])
         arena = memory_arena(name, max(size_bytes, 2 * state.page_bytes), slots, log_bytes, next_lsn=state.lsn + 1)
-        load_images(arena, state.pages.values(), generation=state.max_generation)
+        load_images(arena, state.pages.values(), generation=state.next_generation)
         arena.publish()
         return cls(arena)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from stoker.pages.bus import Store
 from stoker.pages.delta import Delta
+from stoker.pages.errors import Conflict
 from stoker.pages.frames import Frame, FrameType, Location
 from stoker.pages.graph import EdgeKind, Input
 from stoker.pages.history import State, StateDiff, diff_states
@@ -109,7 +110,17 @@ def route_delta(state: Store, delta: Delta, *, propagate: bool = True) -> int:
 def batch_route_deltas(state: Store, deltas: Sequence[Delta], *, propagate: bool = True) -> int:
     """Apply deltas as one commit, those of a page in the order of their epochs, then run one wave."""
     with state.batch(source=deltas[0].source if deltas else "") as batch:
+        base: dict[int, int] = {}
         for delta in sorted(deltas, key=lambda one: (one.page, one.epoch)):
+            expected = base.get(delta.page, batch.commit.facts(delta.page).epoch) + 1
+            if delta.epoch != expected:
+                raise Conflict(
+                    "delta was made for another epoch of its page",
+                    where=str(delta.page),
+                    expected=f"epoch {expected}",
+                    got=str(delta.epoch),
+                )
+            base[delta.page] = delta.epoch
             data = batch.read(delta.page)
             delta.apply(data)
             batch.write(delta.page, data)

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+from stoker.core.clock import wall_tick_ns
 from stoker.pages.arena.arena import PERSISTENT, Arena
-from stoker.pages.arena.layout import plan_geometry
+from stoker.pages.arena.layout import Word, plan_geometry
 from stoker.pages.arena.loading import load_images
 from stoker.pages.arena.mapping import attach_mapping, create_mapping, named_arenas
 from stoker.pages.errors import CorruptLog
 from stoker.pages.flushing import Flusher
 from stoker.pages.folder import StoreFolder
-from stoker.pages.history import State, latest_valid, replay
+from stoker.pages.history import CheckpointFacts, State, latest_valid, replay, write_checkpoint
 from stoker.pages.journal import Journal, JournalEnd, recover, scan
+from stoker.pages.snapshot import Snapshot
 
 
 def open_arena(folder: StoreFolder) -> tuple[Arena, Flusher]:
@@ -29,10 +31,7 @@ def create_folder(path: Path, *, size_bytes: int, pages_max: int, log_bytes: int
     folder = StoreFolder.prepare(
         path, size_bytes=size_bytes, pages_max=pages_max, log_bytes=log_bytes, segment_bytes=segment_bytes
     )
-    identity = folder.identity
-    Journal.create(
-        folder.log, uuid=bytes.fromhex(identity.uuid), salt=identity.salt, segment_bytes=identity.segment_bytes
-    ).close()
+    _new_journal(folder, 1).close()
     folder.publish()
     return folder
 
@@ -50,7 +49,40 @@ def _join(folder: StoreFolder) -> tuple[Arena, Flusher]:
                 expected=f"{end.offset_bytes} bytes from LSN {end.segment_first_lsn} on",
                 remedy=f"if the folder was put back from elsewhere, remove /dev/shm/stoker-pages-{folder.arena_name}",
             )
+    if arena.poison() and not arena.readers.attached():
+        return _cure(folder, arena)
     return arena, flusher
+
+
+def _cure(folder: StoreFolder, arena: Arena) -> tuple[Arena, Flusher]:
+    """Go on with an arena whose log failed: all it holds goes into a new checkpoint, and a new log begins behind it.
+
+    What a failed write or sync left in the old segments is unknown: they are set aside, not used and not removed.
+    """
+    with Snapshot(arena) as snapshot:
+        facts = CheckpointFacts(
+            arena.geometry.uuid, snapshot.lsn, wall_tick_ns(), max_generation=arena.table.max_generation()
+        )
+        write_checkpoint(folder.checkpoints, snapshot.images(), facts)
+        lsn = snapshot.lsn
+    for path in sorted(folder.log.glob("log-*.stk")):
+        path.rename(path.with_name(f"{path.name}.aside"))
+    journal = _new_journal(folder, lsn + 1)
+    flusher = Flusher(arena, journal)
+    flusher.begin(journal.start())
+    arena.words[Word.POISON] = 0
+    return arena, flusher
+
+
+def _new_journal(folder: StoreFolder, first_lsn: int) -> Journal:
+    identity = folder.identity
+    return Journal.create(
+        folder.log,
+        uuid=bytes.fromhex(identity.uuid),
+        salt=identity.salt,
+        segment_bytes=identity.segment_bytes,
+        first_lsn=first_lsn,
+    )
 
 
 def _rebuild(folder: StoreFolder) -> tuple[Arena, Flusher]:
@@ -68,7 +100,7 @@ def _rebuild(folder: StoreFolder) -> tuple[Arena, Flusher]:
     try:
         arena = Arena(mapping)
         arena.prepare(next_lsn=end.last_lsn + 1)
-        load_images(arena, state.pages.values(), generation=state.max_generation)
+        load_images(arena, state.pages.values(), generation=state.next_generation)
         flusher = Flusher(arena, Journal.open(folder.log, segment_bytes=identity.segment_bytes))
         flusher.begin(end)
         arena.publish()
@@ -80,8 +112,10 @@ def _rebuild(folder: StoreFolder) -> tuple[Arena, Flusher]:
 
 def recovered_state(folder: StoreFolder) -> tuple[State, JournalEnd]:
     """Return the pages that the newest sound checkpoint and the log give, and where the log ends; mends a torn tail."""
-    found = recover(folder.log)
     base, wrong = latest_valid(folder.checkpoints)
+    if not any(folder.log.glob("log-*.stk")) and any(folder.log.glob("log-*.aside")):
+        _new_journal(folder, base.lsn + 1).close()  # a cure was broken off between its last two steps
+    found = recover(folder.log)
     if base.lsn + 1 < found.first_lsn:
         raise CorruptLog(
             "log begins behind the newest sound checkpoint",

@@ -219,8 +219,7 @@ class Store:
 
     def pages(self, *, system: bool = False) -> list[Page]:
         """Return all pages in the order of their ids; the store's own ones too when asked."""
-        with self.arena.lock.held():
-            live = self.arena.table.live()
+        live = self.arena.live_slots()
         chosen = live if system else live[(live["flags"] & SYSTEM) == 0]
         return [Page(self, int(page)) for page in np.sort(chosen["id"])]
 

@@ -17,7 +17,7 @@ from stoker.core.clock import monotonic_ns, sleep
 from stoker.core.errors import UsageError
 from stoker.pages.errors import FormatError, PagesError, Timeout
 from stoker.pages.follow.listener import Listener
-from stoker.pages.follow.messages import PROTOCOL, ConnectionLost, receive, send
+from stoker.pages.follow.messages import PROTOCOL, ConnectionLost, receive_within, send
 from stoker.pages.snapshot import Snapshot
 from stoker.pages.store import Store
 from stoker.pages.weights import PREFIX, Manifest, Weights, manifest_in, take_bytes, tensors_of
@@ -103,12 +103,12 @@ class WeightClient:
         """Return the next version's changed chunks: tensor, byte offset in it, bytes. Raises Timeout."""
         deadline_ns = monotonic_ns() + int(timeout_seconds * 1e9)
         while (left_ns := deadline_ns - monotonic_ns()) > 0:
-            self._connection.settimeout(left_ns / 1e9)
-            try:
-                head, body = receive(self._connection)
-            except TimeoutError:
+            message = receive_within(self._connection, left_ns / 1e9)
+            if message is None:
                 break
+            head, body = message
             if "error" in head:
+                self.close()
                 raise ConnectionLost("server of weights refused", got=str(head["error"]))
             if "tensor" in head:
                 self._take((int(head["tensor"]), int(head["chunk"])), int(head["size"]), bytes(body))

@@ -235,6 +235,17 @@ class Arena:
         offset = min(offset, self.geometry.arena_bytes)
         return np.frombuffer(self.mapping.data, np.uint8, min(size_bytes, self.geometry.arena_bytes - offset), offset)
 
+    def live_slots(self) -> NDArray[np.void]:
+        """Return a consistent copy of the slots that hold pages; inside a batch of this thread, as before it."""
+        try:
+            self.lock.acquire()
+        except AlreadyHeldError:
+            return self.table.live()
+        try:
+            return self.table.live()
+        finally:
+            self.lock.release()
+
     # -- snapshots -----------------------------------------------------------------------------------------------
 
     @contextmanager

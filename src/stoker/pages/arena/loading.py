@@ -15,7 +15,7 @@ _EMPTY_META = msgspec.msgpack.encode({})
 def load_images(arena: Arena, images: Iterable[PageImage], *, generation: int) -> None:
     """Put pages with their ids, epochs and LSNs into an arena that nobody else has yet.
 
-    generation  the largest that any id ever had: new ids begin above it. Raises OutOfSpace.
+    generation  the first that new ids have: above that of every id there ever was. Raises OutOfSpace.
     """
     words = arena.words
     for image in images:
@@ -38,5 +38,5 @@ def load_images(arena: Arena, images: Iterable[PageImage], *, generation: int) -
         words[at + Slot.CREATED_LSN] = image.lsn
         words[at + Slot.ID] = image.page
         words[at + Slot.LSN] = image.lsn
-    words[Word.GENERATION] = generation + 1
+    words[Word.GENERATION] = generation
     arena.table.rebuild()

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from stoker.pages.errors import FormatError, PagesError
-from stoker.pages.follow.messages import PROTOCOL, ConnectionLost, Head, receive, send
+from stoker.pages.follow.messages import PROTOCOL, ConnectionLost, Head, receive, receive_within, send
 from stoker.pages.follow.tail import split
 from stoker.pages.frames import Frame
 from stoker.pages.images import PageImage
@@ -34,10 +34,12 @@ class SocketFollower:
         self.uuid, self.lsn, self.fresh = str(hello["uuid"]), int(hello["lsn"]), bool(hello["fresh"])
         self._salt = int(hello["salt"])
         self.images = [self._image() for _ in range(int(hello["pages"]))]
-        self._connection.settimeout(None)
 
     def _receive(self) -> tuple[Head, bytearray]:
-        head, body = receive(self._connection)
+        return self._checked(receive(self._connection))
+
+    def _checked(self, message: tuple[Head, bytearray]) -> tuple[Head, bytearray]:
+        head, body = message
         if "error" in head:
             self.close()
             raise ConnectionLost("server of pages refused", got=str(head["error"]))
@@ -53,11 +55,10 @@ class SocketFollower:
 
     def wait(self, timeout_seconds: float) -> list[Frame]:
         """Return the next frames, none when the time is over. Raises ConnectionLost."""
-        self._connection.settimeout(max(timeout_seconds, 1e-6))
-        try:
-            head, body = self._receive()
-        except (TimeoutError, BlockingIOError):
+        message = receive_within(self._connection, timeout_seconds)
+        if message is None:
             return []
+        head, body = self._checked(message)
         if "frames" not in head:
             return []
         frames = [frame for frame in split(bytes(body), self._salt) if frame.lsn > self.lsn]

@@ -4,6 +4,7 @@ A message is a little-endian u32 length of a MessagePack map, a u64 length of th
 message of a client carries the token; the server answers it with what the store is, or closes.
 """
 
+import select
 import socket
 import struct
 from typing import Any, Final
@@ -16,6 +17,7 @@ PROTOCOL: Final = 1
 _LENGTHS: Final = struct.Struct("<IQ")
 _HEAD_BYTES_MAX: Final = 1 << 20
 _BODY_BYTES_MAX: Final = 1 << 32
+_MESSAGE_SECONDS: Final = 60.0
 Head = dict[str, Any]
 
 
@@ -44,6 +46,19 @@ def receive(connection: socket.socket, *, body_bytes_max: int = _BODY_BYTES_MAX)
     except msgspec.MsgspecError as error:
         raise FormatError("message cannot be read", got=str(error)) from error
     return head, _exactly(connection, body_bytes)
+
+
+def receive_within(connection: socket.socket, timeout_seconds: float) -> tuple[Head, bytearray] | None:
+    """Return the next message, None when none begins in time: one that began is waited for, else the next could not
+    be told from its middle. Raises ConnectionLost, FormatError."""
+    connection.settimeout(_MESSAGE_SECONDS)
+    readable, _, _ = select.select([connection], [], [], max(0.0, timeout_seconds))
+    if not readable:
+        return None
+    try:
+        return receive(connection)
+    except TimeoutError as error:
+        raise ConnectionLost("connection fell silent in the middle of a message") from error
 
 
 def _exactly(connection: socket.socket, size_bytes: int) -> bytearray:

@@ -36,6 +36,9 @@ class EventKind(IntEnum):
     BATCH = 14
 
 
+_KINDS: Final = frozenset(int(kind) for kind in EventKind)
+
+
 class Event(msgspec.Struct, frozen=True):
     """One event. `detail` is whatever belongs to it, as bytes."""
 
@@ -58,7 +61,7 @@ def decode_event(data: bytes) -> Event:
     if len(data) < RECORD.size:
         raise FormatError("record of an event is cut off", got=f"{len(data)} bytes")
     kind, time_ns, page, epoch, lsn, detail_bytes = RECORD.unpack_from(data)
-    if kind not in EventKind or len(data) != RECORD.size + detail_bytes:
+    if kind not in _KINDS or len(data) != RECORD.size + detail_bytes:
         raise FormatError("record of an event cannot be read", got=f"kind {kind}, {detail_bytes} bytes of detail")
     return Event(kind, page, epoch, lsn, time_ns, data[RECORD.size :])
 

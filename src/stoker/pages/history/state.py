@@ -78,6 +78,11 @@ class State:
         """Bytes of all pages."""
         return self._bytes
 
+    @property
+    def next_generation(self) -> int:
+        """The generation from which on ids are new: 0 where nothing ever was."""
+        return self.max_generation + 1 if self.lsn else 0
+
     def digest(self) -> str:
         """Return 32 hexadecimal digits, equal for states with equal pages whatever their history."""
         whole = xxhash.xxh3_128()

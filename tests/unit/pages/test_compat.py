@@ -1,0 +1,65 @@
+"""The original's names do what they did, and better."""
+
+from pathlib import Path
+
+import pytest
+
+from stoker.pages import Conflict, CycleError, compat
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    state = compat.mmsb_start()
+    page = compat.create_page(state, size=16, metadata={"name": "greeting"})
+    compat.update_page(state, page, b"Hello".ljust(16))
+    assert compat.query_page(state, page) == b"Hello".ljust(16)
+    assert compat.get_stats(state).pages == 1
+    path = compat.checkpoint_log(state, str(tmp_path / "greeting.stkc"))
+    compat.mmsb_stop(state)
+    again = compat.load_checkpoint(str(path))
+    assert compat.query_page(again, page) == b"Hello".ljust(16)
+    assert compat.verify_state_consistency(again)
+    compat.mmsb_stop(again)
+
+
+def test_tutorial() -> None:
+    with compat.mmsb() as state:
+        source, derived, monitor = (
+            compat.create_page(state, size=32, metadata={"name": name}) for name in ("source", "derived", "monitor")
+        )
+        compat.add_dependency(state, source, derived)
+        compat.add_dependency(state, derived, monitor)
+        compat.register_passthrough_recompute(state, derived, source)
+        compat.register_recompute_fn(
+            state, monitor, lambda seen, _: b"seen:" + compat.query_page(seen, derived).rstrip()[:20].ljust(27)
+        )
+        for text in (b"first", b"second", b"third"):
+            compat.update_page(state, source, text.ljust(32), source="user")
+            assert compat.propagate_change(state) == [derived, monitor]
+            assert compat.query_page(state, derived) == text.ljust(32)
+            assert compat.query_page(state, monitor).rstrip() == b"seen:" + text
+        assert compat.topological_sort(state) == [source, derived, monitor]
+        assert not compat.has_cycle(state)
+        with pytest.raises(CycleError):
+            compat.add_dependency(state, monitor, source)
+        assert len(compat.query_log(state, page=source, source="user")) == 3
+        assert compat.replay_page_history(state, source)[-1] == b"third".ljust(32)
+        past = compat.replay_to_epoch(state, source, 1)
+        assert bytes(past.pages[source].data) == b"first".ljust(32)
+        assert compat.compute_diff(past, compat.replay_to_timestamp(state, 2**62)).changed
+
+
+def test_deltas_route_and_conflict() -> None:
+    with compat.mmsb() as state:
+        page = compat.create_page(state, size=64)
+        delta = compat.create_delta(state, page, b"new".ljust(64), "me")
+        compat.route_delta(state, delta)
+        assert compat.query_page(state, page) == b"new".ljust(64)
+        stale = compat.create_delta(state, page, b"other".ljust(64))
+        compat.update_page(state, page, b"between".ljust(64))
+        with pytest.raises(Conflict):
+            compat.route_delta(state, stale)
+        assert compat.query_page(state, page) == b"between".ljust(64)
+        twin = compat.clone_page(state, page)
+        compat.resize_page(state, twin, 8)
+        compat.delete_page(state, page)
+        assert compat.query_page(state, twin) == b"between "
