@@ -96,6 +96,7 @@ void Schedule::begin_file(unsigned slot, std::size_t number) {
   file = OpenFile{};
   file.number = number;
   file.direct = (call_.flags & O_DIRECT) != 0;
+  file.closings = closings_;
   const auto is_before = [this, number](std::size_t index) {
     return static_cast<std::size_t>(call_.range(index)[kRangeFile]) < number;
   };
@@ -115,8 +116,11 @@ void Schedule::begin_file(unsigned slot, std::size_t number) {
 
 void Schedule::opened(unsigned slot, const Opened& answer, std::int64_t started, std::int64_t now) {
   OpenFile& file = files_[slot];
-  if ((answer.status == EMFILE || answer.status == ENFILE) && open_ > 1) {
-    starving_ = true;
+  const bool others = open_ > 1;
+  // Whoever held the descriptors when this one found none may have closed them since: then there is one now.
+  const bool freed = file.closings != closings_;
+  if ((answer.status == EMFILE || answer.status == ENFILE) && (others || freed)) {
+    starving_ = others && !freed;
     starved_.push_back(file.number);
     free_.push_back(slot);
     --open_;
@@ -248,6 +252,7 @@ void Schedule::closed(unsigned slot) {
   files_[slot].descriptor = -1;
   free_.push_back(slot);
   --open_;
+  ++closings_;
   starving_ = false;
 }
 

@@ -23,6 +23,7 @@ struct OpenFile {
   std::size_t cursor = 0;
   std::int64_t at = 0;  // what of the range at the cursor was handed out
   unsigned under_way = 0;
+  std::uint64_t closings = 0;  // how many files had been closed when this one was to be opened
   bool direct = false;
   bool waits = false;    // for its turn to be read on
   bool advised = false;  // whether the kernel was told how it will be read
@@ -96,6 +97,7 @@ class Schedule {
   std::vector<std::size_t> starved_;  // files that found no free descriptor: to be opened again after a close
   std::vector<Descriptor> descriptors_;  // of a call with open files
   bool starving_ = false;
+  std::uint64_t closings_ = 0;
   unsigned open_ = 0;  // slots in use
   std::size_t next_file_ = 0;
   std::size_t next_range_ = 0;
