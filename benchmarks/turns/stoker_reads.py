@@ -13,7 +13,7 @@ from window import Window, arguments
 from stoker.kernels.files import RANGE_COLUMNS
 from stoker.kernels.reading import open_read_engine
 
-REQUEST_BYTES_MAX = 1 << 20
+CACHED_REQUEST_BYTES_MAX = 1 << 20
 
 
 def columns(asked, address, count):
@@ -37,9 +37,9 @@ def main():
     done = np.zeros((count, 5), np.int64)
     file = os.open(asked["path"], os.O_RDONLY | (os.O_DIRECT if asked["direct"] else 0))
     random = np.random.default_rng(time.time_ns())
-    engine = open_read_engine(
-        kind="auto", queue_depth=asked["depth"], request_bytes=min(REQUEST_BYTES_MAX, block_bytes)
-    )
+    # Past the cache a block is one request, as it is fio's: cut up, the parts of a lone block would go one by one.
+    request_bytes = block_bytes if asked["direct"] else min(CACHED_REQUEST_BYTES_MAX, block_bytes)
+    engine = open_read_engine(kind="auto", queue_depth=asked["depth"], request_bytes=request_bytes)
     if asked["direct"]:
         engine.register(whole.ctypes.data, whole.nbytes)
     window, calls = Window(), 0
