@@ -1,6 +1,6 @@
 """A store through time: its log, checkpoints, past states."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,7 @@ from stoker.pages.history import (
     page_history,
     prune_checkpoints,
     replay,
+    replay_where,
     verify_checkpoint,
     write_checkpoint,
 )
@@ -127,6 +128,12 @@ class Timeline:
                 got=f"checkpoint of LSN {base.lsn}{': ' + wrong[0] if wrong else ''}",
             )
         return base
+
+    def states(self, wanted: Callable[[State], bool]) -> Iterator[State]:
+        """Yield a copy of all pages after each commit that is kept for which `wanted` says so."""
+        folder = self._store.folder
+        base = self._base(Target(mark="")) if folder else self._base()
+        yield from replay_where(base, self.scan(since=base.lsn + 1), wanted)
 
     def history(self, page: int, *, with_data: bool = False) -> list[PageVersion]:
         """Return what each commit that is kept made of a page, oldest first. Raises PageNotFound."""
