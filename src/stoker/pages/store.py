@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from stoker.core.clock import wall_tick_ns
 from stoker.core.errors import UsageError
 from stoker.kernels.arenas import OWNER_DEAD, SLOW, fast_arena
-from stoker.pages.arena.arena import Arena
+from stoker.pages.arena.arena import PERSISTENT, Arena
 from stoker.pages.arena.layout import Counter, Word, plan_geometry
 from stoker.pages.arena.mapping import attach_mapping, create_mapping, unlink_mapping
 from stoker.pages.batch import Batch, page_id
@@ -66,6 +66,7 @@ class Store:
         self.name = arena.mapping.name
         self._pid = os.getpid()
         self._open = True
+        self._leaves_behind = False
         self._names: dict[str, int] = {}
         self._names_structure = -1
         self._sources: dict[str, int] = {"": 0}
@@ -122,12 +123,19 @@ class Store:
             return cls(arena, folder, flusher, durability or "data")
 
     @classmethod
-    def attach(cls, where: str | int) -> Self:
+    def attach(cls, where: str | int, *, take_over: bool = True) -> Self:
         """Join a store by its name, or by a descriptor that another process passed on.
+
+        take_over  of a store whose processes were all killed: closing it removes it. Without, it is left as it was
+                   found, for who only looks
 
         Raises PageNotFound for an unknown name, FormatError and ChecksumError for what is no sound store.
         """
-        return cls(Arena(attach_mapping(where)))
+        arena = Arena(attach_mapping(where))
+        deserted = not arena.readers.attached()
+        store = cls(arena)
+        store._leaves_behind = deserted and not take_over
+        return store
 
     @property
     def descriptor(self) -> int:
@@ -161,7 +169,10 @@ class Store:
         """Leave the arena; what the last one leaves behind is durable, or stays in shared memory."""
         if self.flusher and not self.arena.poison():
             self.flusher.rest()
-        if self.arena.detach() and self.name and not self.arena.poison():
+        last = self.arena.detach()
+        # Who attached a folder's store by its name cannot flush it: what is only in the ring must outlive it.
+        flushed = self.flusher is not None or not self.arena.geometry.flags & PERSISTENT
+        if last and flushed and self.name and not self._leaves_behind and not self.arena.poison():
             unlink_mapping(self.name)
 
     def __enter__(self) -> Self:

@@ -52,9 +52,12 @@ class Kept:
         """Return the names of who wrote, by number: those that sound checkpoints and the log tell."""
         told: dict[int, str] = {}
         for lsn in self.lsns():
-            with suppress(CorruptPages):  # what is wrong with a checkpoint, `verify` tells
+            with suppress(CorruptPages):  # whoever reads the pages is told what is wrong
                 told.update(open_checkpoint(self._checkpoints / checkpoint_name(lsn)).index.sources)
-        return {**told, **sources(self.scan(kinds=frozenset({FrameType.SOURCE})))}
+        with suppress(CorruptPages):
+            for frame in self.scan(kinds=frozenset({FrameType.SOURCE})):
+                told.update(sources(iter([frame])))
+        return told
 
     def base(self, to: Target = NOW) -> State:
         """Return the newest checkpoint before the moment; for other moments than LSNs, the oldest that the log
