@@ -1,4 +1,4 @@
-"""The page about the format says what the code says: the tables in the modules' docstrings stand in it word for word."""
+"""The page about the format says what the code says: the tables in the modules' docstrings stand in it as they are."""
 
 import importlib
 from pathlib import Path

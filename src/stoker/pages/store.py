@@ -202,19 +202,22 @@ class Store:
         location: Location = Location.HOST,
         meta: Meta | None = None,
     ) -> Page:
-        """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`. Raises OutOfSpace."""
+        """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`. Raises as `Batch.allocate`."""
         with self.batch() as batch:
             return batch.allocate(size_bytes, dtype=dtype, shape=shape, name=name, location=location, meta=meta)
 
     def allocate_many(self, sizes_bytes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Add pages of these sizes in one commit; return their ids, uint64 of shape (n,)."""
+        """Add pages of these sizes in bytes, in one commit; return their ids, uint64 of shape (n,).
+
+        Raises OutOfSpace and InvalidDelta with none added.
+        """
         with self.batch() as batch:
             pages = [batch.commit.create(int(size), {}) for size in sizes_bytes]
         self.structure_changed()
         return np.array(pages, np.uint64)
 
     def free_many(self, pages: Sequence[int] | NDArray[np.uint64]) -> int:
-        """Remove pages in one commit; return its LSN."""
+        """Remove pages in one commit; return its LSN. Raises PageNotFound with none removed."""
         with self.batch() as batch:
             for page in pages:
                 batch.free(int(page))
@@ -337,30 +340,36 @@ class Store:
         return batch.lsn
 
     def resize(self, page: int | Page, size_bytes: int) -> int:
-        """Give a page another size: what fits is kept, the rest is zero. Returns the LSN."""
+        """Give a page another size: what fits is kept, the rest is zero. Returns the LSN. Raises as `Batch.resize`."""
         with self.batch() as batch:
             batch.resize(page, size_bytes)
         return batch.lsn
 
     def clone(self, page: int | Page, *, name: str = "") -> int:
-        """Add a page with the same bytes, elements and metadata, under another name; return its id."""
+        """Add a page with the same bytes, elements and metadata, under another name; return its id.
+
+        Raises PageNotFound, OutOfSpace.
+        """
         with self.batch() as batch:
             return batch.clone(page, name=name)
 
     def free(self, page: int | Page) -> int:
-        """Remove a page; snapshots that hold it keep it. Returns the LSN."""
+        """Remove a page; snapshots that hold it keep it. Returns the LSN. Raises PageNotFound."""
         with self.batch() as batch:
             batch.free(page)
         return batch.lsn
 
     def set_meta(self, page: int | Page, **values: MetaValue) -> int:
-        """Set or, with None, remove entries of a page's metadata. Returns the LSN."""
+        """Set or, with None, remove entries of a page's metadata. Returns the LSN. Raises PageNotFound, OutOfSpace."""
         with self.batch() as batch:
             batch.set_meta(page, **values)
         return batch.lsn
 
     def batch(self, *, source: str = "", durability: str = "") -> Batch:
-        """Return a batch: changes made in its `with` block are one commit."""
+        """Return a batch: changes made in its `with` block are one commit.
+
+        Leaving the block raises OutOfSpace for a commit larger than half of the ring, Poisoned after a failed log.
+        """
         return Batch(self, source, durability)
 
     def snapshot(self) -> Snapshot:
@@ -370,12 +379,15 @@ class Store:
 
     @contextmanager
     def view(self, page: int | Page) -> Iterator[NDArray[np.uint8]]:
-        """Give a page's bytes without a copy, read-only and unchanging, for a `with` block."""
+        """Give a page's bytes without a copy, read-only and unchanging, uint8 of shape (size,), for a `with` block.
+
+        Raises PageNotFound.
+        """
         with self.snapshot() as snapshot:
             yield snapshot.view(page_id(page))
 
     def mark(self, name: str) -> int:
-        """Name this moment in the log, and return its LSN."""
+        """Name this moment in the log, and return its LSN. Raises OutOfSpace, Poisoned."""
         with self.batch() as batch:
             batch.mark(name)
         return batch.lsn
