@@ -12,7 +12,7 @@ from stoker.pages import CorruptLog, PagesError, Store, Target
 from stoker.pages.arena.mapping import named_arenas, unlink_mapping
 from stoker.pages.folder import StoreFolder
 from stoker.pages.frames import source_number
-from stoker.pages.history import Kept
+from stoker.pages.history import Kept, write_state
 from stoker.pages.resting import at_rest
 from stoker.pages.sweeping import memory_stores, sweep_dead
 
@@ -62,7 +62,7 @@ def test_nobody_opens_a_store_while_it_is_read_at_rest(tmp_path: Path) -> None:
     assert opener.communicate()[0] == "opened\n"
 
 
-def test_proof_at_rest_finds_a_log_that_leads_elsewhere(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_store_does_not_count(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     with Store.open(folder, **SMALL) as store:
         fill(store, 3)
@@ -75,7 +75,22 @@ def test_proof_at_rest_finds_a_log_that_leads_elsewhere(tmp_path: Path) -> None:
     (folder / "checkpoints" / checkpoint.name).write_bytes(checkpoint.read_bytes())
     with at_rest(StoreFolder.open(folder)) as resting:
         assert resting is not None
-        assert any("lead to different pages" in text or "replay" in text for text in resting.verify())
+        assert "checkpoint is of another store" in resting.verify()[0]
+        assert bytes(next(resting.images()).data) == b"\x03" * 4096
+    with Store.open(folder) as store:
+        assert bytes(store.page("a").read()) == b"\x03" * 4096
+        assert "checkpoint is of another store" in store.verify()[0]
+
+
+def test_proof_at_rest_finds_a_checkpoint_that_the_log_does_not_lead_to(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s", **SMALL) as store:
+        fill(store, 3)
+        state, uuid = store.journal.state(), store.arena.geometry.uuid
+    state.pages[1].data[:] = 9
+    write_state(tmp_path / "s" / "checkpoints", state, uuid)
+    with at_rest(StoreFolder.open(tmp_path / "s")) as resting:
+        assert resting is not None
+        assert "lead to different pages" in resting.verify()[0]
 
 
 def test_moments_at_a_checkpoint_are_reached_and_those_before_are_not(tmp_path: Path) -> None:
@@ -117,7 +132,7 @@ def test_a_damaged_checkpoint_does_not_hide_the_names(tmp_path: Path) -> None:
         fill(store, 3)
         path = store.checkpoint().path
     path.write_bytes(b"x" * 8192)
-    kept = Kept(tmp_path / "s" / "log", tmp_path / "s" / "checkpoints")
+    kept = Kept(tmp_path / "s" / "log", tmp_path / "s" / "checkpoints", store.arena.geometry.uuid)
     assert "trainer" in kept.sources().values()
 
 

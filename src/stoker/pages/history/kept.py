@@ -17,11 +17,13 @@ class Kept:
     """Checkpoints and log of one store.
 
     log, checkpoints  their folders
+    uuid              who the store is: a checkpoint of another one does not count
     """
 
-    def __init__(self, log: Path, checkpoints: Path) -> None:
+    def __init__(self, log: Path, checkpoints: Path, uuid: bytes) -> None:
         self._log = log
         self._checkpoints = checkpoints
+        self.uuid = uuid
 
     def log_end(self) -> Recovered:
         """Return where the sound part of the log begins and ends. Raises CorruptLog where nothing of it is sound."""
@@ -69,7 +71,7 @@ class Kept:
             return State()
         else:
             at_most = next((lsn for lsn in self.lsns() if lsn + 1 >= floor), None)
-        base, wrong = latest_valid(self._checkpoints, at_most=at_most)
+        base, wrong = latest_valid(self._checkpoints, at_most=at_most, uuid=self.uuid)
         if base.lsn + 1 < floor and to == NOW:
             raise CorruptLog(
                 "log begins behind the newest sound checkpoint",
