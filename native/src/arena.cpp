@@ -354,6 +354,8 @@ ArenaResult Arena::write_at(std::uint64_t page, std::uint64_t offset, const std:
   std::memcpy(payload + kRunRecordBytes, data + first, end - first);
   frame(writing, page, at[kEpoch] + 1, kDelta, kRuns, static_cast<int>(at[kTraits] >> 24 & 0xFF), payload_bytes);
   ++writing.deltas;
+  writing.delta_bytes += payload_bytes;
+  writing.changed_bytes += end - first;
   const std::uint64_t lsn = intend(writing);
   overwrite(at, lsn, frame_at, nullptr);
   publish(writing);

@@ -8,7 +8,15 @@ from stoker.cli.pages_look import ls, stat, top
 from stoker.cli.pages_past import diff, history, log, replay
 
 
-@click.group("pages", cls=NearestGroup)
+class _InOrder(NearestGroup):
+    """Lists its commands as a newcomer meets them, not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which they were added."""
+        return list(self.commands)
+
+
+@click.group("pages", cls=_InOrder)
 def command() -> None:
     """Look at stores of pages: versioned shared memory with a log.
 

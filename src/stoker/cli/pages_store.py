@@ -46,7 +46,7 @@ def opened(where: str) -> Iterator[Store]:
         _folder(where)  # opening would make one
         store = Store.open(where)
     elif where in named_arenas():
-        store = Store.attach(where)
+        store = Store.attach(where, take_over=False)
     else:
         raise UsageError(
             "no store of pages is here",

@@ -75,7 +75,10 @@ class Batch:
         meta: Meta | None = None,
         flags: int = 0,
     ) -> Page:
-        """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`. Raises OutOfSpace."""
+        """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`.
+
+        Raises OutOfSpace, InvalidDelta for a size below 1.
+        """
         facts: Meta = dict(meta or {})
         if name:
             facts["name"] = name
@@ -97,11 +100,14 @@ class Batch:
         self._store.structure_changed()
 
     def read(self, page: int | Page) -> NDArray[np.uint8]:
-        """Return a copy of the bytes as this batch has made them."""
+        """Return a copy of the bytes as this batch has made them, uint8 of shape (size,). Raises PageNotFound."""
         return self.commit.image(page_id(page)).copy()
 
     def write(self, page: int | Page, data: Data, *, expect_epoch: int | None = None) -> None:
-        """Replace all bytes of a page. Raises InvalidDelta for another size, Conflict for another epoch."""
+        """Replace all bytes of a page.
+
+        Raises PageNotFound, InvalidDelta for another size, Conflict for another epoch.
+        """
         number, given = page_id(page), as_bytes(data)
         self.commit.expect(number, expect_epoch)
         size_bytes = self.commit.facts(number).size_bytes
@@ -112,16 +118,25 @@ class Batch:
         self.commit.image(number)[:] = given
 
     def write_at(self, page: int | Page, offset: int, data: Data, *, expect_epoch: int | None = None) -> None:
-        """Overwrite bytes from `offset` on. Raises InvalidDelta beyond the page's end, Conflict for another epoch."""
+        """Overwrite bytes from byte `offset` on.
+
+        Raises PageNotFound, InvalidDelta beyond the page's end, Conflict for another epoch.
+        """
         self.commit.expect(page_id(page), expect_epoch)
         self.commit.write_at(page_id(page), offset, as_bytes(data))
 
     def resize(self, page: int | Page, size_bytes: int) -> None:
-        """Give a page another size: what fits is kept, the rest is zero."""
+        """Give a page another size: what fits is kept, the rest is zero.
+
+        Raises PageNotFound, OutOfSpace, InvalidDelta for a size below 1.
+        """
         self.commit.resize(page_id(page), size_bytes)
 
     def clone(self, page: int | Page, *, name: str = "") -> int:
-        """Add a page with the same bytes, elements and metadata, under another name; return its id."""
+        """Add a page with the same bytes, elements and metadata, under another name; return its id.
+
+        Raises PageNotFound, OutOfSpace.
+        """
         number = page_id(page)
         facts = self.commit.facts(number)
         meta = self._store.meta_of(number)
@@ -137,15 +152,15 @@ class Batch:
         return made
 
     def move(self, page: int | Page, location: Location, residency: int) -> None:
-        """Say where the page's authoritative bytes live from now on."""
+        """Say where the page's authoritative bytes live from now on. Raises PageNotFound."""
         self.commit.move(page_id(page), location, residency)
 
     def set_state(self, page: int | Page, state: PageState) -> None:
-        """Give a page another state."""
+        """Give a page another state. Raises PageNotFound."""
         self.commit.set_state(page_id(page), state)
 
     def set_meta(self, page: int | Page, **values: MetaValue) -> None:
-        """Set or, with None, remove entries of a page's metadata."""
+        """Set or, with None, remove entries of a page's metadata. Raises PageNotFound, OutOfSpace."""
         number = page_id(page)
         meta = {**self._store.meta_of(number), **values}
         self.commit.set_meta(number, {key: value for key, value in meta.items() if value is not None})

@@ -125,10 +125,10 @@ class Commit:
             return
         first, end = int(differs[0]), int(differs[-1]) + 1
         payload = RUN_RECORD.pack(offset + first, end - first) + data[first:end].tobytes()
-        self._add(
-            FrameType.DELTA, page, facts.epoch + 1, payload + bytes(-len(payload) % 8), facts.elem_width, Codec.RUNS
-        )
+        payload += bytes(-len(payload) % 8)
+        self._add(FrameType.DELTA, page, facts.epoch + 1, payload, facts.elem_width, Codec.RUNS)
         self._change(page, epoch=facts.epoch + 1)
+        self._count_changed(end - first, len(payload))
         self._image_after_runs(page, offset, data)
 
     def _image_after_runs(self, page: int, offset: int, data: NDArray[np.uint8]) -> None:
@@ -218,9 +218,12 @@ class Commit:
         self._add(kind, page, facts.epoch + 1, payload, facts.elem_width, codec)
         self._change(page, epoch=facts.epoch + 1)
         self._bases[page] = image.copy()
+        self._count_changed(changed, len(payload))
+
+    def _count_changed(self, changed_bytes: int, payload_bytes: int) -> None:
         counters = self._arena.words
-        counters[Word.COUNTERS + Counter.CHANGED_BYTES] += changed
-        counters[Word.COUNTERS + Counter.DELTA_BYTES] += len(payload)
+        counters[Word.COUNTERS + Counter.CHANGED_BYTES] += changed_bytes
+        counters[Word.COUNTERS + Counter.DELTA_BYTES] += payload_bytes
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -109,7 +109,10 @@ def route_delta(state: Store, delta: Delta, *, propagate: bool = True) -> int:
 
 
 def batch_route_deltas(state: Store, deltas: Sequence[Delta], *, propagate: bool = True) -> int:
-    """Apply deltas as one commit, those of a page in the order of their epochs, then run one wave."""
+    """Apply deltas as one commit, those of a page in the order of their epochs, then run one wave; return the LSN.
+
+    Raises Conflict, PageNotFound and InvalidDelta with nothing applied.
+    """
     with state.batch(source=deltas[0].source if deltas else "") as batch:
         base: dict[int, int] = {}
         for delta in sorted(deltas, key=lambda one: (one.page, one.epoch)):

@@ -112,7 +112,7 @@ def _rebuild(folder: StoreFolder) -> tuple[Arena, Flusher]:
 
 def recovered_state(folder: StoreFolder) -> tuple[State, JournalEnd]:
     """Return the pages that the newest sound checkpoint and the log give, and where the log ends; mends a torn tail."""
-    base, wrong = latest_valid(folder.checkpoints)
+    base, wrong = latest_valid(folder.checkpoints, uuid=bytes.fromhex(folder.identity.uuid))
     if not any(folder.log.glob("log-*.stk")) and any(folder.log.glob("log-*.aside")):
         _new_journal(folder, base.lsn + 1).close()  # a cure was broken off between its last two steps
     found = recover(folder.log)

@@ -120,15 +120,18 @@ class Page:
         self.store.write(self.id, data, expect_epoch=facts.epoch, source=source)
 
     def resize(self, size_bytes: int) -> int:
-        """Give the page another size: what fits is kept, the rest is zero. Returns the LSN."""
+        """Give the page another size: what fits is kept, the rest is zero. Returns the LSN.
+
+        Raises as `Batch.resize`.
+        """
         return self.store.resize(self.id, size_bytes)
 
     def clone(self, *, name: str = "") -> "Page":
-        """Return a new page with the same bytes, elements and metadata, under another name."""
+        """Return a new page with the same bytes, elements and metadata, under another name. Raises OutOfSpace."""
         return Page(self.store, self.store.clone(self.id, name=name))
 
     def set_meta(self, **values: MetaValue) -> int:
-        """Set or, with None, remove entries of the metadata. Returns the LSN."""
+        """Set or, with None, remove entries of the metadata. Returns the LSN. Raises OutOfSpace."""
         return self.store.set_meta(self.id, **values)
 
     def free(self) -> int:

@@ -19,7 +19,7 @@ class RestingStore(Kept):
     """What a folder's store will be for the next that opens it. It looks as `Timeline` does."""
 
     def __init__(self, folder: StoreFolder) -> None:
-        super().__init__(folder.log, folder.checkpoints)
+        super().__init__(folder.log, folder.checkpoints, bytes.fromhex(folder.identity.uuid))
         self._folder = folder
         self._now: State | None = None
 
@@ -38,11 +38,6 @@ class RestingStore(Kept):
     def lsn(self) -> int:
         """LSN of the newest commit."""
         return self._state().lsn
-
-    @property
-    def uuid(self) -> bytes:
-        """Who the store is."""
-        return bytes.fromhex(self._folder.identity.uuid)
 
     def images(self) -> Iterator[PageImage]:
         """Yield all pages in the order of their ids."""
@@ -83,7 +78,7 @@ class RestingStore(Kept):
         """
         wrong: list[str] = []
         for lsn in self.lsns():
-            wrong += verify_checkpoint(self._folder.checkpoints / checkpoint_name(lsn))
+            wrong += verify_checkpoint(self._folder.checkpoints / checkpoint_name(lsn), uuid=self.uuid)
         try:
             now = self._state()
             base = self.base(Target(mark=""))

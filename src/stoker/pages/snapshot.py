@@ -60,7 +60,7 @@ class Snapshot:
         return found
 
     def image(self, page: int) -> PageImage:
-        """Return all about a page; its data as `view`."""
+        """Return all about a page; its data as `view`. Raises PageNotFound; PagesError once it is closed."""
         row = self._row(page)
         meta = bytes(self._arena.view(int(row["meta_offset"]), int(row["meta_bytes"])))
         return PageImage(

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from stoker.core.clock import wall_tick_ns
 from stoker.core.errors import UsageError
 from stoker.kernels.arenas import OWNER_DEAD, SLOW, fast_arena
-from stoker.pages.arena.arena import Arena
+from stoker.pages.arena.arena import PERSISTENT, Arena
 from stoker.pages.arena.layout import Counter, Word, plan_geometry
 from stoker.pages.arena.mapping import attach_mapping, create_mapping, unlink_mapping
 from stoker.pages.batch import Batch, page_id
@@ -66,6 +66,7 @@ class Store:
         self.name = arena.mapping.name
         self._pid = os.getpid()
         self._open = True
+        self._leaves_behind = False
         self._names: dict[str, int] = {}
         self._names_structure = -1
         self._sources: dict[str, int] = {"": 0}
@@ -122,12 +123,19 @@ class Store:
             return cls(arena, folder, flusher, durability or "data")
 
     @classmethod
-    def attach(cls, where: str | int) -> Self:
+    def attach(cls, where: str | int, *, take_over: bool = True) -> Self:
         """Join a store by its name, or by a descriptor that another process passed on.
+
+        take_over  of a store whose processes were all killed: closing it removes it. Without, it is left as it was
+                   found, for who only looks
 
         Raises PageNotFound for an unknown name, FormatError and ChecksumError for what is no sound store.
         """
-        return cls(Arena(attach_mapping(where)))
+        arena = Arena(attach_mapping(where))
+        deserted = not arena.readers.attached()
+        store = cls(arena)
+        store._leaves_behind = deserted and not take_over
+        return store
 
     @property
     def descriptor(self) -> int:
@@ -161,7 +169,10 @@ class Store:
         """Leave the arena; what the last one leaves behind is durable, or stays in shared memory."""
         if self.flusher and not self.arena.poison():
             self.flusher.rest()
-        if self.arena.detach() and self.name and not self.arena.poison():
+        last = self.arena.detach()
+        # Who attached a folder's store by its name cannot flush it: what is only in the ring must outlive it.
+        flushed = self.flusher is not None or not self.arena.geometry.flags & PERSISTENT
+        if last and flushed and self.name and not self._leaves_behind and not self.arena.poison():
             unlink_mapping(self.name)
 
     def __enter__(self) -> Self:
@@ -191,19 +202,22 @@ class Store:
         location: Location = Location.HOST,
         meta: Meta | None = None,
     ) -> Page:
-        """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`. Raises OutOfSpace."""
+        """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`. Raises as `Batch.allocate`."""
         with self.batch() as batch:
             return batch.allocate(size_bytes, dtype=dtype, shape=shape, name=name, location=location, meta=meta)
 
     def allocate_many(self, sizes_bytes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Add pages of these sizes in one commit; return their ids, uint64 of shape (n,)."""
+        """Add pages of these sizes in bytes, in one commit; return their ids, uint64 of shape (n,).
+
+        Raises OutOfSpace and InvalidDelta with none added.
+        """
         with self.batch() as batch:
             pages = [batch.commit.create(int(size), {}) for size in sizes_bytes]
         self.structure_changed()
         return np.array(pages, np.uint64)
 
     def free_many(self, pages: Sequence[int] | NDArray[np.uint64]) -> int:
-        """Remove pages in one commit; return its LSN."""
+        """Remove pages in one commit; return its LSN. Raises PageNotFound with none removed."""
         with self.batch() as batch:
             for page in pages:
                 batch.free(int(page))
@@ -326,30 +340,36 @@ class Store:
         return batch.lsn
 
     def resize(self, page: int | Page, size_bytes: int) -> int:
-        """Give a page another size: what fits is kept, the rest is zero. Returns the LSN."""
+        """Give a page another size: what fits is kept, the rest is zero. Returns the LSN. Raises as `Batch.resize`."""
         with self.batch() as batch:
             batch.resize(page, size_bytes)
         return batch.lsn
 
     def clone(self, page: int | Page, *, name: str = "") -> int:
-        """Add a page with the same bytes, elements and metadata, under another name; return its id."""
+        """Add a page with the same bytes, elements and metadata, under another name; return its id.
+
+        Raises PageNotFound, OutOfSpace.
+        """
         with self.batch() as batch:
             return batch.clone(page, name=name)
 
     def free(self, page: int | Page) -> int:
-        """Remove a page; snapshots that hold it keep it. Returns the LSN."""
+        """Remove a page; snapshots that hold it keep it. Returns the LSN. Raises PageNotFound."""
         with self.batch() as batch:
             batch.free(page)
         return batch.lsn
 
     def set_meta(self, page: int | Page, **values: MetaValue) -> int:
-        """Set or, with None, remove entries of a page's metadata. Returns the LSN."""
+        """Set or, with None, remove entries of a page's metadata. Returns the LSN. Raises PageNotFound, OutOfSpace."""
         with self.batch() as batch:
             batch.set_meta(page, **values)
         return batch.lsn
 
     def batch(self, *, source: str = "", durability: str = "") -> Batch:
-        """Return a batch: changes made in its `with` block are one commit."""
+        """Return a batch: changes made in its `with` block are one commit.
+
+        Leaving the block raises OutOfSpace for a commit larger than half of the ring, Poisoned after a failed log.
+        """
         return Batch(self, source, durability)
 
     def snapshot(self) -> Snapshot:
@@ -359,12 +379,15 @@ class Store:
 
     @contextmanager
     def view(self, page: int | Page) -> Iterator[NDArray[np.uint8]]:
-        """Give a page's bytes without a copy, read-only and unchanging, for a `with` block."""
+        """Give a page's bytes without a copy, read-only and unchanging, uint8 of shape (size,), for a `with` block.
+
+        Raises PageNotFound.
+        """
         with self.snapshot() as snapshot:
             yield snapshot.view(page_id(page))
 
     def mark(self, name: str) -> int:
-        """Name this moment in the log, and return its LSN."""
+        """Name this moment in the log, and return its LSN. Raises OutOfSpace, Poisoned."""
         with self.batch() as batch:
             batch.mark(name)
         return batch.lsn

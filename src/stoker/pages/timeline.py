@@ -62,14 +62,14 @@ class Timeline:
     def _kept(self, folder: StoreFolder) -> Kept:
         """Return what the folder keeps, with all commits so far written to it."""
         self._store.sync("os")
-        return Kept(folder.log, folder.checkpoints)
+        return Kept(folder.log, folder.checkpoints, self.uuid)
 
     @property
     def floor_lsn(self) -> int:
         """LSN of the oldest frame that is kept."""
         folder = self._store.folder
         if folder:
-            return Kept(folder.log, folder.checkpoints).floor_lsn
+            return Kept(folder.log, folder.checkpoints, self.uuid).floor_lsn
         return int(self._store.arena.words[Word.FLOOR_LSN])
 
     def scan(
@@ -248,7 +248,7 @@ class Timeline:
         folder = self._store.folder
         if folder:
             for lsn in list_checkpoints(folder.checkpoints):
-                wrong += verify_checkpoint(folder.checkpoints / checkpoint_name(lsn))
+                wrong += verify_checkpoint(folder.checkpoints / checkpoint_name(lsn), uuid=self.uuid)
         if not folder and self.floor_lsn > 1:
             return wrong  # the ring has lost its first frames, as it may: there is nothing to hold the pages against
         try:

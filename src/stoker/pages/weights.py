@@ -96,7 +96,7 @@ def bytes_of(tensor: Any) -> tuple[NDArray[np.uint8], str, list[int], int]:
 
 
 def take_bytes(tensor: Any, start: int, data: NDArray[np.uint8]) -> None:
-    """Write bytes into a tensor from a byte offset on."""
+    """Write bytes, uint8 of shape (n,), into a tensor from a byte offset on. Raises UsageError for a strided one."""
     if isinstance(tensor, np.ndarray):
         if not tensor.flags.c_contiguous:
             raise UsageError("array to take weights is not contiguous")
@@ -120,8 +120,12 @@ def publish_weights(
     """Put a model's weights into the store, and return what that took.
 
     What changed since the last publication is one commit. When it is larger than a commit may be (the first time,
-    mostly), it takes several, and workers wait for the last one. Raises OutOfSpace, UsageError, InvalidDelta for other
-    tensors than at first.
+    mostly), it takes several, and workers wait for the last one.
+
+    chunk_bytes  of a page of a tensor, at most
+
+    Raises UsageError for no tensors, or others than at first; OutOfSpace; FormatError for a manifest that cannot be
+    read, PagesError for one that does not fit its page any more.
     """
     tensors = {key: bytes_of(tensor) for key, tensor in tensors_of(model).items()}
     if not tensors:
@@ -254,7 +258,10 @@ def _check_same(manifest: Manifest, tensors: Mapping[str, tuple[NDArray[np.uint8
 
 
 def manifest_in(store: Store, snapshot: Snapshot, name: str = PREFIX) -> Manifest | None:
-    """Return the manifest that a snapshot holds, None where nothing is published or a publication is under way."""
+    """Return the manifest that a snapshot holds, None where nothing is published or a publication is under way.
+
+    Raises FormatError for one that cannot be read.
+    """
     try:
         page = store.page(f"{name}/manifest").id
     except PageNotFound:

@@ -100,7 +100,11 @@ class WeightClient:
         self._coming: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     def wait(self, timeout_seconds: float) -> list[tuple[str, int, NDArray[np.uint8]]]:
-        """Return the next version's changed chunks: tensor, byte offset in it, bytes. Raises Timeout."""
+        """Return the next version's changed chunks: tensor, byte offset in it, its bytes as uint8 of shape (n,).
+
+        Raises Timeout; ConnectionLost when the server is gone or refuses; FormatError and PagesError for a message that
+        makes no sense, ChecksumError for a damaged one.
+        """
         deadline_ns = monotonic_ns() + int(timeout_seconds * 1e9)
         while (left_ns := deadline_ns - monotonic_ns()) > 0:
             message = receive_within(self._connection, left_ns / 1e9)

@@ -120,8 +120,8 @@ def decode_wire(old: Image, blob: Readable, out: Image | None = None) -> NDArray
     """Return the new image, uint8 of shape (bytes,): `out` where it is given, which may be `old` itself.
 
     Raises FormatError or ChecksumError for a blob that is none or damaged, InvalidDelta where `old` is not the image
-    it was made from. An `old` that was to be changed in place is then as it was, unless the blob lied about what it
-    leads to; any other `out` holds nothing of use.
+    it was made from, UsageError where `out` overlaps `old` without being it. An `old` that was to be changed in place
+    is then as it was, unless the blob lied about what it leads to; any other `out` holds nothing of use.
     """
     header = read_header(blob)
     was = bytes_of(old)

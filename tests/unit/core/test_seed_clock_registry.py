@@ -3,6 +3,7 @@
 import pytest
 
 from stoker.core import clock
+from stoker.core.clock import ns_of_utc, utc_text_of_ns
 from stoker.core.errors import MissingExtraError, UnknownNameError
 from stoker.core.registry import Registry, missing_extra
 from stoker.core.seed import derive, run_id
@@ -36,3 +37,26 @@ def test_a_missing_package_ends_in_the_install_command() -> None:
     assert isinstance(error, MissingExtraError)
     assert str(error).endswith("run: pip install 'stoker[hdf5]'")
     assert "'h5py'" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_ns"),
+    [
+        ("1970-01-01", 0),
+        ("1970-01-01T00:00:01Z", 10**9),
+        ("1970-01-02 00:00", 86_400 * 10**9),
+        ("1970-01-01T00:00:00.000000001Z", 1),
+        ("1970-01-01T00:00:00.25", 250_000_000),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("2026-11-30T17:17:01.273923850Z", 1796059021273923850),
+    ],
+)
+def test_times_are_read_to_the_nanosecond(text: str, expected_ns: int) -> None:
+    assert ns_of_utc(text) == expected_ns
+    assert ns_of_utc(utc_text_of_ns(expected_ns)) == expected_ns
+
+
+@pytest.mark.parametrize("text", ["", "now", "2026-13-01", "2026-01-31T25:00", "17", "2026-01-31T12:00:00.1234567890Z"])
+def test_other_text_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError):
+        ns_of_utc(text)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stoker.pages.arena import locks
 from stoker.pages.errors import Conflict, InvalidDelta, OutOfSpace, PageNotFound
 from stoker.pages.store import Store
 
@@ -157,3 +158,9 @@ def test_an_edit_commits_what_changed() -> None:
         with pytest.raises(Conflict), page.edit() as array:
             array[0] = 1
             page.write_at(5, b"x")
+
+
+def test_robust_locks_are_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert locks.probe_robust_locks() == ""
+    monkeypatch.setattr(locks, "_ROBUST", 0)  # a plain mutex: its dead owner has it for ever
+    assert "never free again" in locks.probe_robust_locks()

@@ -22,6 +22,8 @@ from stoker.core.plan import TrainingPlan
 from stoker.core.units import GiB, MiB, format_bytes
 from stoker.kernels.native import kernel_status
 from stoker.kernels.reading import engine_facts
+from stoker.pages.arena.locks import probe_robust_locks
+from stoker.pages.capture.userfault import probe_userfault
 from stoker.storage.api import Store, SupportsCache, SupportsLocalPath
 
 OPEN_FILES_WANTED: Final = 4096
@@ -191,6 +193,23 @@ def _shared_memory() -> Check:
     )
 
 
+def _page_locks() -> Check:
+    """Take a lock in shared memory whose owner died: without such locks no store of pages can be shared."""
+    reason = probe_robust_locks()
+    if reason:
+        return Check("page locks", "warn", reason, "stores of pages need robust mutexes (glibc or musl on Linux)")
+    return Check("page locks", "ok", "a lock outlives the death of its owner")
+
+
+def _page_tracking() -> Check:
+    """Track a write to a page of our own."""
+    reason = probe_userfault()
+    if reason:
+        remedy = "capture compares all memory instead: slower, with the same result"
+        return Check("page tracking", "note", f"userfaultfd: {reason}", remedy)
+    return Check("page tracking", "ok", "userfaultfd tells which memory was written")
+
+
 def _kernel_counters() -> Check:
     """Without the kernel's own counts no verdict about a file target can be yes."""
     try:
@@ -237,6 +256,8 @@ MACHINE_CHECKS: Final[tuple[Callable[[], Check], ...]] = (
     _read_engine,
     _open_files,
     _shared_memory,
+    _page_locks,
+    _page_tracking,
     _kernel_counters,
     _clock,
     _launcher,

@@ -2,10 +2,13 @@
 
 import ctypes
 import errno
+import mmap
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from stoker.core.clock import monotonic_ns, sleep
 from stoker.core.errors import UnavailableError
 from stoker.pages.errors import PagesError
 
@@ -13,6 +16,7 @@ LOCK_BYTES: Final = 64
 _PROCESS_SHARED: Final = 1
 _ROBUST: Final = 1
 _ERROR_CHECK: Final = 2
+_PROBE_NS: Final = 2_000_000_000
 _libc: Final = ctypes.CDLL(None, use_errno=False)
 
 
@@ -79,3 +83,39 @@ class RobustLock:
             yield
         finally:
             self.release()
+
+
+def probe_robust_locks() -> str:
+    """Return why processes cannot share a lock that outlives its owner here, empty where they can: tried once.
+
+    A thread takes a lock in shared memory and ends; whoever comes next must be told, and go on.
+    """
+    told: list[bool] = []
+    with mmap.mmap(-1, LOCK_BYTES) as memory:
+        first = ctypes.c_char.from_buffer(memory)
+        try:
+            address = ctypes.addressof(first)
+            RobustLock.initialise(address)
+            lock = RobustLock(address, lambda: told.append(True))
+            owner = threading.Thread(target=lock.acquire)
+            owner.start()
+            owner.join()
+            if not _taken(lock):
+                return "a lock whose owner died is never free again"
+            lock.release()
+        except (UnavailableError, PagesError) as error:
+            return str(error)
+        finally:
+            del first
+    return "" if told else "nobody is told that the owner of a lock died"
+
+
+def _taken(lock: RobustLock) -> bool:
+    """Take the lock within two seconds: Python's thread is joined a moment before the system's thread is gone, and a
+    plain wait would never end where nobody is told of dead owners."""
+    deadline_ns = monotonic_ns() + _PROBE_NS
+    while (code := _libc.pthread_mutex_trylock(lock._mutex)) == errno.EBUSY and monotonic_ns() < deadline_ns:
+        sleep(0.001)
+    if code == errno.EOWNERDEAD:
+        lock.mend_held()
+    return code in (0, errno.EOWNERDEAD)

@@ -18,7 +18,10 @@ TRACK_BYTES_MIN: Final = 512 * 1024
 
 
 class Tracked:
-    """An array whose changes can be collected: its tracking, and the shadow it is compared with."""
+    """An array whose changes can be collected: its tracking, and the shadow it is compared with.
+
+    Raises UsageError for one of Python objects, or memory that is read-only or strided.
+    """
 
     def __init__(self, array: NDArray[Any], probe: Probe) -> None:
         if array.dtype.hasobject:
@@ -80,7 +83,7 @@ class TrackedEdit:
     """An edit of a private copy: at the end it tells the runs that differ from the base.
 
     `buffer` is writable, `base` uint8 of its size, and both are equal when the edit begins. Buffers below
-    `track_bytes_min` are compared whole.
+    `track_bytes_min` are compared whole. Raises UsageError for two sizes, or a buffer that is read-only or strided.
     """
 
     def __init__(

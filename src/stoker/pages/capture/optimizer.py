@@ -62,7 +62,10 @@ OnStep = Callable[[Step], None]
 
 
 class OptimizerWatch:
-    """Handle of a watched optimizer; `close` removes the hooks and drops the shadows."""
+    """Handle of a watched optimizer; `close` removes the hooks and drops the shadows.
+
+    Made by `watch_optimizer`; raises UsageError as that does.
+    """
 
     def __init__(self, optimizer: Any, on_step: OnStep, names: dict[int, str]) -> None:
         self.parameters: Final = _named_parameters(optimizer, names)

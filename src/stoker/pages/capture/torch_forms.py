@@ -48,7 +48,10 @@ def operator_name(operator: Any) -> str:
 
 
 def describe_tensor(tensor: Any) -> Record:
-    """Return dtype, shape and SHA-256 of a tensor's elements; of one without elements (meta, fake) no digest."""
+    """Return dtype, shape and SHA-256 of a tensor's elements; of one without elements (meta, fake) no digest.
+
+    Raises UsageError for a layout whose elements cannot be read in order.
+    """
     torch = loaded_torch()
     facts: dict[str, Any] = {"dtype": str(tensor.dtype), "shape": tuple(_dim(dim) for dim in tensor.shape)}
     held = not isinstance(tensor, torch._subclasses.FakeTensor) and tensor.device.type != "meta"

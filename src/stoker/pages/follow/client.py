@@ -19,7 +19,8 @@ class SocketFollower:
 
     since, uuid  what this side has already; with them only the frames behind come
 
-    Raises ConnectionLost when the server is gone or refuses; connect again, with the LSN reached.
+    Raises ConnectionLost when the server is gone or refuses; connect again, with the LSN reached. Raises FormatError
+    for a server of another protocol.
     """
 
     def __init__(self, host: str, port: int, *, token: str, since: int = 0, uuid: str = "") -> None:
@@ -54,7 +55,10 @@ class SocketFollower:
         return self.wait(0.0)
 
     def wait(self, timeout_seconds: float) -> list[Frame]:
-        """Return the next frames, none when the time is over. Raises ConnectionLost."""
+        """Return the next frames, none when the time is over.
+
+        Raises ConnectionLost; PagesError when some were left out.
+        """
         message = receive_within(self._connection, timeout_seconds)
         if message is None:
             return []

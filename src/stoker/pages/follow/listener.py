@@ -20,7 +20,7 @@ _ACCEPT_SECONDS: Final = 0.2
 
 
 class Listener(ABC):
-    """Serves clients until it is closed; `address` tells where."""
+    """Serves clients until it is closed; `address` tells where. Raises UsageError for a token that is too short."""
 
     def __init__(self, *, token: str, host: str = "127.0.0.1", port: int = 0) -> None:
         if len(token) < TOKEN_BYTES_MIN:

@@ -75,7 +75,7 @@ class RingFollower:
         return list(split(chunk[1], self._arena.ring.salt)) if chunk else []
 
     def poll_bytes(self) -> Chunk | None:
-        """Return the same as bytes, None when there are none."""
+        """Return the same as bytes, None when there are none. Raises FellBehind."""
         end = self._words[Word.COMMITTED_POS]
         if end == self._position:
             return None
@@ -102,7 +102,7 @@ class FileFollower:
         self.lsn = since
 
     def poll(self) -> list[Frame]:
-        """Return the frames flushed since the last call. Raises CorruptLog for a log that begins later."""
+        """Return the frames flushed since the last call. Raises FellBehind for a log that begins later."""
         frames = list(scan(self._folder, since=self.lsn + 1))
         if frames and frames[0].lsn != self.lsn + 1:
             raise FellBehind("log begins later", expected=f"LSN {self.lsn + 1}", got=f"LSN {frames[0].lsn}")
@@ -115,7 +115,7 @@ class FileFollower:
 
 
 def split(chunk: bytes, salt: int) -> Iterator[Frame]:
-    """Yield the frames of a chunk, payloads as views of it."""
+    """Yield the frames of a chunk, payloads as views of it. Raises PagesError for a damaged one."""
     position = 0
     while (frame := decode_frame(chunk, position, salt)) is not None:
         yield frame

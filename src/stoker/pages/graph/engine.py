@@ -49,6 +49,8 @@ class Propagation:
 
     mode     `immediate` runs a wave behind each commit of this process; `deferred` when `stabilize` is called
     workers  threads for pages of one height, used where making one takes longer than handing it over
+
+    Raises UsageError for an unknown mode.
     """
 
     def __init__(self, store: Store, *, mode: str = "deferred", workers: int = 1) -> None:
@@ -191,7 +193,8 @@ class Propagation:
             raise Conflict("inputs of derived pages change faster than they can be made")
 
     def refresh(self, page: int | Page) -> WaveReport:
-        """Make one page, and what it depends on, up to date, lazy or not. Raises DeriveError when that fails."""
+        """Make one page, and what it depends on, up to date, lazy or not. Raises DeriveError when that fails,
+        Conflict when the inputs change faster than it can be made."""
         number = page_id(page)
         with self._lock:
             needed = self.graph.ancestors(number) | {number}
@@ -224,7 +227,10 @@ class Propagation:
         return [page for page in self.graph.order(self._derivations) if self._is_out_of_date(page)]
 
     def check_purity(self, page: int | Page, times: int = 3) -> bool:
-        """Make a page several times from the same inputs, unwritten; tell whether it always came out the same."""
+        """Make a page several times from the same inputs, unwritten; tell whether it always came out the same.
+
+        Raises UsageError when its function is not bound in this process.
+        """
         node = self._derivations[page_id(page)]
         made = {bytes(self._make(node, {}, keep=False)[0]) for _ in range(times)}
         return len(made) == 1

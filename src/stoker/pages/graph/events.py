@@ -70,6 +70,8 @@ class EventQueue:
     """Keeps the newest events for somebody who takes them. `dropped` counts those that found no room.
 
     overflow  what goes when it is full: `drop_oldest`, `drop_newest`
+
+    Raises UsageError for no capacity, or another word.
     """
 
     def __init__(self, capacity: int = 8192, overflow: str = "drop_oldest") -> None:

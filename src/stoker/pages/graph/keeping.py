@@ -87,7 +87,7 @@ class GraphKeeper:
         self._save(DERIVATIONS, [derivations[page] for page in sorted(derivations)])
 
     def signatures(self) -> dict[int, dict[int, int]]:
-        """Return, for each derived page, the epochs of the inputs that it was made from."""
+        """Return, for each derived page, the epochs of the inputs that it was made from. Raises FormatError."""
         kept = self._load(SIGNATURES, list[tuple[int, list[tuple[int, int]]]])
         return {page: dict(pairs) for page, pairs in kept}
 

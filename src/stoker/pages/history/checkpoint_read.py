@@ -89,13 +89,21 @@ def _superblock(head: bytes, path: Path) -> CheckpointFacts:
     return CheckpointFacts(uuid, lsn, time_ns, parent_lsn)
 
 
-def read_checkpoint(path: Path, *, pages: Collection[int] | None = None, disk: Disk | None = None) -> State:
+def read_checkpoint(
+    path: Path, *, pages: Collection[int] | None = None, uuid: bytes = b"", disk: Disk | None = None
+) -> State:
     """Return the pages of a checkpoint, all or some, wherever their bytes lie.
+
+    uuid  of the store that it must be of, empty for any
 
     Raises FormatError, ChecksumError, PageNotFound where there is none, or no such page in it.
     """
     disk = disk or OsDisk()
     checkpoint = open_checkpoint(path, disk)
+    if uuid and checkpoint.facts.uuid != uuid:
+        raise FormatError(
+            "checkpoint is of another store", where=str(path), expected=uuid.hex(), got=checkpoint.facts.uuid.hex()
+        )
     entries = checkpoint.index.pages
     if pages is not None:
         missing = set(pages) - {entry.page for entry in entries}
@@ -146,10 +154,10 @@ def _page(disk: Disk, holder: Path, entry: PageEntry) -> PageImage:
     )
 
 
-def verify_checkpoint(path: Path, disk: Disk | None = None) -> list[str]:
-    """Return what is wrong with a checkpoint, a sentence each; none for a sound one."""
+def verify_checkpoint(path: Path, *, uuid: bytes = b"", disk: Disk | None = None) -> list[str]:
+    """Return what is wrong with a checkpoint (of the store of a uuid, where it is told), a sentence each."""
     try:
-        read_checkpoint(path, disk=disk)
+        read_checkpoint(path, uuid=uuid, disk=disk)
     except (CorruptPages, PageNotFound) as error:
         return [str(error)]
     except FileNotFoundError as error:
@@ -157,16 +165,18 @@ def verify_checkpoint(path: Path, disk: Disk | None = None) -> list[str]:
     return []
 
 
-def latest_valid(folder: Path, *, at_most: int | None = None, disk: Disk | None = None) -> tuple[State, list[str]]:
-    """Return the newest sound checkpoint, at or below an LSN; an empty state where there is none. And what is wrong
-    with those that were passed over."""
+def latest_valid(
+    folder: Path, *, at_most: int | None = None, uuid: bytes = b"", disk: Disk | None = None
+) -> tuple[State, list[str]]:
+    """Return the newest sound checkpoint, at or below an LSN, of the store of a uuid where it is told; an empty state
+    where there is none. And what is wrong with those that were passed over."""
     wrong: list[str] = []
     for lsn in reversed(list_checkpoints(folder, disk)):
         if at_most is not None and lsn > at_most:
             continue
         path = folder / checkpoint_name(lsn)
         try:
-            return read_checkpoint(path, disk=disk), wrong
+            return read_checkpoint(path, uuid=uuid, disk=disk), wrong
         except (CorruptPages, PageNotFound) as error:
             wrong.append(str(error))
         except FileNotFoundError as error:

@@ -17,11 +17,13 @@ class Kept:
     """Checkpoints and log of one store.
 
     log, checkpoints  their folders
+    uuid              who the store is: a checkpoint of another one does not count
     """
 
-    def __init__(self, log: Path, checkpoints: Path) -> None:
+    def __init__(self, log: Path, checkpoints: Path, uuid: bytes) -> None:
         self._log = log
         self._checkpoints = checkpoints
+        self.uuid = uuid
 
     def log_end(self) -> Recovered:
         """Return where the sound part of the log begins and ends. Raises CorruptLog where nothing of it is sound."""
@@ -52,9 +54,12 @@ class Kept:
         """Return the names of who wrote, by number: those that sound checkpoints and the log tell."""
         told: dict[int, str] = {}
         for lsn in self.lsns():
-            with suppress(CorruptPages):  # what is wrong with a checkpoint, `verify` tells
+            with suppress(CorruptPages):  # whoever reads the pages is told what is wrong
                 told.update(open_checkpoint(self._checkpoints / checkpoint_name(lsn)).index.sources)
-        return {**told, **sources(self.scan(kinds=frozenset({FrameType.SOURCE})))}
+        with suppress(CorruptPages):
+            for frame in self.scan(kinds=frozenset({FrameType.SOURCE})):
+                told.update(sources(iter([frame])))
+        return told
 
     def base(self, to: Target = NOW) -> State:
         """Return the newest checkpoint before the moment; for other moments than LSNs, the oldest that the log
@@ -66,7 +71,7 @@ class Kept:
             return State()
         else:
             at_most = next((lsn for lsn in self.lsns() if lsn + 1 >= floor), None)
-        base, wrong = latest_valid(self._checkpoints, at_most=at_most)
+        base, wrong = latest_valid(self._checkpoints, at_most=at_most, uuid=self.uuid)
         if base.lsn + 1 < floor and to == NOW:
             raise CorruptLog(
                 "log begins behind the newest sound checkpoint",

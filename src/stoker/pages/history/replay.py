@@ -29,6 +29,16 @@ class Target(msgspec.Struct, frozen=True):
     time_ns: int | None = None
     mark: str | None = None
 
+    def text(self) -> str:
+        """Return the moment in words."""
+        if self.epoch is not None:
+            return f"epoch {self.epoch} of page {self.page}"
+        if self.time_ns is not None:
+            return utc_text_of_ns(self.time_ns)
+        if self.mark is not None:
+            return f"mark {self.mark!r}"
+        return "now" if self.lsn is None else f"LSN {self.lsn}"
+
     def check(self) -> None:
         """Raise UsageError unless exactly one moment is told."""
         told = [self.lsn, self.epoch, self.time_ns, self.mark]
@@ -79,14 +89,13 @@ def replay(base: State, frames: Iterable[Frame], to: Target = NOW) -> State:
             return base
         for frame in commit:
             base.apply(frame)
-        reached = reached or (to.lsn is not None and base.lsn <= to.lsn)
         if _here(to, base, commit):
             return base
     if not reached and marked is not None:
-        raise _gone(f"LSN {first}", f"mark {to.mark!r} of LSN {marked}")
+        raise _gone(f"LSN {first}", f"{to.text()} of LSN {marked}")
     if not reached:
         raise PagesError(
-            "moment was never reached", expected="a mark, epoch or LSN in the log", got=f"its end at LSN {base.lsn}"
+            "moment was never reached", expected=f"{to.text()} in the log", got=f"its end at LSN {base.lsn}"
         )
     return base
 
@@ -94,12 +103,12 @@ def replay(base: State, frames: Iterable[Frame], to: Target = NOW) -> State:
 def _require_kept(to: Target, base: State) -> None:
     """Raise PagesError for a moment before the base, whose own history is gone."""
     if to.lsn is not None and to.lsn < base.lsn:
-        raise _gone(f"LSN {base.lsn}", f"LSN {to.lsn}")
+        raise _gone(f"LSN {base.lsn}", to.text())
     if to.time_ns is not None and base.lsn and to.time_ns < base.time_ns:
-        raise _gone(utc_text_of_ns(base.time_ns), utc_text_of_ns(to.time_ns))
+        raise _gone(utc_text_of_ns(base.time_ns), to.text())
     image = base.pages.get(to.page or 0)
     if image is not None and to.epoch is not None and to.epoch < image.epoch:
-        raise _gone(f"epoch {image.epoch} of page {to.page}", f"epoch {to.epoch}")
+        raise _gone(f"epoch {image.epoch}", to.text())
 
 
 def _gone(expected: str, got: str) -> PagesError:

@@ -64,7 +64,7 @@ class State:
         return twin
 
     def put(self, image: PageImage) -> None:
-        """Take a page as it is, in place of one with its id."""
+        """Take a page as it is, in place of one with its id. Raises InvalidDelta for more bytes than allowed."""
         before = self.pages.get(image.page)
         grown = self._bytes + image.size_bytes - (before.size_bytes if before else 0)
         if grown > self.bytes_max:
@@ -98,7 +98,8 @@ class State:
     def apply(self, frame: Frame) -> None:
         """Do what a frame says; one that was done already does nothing.
 
-        Raises InvalidDelta for a frame that does not fit: of no page, another size, or an epoch that does not follow.
+        Raises InvalidDelta for a frame that does not fit: of no page, another size, or an epoch that does not follow;
+        CorruptLog for an unknown codec.
         """
         if frame.lsn <= self.lsn:
             return
