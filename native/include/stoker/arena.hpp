@@ -51,6 +51,7 @@ class Arena {
 
  private:
   struct Writing;  // a commit being written to the ring
+  std::uint64_t* seat(std::uint64_t page) const;
   std::uint64_t* slot(std::uint64_t page) const;
   std::uint64_t* writable(std::uint64_t page, std::size_t size_bytes, std::int64_t expect_epoch, ArenaStatus& status);
   bool begin(Writing& writing) const;

@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from stoker.core.clock import wall_tick_ns
 from stoker.core.errors import UsageError
 from stoker.kernels.arenas import OWNER_DEAD, SLOW, fast_arena
-from stoker.pages.arena.arena import Arena
+from stoker.pages.arena.arena import PERSISTENT, Arena
 from stoker.pages.arena.layout import Counter, Word, plan_geometry
 from stoker.pages.arena.mapping import attach_mapping, create_mapping, unlink_mapping
 from stoker.pages.batch import Batch, page_id
@@ -104,6 +104,7 @@ class Store:
             if durability not in ("", "none"):
                 raise UsageError("store without a folder cannot be durable", got=durability, remedy="give it a path")
             return cls(_published(memory_arena(name, size_bytes, pages_max, log_bytes)))
+        checked_durability(durability or "data")
         if name:
             raise UsageError("store in a folder is opened by its path, not by a name", got=name)
         root = Path(path)
@@ -120,15 +121,30 @@ class Store:
                 )
             )
             arena, flusher = open_arena(folder)
-            return cls(arena, folder, flusher, durability or "data")
+            try:
+                return cls(arena, folder, flusher, durability or "data")
+            except BaseException:
+                flusher.close()
+                arena.mapping.close()
+                raise
 
     @classmethod
     def attach(cls, where: str | int) -> Self:
         """Join a store by its name, or by a descriptor that another process passed on.
 
+        Such a process does not write the log of a store with a folder out; it can neither make its own commits durable.
         Raises PageNotFound for an unknown name, FormatError and ChecksumError for what is no sound store.
         """
-        return cls(Arena(attach_mapping(where)))
+        arena = Arena(attach_mapping(where))
+        try:
+            store = cls(arena)
+        except BaseException:
+            arena.mapping.close()
+            raise
+        if arena.mapping.name and not arena.mapping.is_named():
+            store.close()
+            raise PageNotFound("no store of pages has this name any more", where=str(where))
+        return store
 
     @property
     def descriptor(self) -> int:
@@ -150,19 +166,25 @@ class Store:
             return
         self._open = False
         self._fast = None
-        if self.folder and self.flusher:
-            with folder_lock(self.folder.path):
-                self._leave()
+        try:
+            if self.folder and self.flusher:
+                with folder_lock(self.folder.path):
+                    self._leave(self.flusher)
+            else:
+                self.arena.detach(unlink=not self.arena.geometry.flags & PERSISTENT)
+        finally:
+            if self.flusher:
                 self.flusher.close()
-        else:
-            self._leave()
-        self.arena.mapping.close()
+            self.arena.mapping.close()
 
-    def _leave(self) -> None:
+    def _leave(self, flusher: Flusher) -> None:
         """Leave the arena; what the last one leaves behind is durable, or stays in shared memory."""
-        if self.flusher and not self.arena.poison():
-            self.flusher.rest()
-        if self.arena.detach() and self.name and not self.arena.poison():
+        # Leaving comes first: one that is killed meanwhile may have committed since everything was made durable.
+        last = self.arena.detach()
+        if self.arena.poison():
+            return
+        flusher.rest()
+        if last:
             unlink_mapping(self.name)
 
     def __enter__(self) -> Self:

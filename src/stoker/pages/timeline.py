@@ -28,7 +28,7 @@ from stoker.pages.history import (
     write_checkpoint,
 )
 from stoker.pages.history.checkpoint import checkpoint_name, should_be_whole
-from stoker.pages.history.checkpoint_read import Checkpoint, open_checkpoint
+from stoker.pages.history.checkpoint_read import Checkpoint, oldest_kept, open_checkpoint
 from stoker.pages.journal import Journal, JournalStats, journal_stats, recover, scan, sources
 from stoker.pages.store import Store
 
@@ -165,6 +165,9 @@ class Timeline:
                 marks=self._marks(parent),
                 sources=sources(self.scan(kinds=frozenset({FrameType.SOURCE}))),
             )
+            if own and target == own.checkpoints:
+                # A checkpoint that is ahead of the log would let a power loss give its LSNs to other commits.
+                self._store.sync("data")
             written = write_checkpoint(
                 target, snapshot.images(), facts, codec=codec, parent=parent.index if parent else None
             )
@@ -198,7 +201,7 @@ class Timeline:
         store = self._store
         assert store.folder is not None
         journal = Journal.open(store.folder.log)
-        journal.remove_below(min(list_checkpoints(folder)[-keep:]) + 1)
+        journal.remove_below(oldest_kept(folder, keep) + 1)
         journal.close()
 
     def checkpoints(self) -> list[int]:

@@ -121,6 +121,8 @@ class Slot(IntEnum):
     META = 9
     CREATED_LSN = 10
     NEXT_FREE = 11
+    BYTES_LSN = 12
+    """LSN of the frame that last changed the bytes or their place: snapshots of an older LSN may still read them."""
 
 
 class Reader(IntEnum):

@@ -1,8 +1,10 @@
 """Applying frames to the pages of an arena: when they are committed, and again after the death of their writer.
 
 Every step here may be the last of a process. So each frame can be applied twice: what was done is told by the slot's
-LSN, an extent that is given up goes to the retired table before the slot forgets it, and free lists are made anew
-after a death, whatever they held.
+LSN, and free lists are made anew after a death, whatever they held. An extent that a snapshot may still read goes to
+the retired table before the slot forgets it; one that nobody may read is given back only after the slot has forgotten
+it, since that writes into its bytes. Words of a slot change in an order in which each mixture still names all bytes
+that applying the frame again reads.
 """
 
 from collections.abc import Iterable
@@ -14,7 +16,7 @@ from stoker.pages.arena.extents import Extent, Extents
 from stoker.pages.arena.layout import RETIRED_BYTES, Counter, Retired, Slot, Word
 from stoker.pages.arena.mapping import Mapping
 from stoker.pages.arena.steps import step
-from stoker.pages.arena.table import PageTable, traits
+from stoker.pages.arena.table import SLOT_MASK, PageTable, traits
 from stoker.pages.errors import CorruptLog, OutOfSpace
 from stoker.pages.frames import (
     CREATE_RECORD,
@@ -68,7 +70,7 @@ class Redo:
         size, offset, extent, state, location, residency, flags, meta_bytes, _ = CREATE_RECORD.unpack_from(
             frame.payload
         )
-        self._words[Word.SLOTS_USED] = max(self._words[Word.SLOTS_USED], frame.page & 0xFFFF_FFFF)
+        self._words[Word.SLOTS_USED] = max(self._words[Word.SLOTS_USED], frame.page & SLOT_MASK)
         with self._table.changing(at):
             np.frombuffer(self._mapping.data, np.uint8, size, offset)[:] = 0
             step("create: zeroed")
@@ -84,6 +86,7 @@ class Redo:
             self._words[at + Slot.CREATED_LSN] = frame.lsn
             step("create: filled")
             self._words[at + Slot.ID] = frame.page
+            self._words[at + Slot.BYTES_LSN] = frame.lsn
             self._words[at + Slot.LSN] = frame.lsn
         self._words[Word.LIVE_PAGES] += 1
         self._words[Word.LIVE_BYTES] += size
@@ -96,10 +99,10 @@ class Redo:
 
     def _free(self, at: int, frame: Frame) -> None:
         step("free: begun")
-        self._give_up(self._extent_of(at), frame.lsn)
-        if meta := self._meta_extent(at):
-            self._give_up(meta, frame.lsn)
-        step("free: given up")
+        given_up = [extent for extent in (self._extent_of(at), self._meta_extent(at)) if extent]
+        for extent in given_up:
+            self._retire(extent, frame.lsn)
+        step("free: retired")
         size = self._words[at + Slot.SIZE]
         with self._table.changing(at):
             self._words[at + Slot.EPOCH] = frame.epoch
@@ -107,6 +110,8 @@ class Redo:
             self._words[at + Slot.LSN] = frame.lsn
         step("free: done")
         self._table.give(frame.page)
+        for extent in given_up:
+            self._give(extent)
         self._words[Word.LIVE_PAGES] -= 1
         self._words[Word.LIVE_BYTES] -= size
         self._count(Counter.FREES)
@@ -114,8 +119,8 @@ class Redo:
     def _resize(self, at: int, frame: Frame) -> None:
         """The new extent came with the frame; nothing of the old one is touched. Metadata behind the bytes move."""
         size, offset, extent, _ = RESIZE_RECORD.unpack_from(frame.payload)
-        data, old_size, old = self._mapping.data, self._words[at + Slot.SIZE], self._words[at + Slot.OFFSET]
-        kept = min(size, old_size)
+        given_up, old_size = self._extent_of(at), self._words[at + Slot.SIZE]
+        data, old, kept = self._mapping.data, given_up[0], min(size, old_size)
         data[offset : offset + kept] = data[old : old + kept]
         np.frombuffer(data, np.uint8, size - kept, offset + kept)[:] = 0
         meta = self._words[at + Slot.META] & 0xFFFF_FFFF if not self._meta_extent(at) else 0
@@ -123,16 +128,19 @@ class Redo:
             start = self._words[at + Slot.META_OFFSET]
             data[offset + size : offset + size + meta] = bytes(data[start : start + meta])
         step("resize: copied")
-        self._give_up(self._extent_of(at), frame.lsn)
-        step("resize: given up")
+        if old != offset:  # else the writer that died had come farther
+            self._retire(given_up, frame.lsn)
+        step("resize: retired")
         with self._table.changing(at):
+            if meta:
+                self._words[at + Slot.META_OFFSET] = offset + size
             self._words[at + Slot.OFFSET] = offset
             self._words[at + Slot.SIZE] = size
             self._words[at + Slot.EXTENT] = extent
-            if meta:
-                self._words[at + Slot.META_OFFSET] = offset + size
             self._words[at + Slot.EPOCH] = frame.epoch
+            self._words[at + Slot.BYTES_LSN] = frame.lsn
             self._words[at + Slot.LSN] = frame.lsn
+        self._give(given_up)
         self._words[Word.LIVE_BYTES] += size - old_size
 
     def _move(self, at: int, frame: Frame) -> None:
@@ -151,16 +159,19 @@ class Redo:
 
     def _meta(self, at: int, frame: Frame) -> None:
         offset, extent, _ = META_RECORD.unpack_from(frame.payload)
-        if old := self._meta_extent(at):
-            self._give_up(old, frame.lsn)
-        step("meta: given up")
+        old = self._meta_extent(at)
+        if old and old[0] != offset:
+            self._retire(old, frame.lsn)
+        step("meta: retired")
         with self._table.changing(at):
             self._put_meta(at, offset, extent, frame.payload[META_RECORD.size :])
             self._words[at + Slot.EPOCH] = frame.epoch
             self._words[at + Slot.LSN] = frame.lsn
+        if old:
+            self._give(old)
 
     def _overwrite(self, at: int, frame: Frame) -> None:
-        if self._words[at + Slot.LSN] < self._words[Word.PIN_MAX]:
+        if self._words[at + Slot.BYTES_LSN] < self._words[Word.PIN_MAX] and not self._swung(at, frame.lsn):
             self._copy_on_write(at, frame)
             return
         with self._table.changing(at):
@@ -171,30 +182,34 @@ class Redo:
         self._count(Counter.DELTAS if frame.type == FrameType.DELTA else Counter.IMAGES)
 
     def _copy_on_write(self, at: int, frame: Frame) -> None:
-        """A snapshot may read the present bytes: leave them, and let the page go on in another extent."""
-        data, old, size = self._mapping.data, self._words[at + Slot.OFFSET], self._words[at + Slot.SIZE]
+        """A snapshot may read the present bytes: leave them, and let the page go on in another extent of the class."""
+        data, size = self._mapping.data, self._words[at + Slot.SIZE]
+        old, kind = self._extent_of(at)
         behind = self._words[at + Slot.META] & 0xFFFF_FFFF if not self._meta_extent(at) else 0
-        offset, extent = (
-            self.reserved.pop(frame.page) if frame.page in self.reserved else self._extents.take(size + behind)
-        )
+        offset, _ = self.reserved.pop(frame.page, None) or self._extents.take_class(kind)
         data[offset : offset + size + behind] = data[old : old + size + behind]
         step("copy on write: copied")
         self._change(offset, size, frame)
-        self._give_up(self._extent_of(at), frame.lsn)
-        step("copy on write: given up")
+        self._retire((old, kind), frame.lsn)
+        step("copy on write: retired")
         with self._table.changing(at):
-            self._words[at + Slot.OFFSET] = offset
-            self._words[at + Slot.EXTENT] = extent
             if behind:
                 self._words[at + Slot.META_OFFSET] = offset + size
+            self._words[at + Slot.OFFSET] = offset
             step("copy on write: swung")
             self._finish_overwrite(at, frame)
         self._count(Counter.COPIES_ON_WRITE)
         self._count(Counter.DELTAS if frame.type == FrameType.DELTA else Counter.IMAGES)
 
+    def _swung(self, at: int, lsn: int) -> bool:
+        """Tell whether a writer that died had come so far that the page has its new extent already."""
+        given_up = self._given_up(lsn)
+        return bool(given_up) and self._words[at + Slot.OFFSET] not in given_up
+
     def _finish_overwrite(self, at: int, frame: Frame) -> None:
         self._words[at + Slot.TRAITS] = self._words[at + Slot.TRAITS] & ~0xFF | PageState.CLEAN
         self._words[at + Slot.EPOCH] = frame.epoch
+        self._words[at + Slot.BYTES_LSN] = frame.lsn
         self._words[at + Slot.LSN] = frame.lsn
 
     def _change(self, offset: int, size: int, frame: Frame) -> None:
@@ -214,14 +229,22 @@ class Redo:
         kind = self._words[at + Slot.META] >> 32
         return (self._words[at + Slot.META_OFFSET], kind - 1) if kind else None
 
-    def _give_up(self, extent: Extent, lsn: int) -> None:
-        """Free an extent, or retire it while a snapshot is held."""
+    def _given_up(self, lsn: int) -> list[int]:
+        """Return where the extents lie that the frame of an LSN has retired so far: two at most."""
+        first, end = self._words[Word.RETIRED_FIRST], self._words[Word.RETIRED_END]
+        last = range(max(first, end - 2), end)
+        return [self._retired_at(i, Retired.OFFSET) for i in last if self._retired_at(i, Retired.LSN) == lsn]
+
+    def _give(self, extent: Extent) -> None:
+        """Free an extent that nothing names any more, unless a snapshot is held: then it is retired already."""
         if not self._words[Word.PIN_MAX]:
             self._extents.give(extent)
+
+    def _retire(self, extent: Extent, lsn: int) -> None:
+        """Note, while a snapshot is held, that an extent is to be freed once no snapshot can see it."""
+        if not self._words[Word.PIN_MAX] or extent[0] in self._given_up(lsn):
             return
-        first, end = self._words[Word.RETIRED_FIRST], self._words[Word.RETIRED_END]
-        if any(self._retired_at(index, Retired.OFFSET) == extent[0] for index in range(max(first, end - 2), end)):
-            return  # the writer that died had come this far
+        end = self._words[Word.RETIRED_END]
         at = self._retired + end % self._retired_slots * (RETIRED_BYTES >> 3)
         self._words[at + Retired.OFFSET], self._words[at + Retired.EXTENT] = extent
         self._words[at + Retired.LSN] = lsn
@@ -244,9 +267,9 @@ class Redo:
         try:
             for page in pages:
                 at = self._table.at(page)
-                if self._words[at + Slot.ID] == page and self._words[at + Slot.LSN] < self._words[Word.PIN_MAX]:
-                    behind = self._words[at + Slot.META] & 0xFFFF_FFFF
-                    self.reserved[page] = self._extents.take(self._words[at + Slot.SIZE] + behind)
+                held = self._words[at + Slot.BYTES_LSN] < self._words[Word.PIN_MAX]
+                if held and self._words[at + Slot.ID] == page and page not in self.reserved:
+                    self.reserved[page] = self._extents.take_class(self._words[at + Slot.EXTENT])
         except OutOfSpace:
             self.give_back_reserved()
             raise
