@@ -57,7 +57,15 @@ Arena::Arena(std::uint8_t* base, std::size_t arena_bytes)
       keep_unflushed_((get<std::uint32_t>(base + 36) & 1) != 0) {}
 
 int Arena::try_lock() { return pthread_mutex_trylock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock)); }
-int Arena::lock() { return pthread_mutex_lock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock)); }
+int Arena::lock() {
+  constexpr std::int64_t kWaitNs = 200'000'000;
+  timespec until{};
+  clock_gettime(CLOCK_REALTIME, &until);
+  const std::int64_t nanoseconds = until.tv_nsec + kWaitNs;
+  until.tv_sec += nanoseconds / 1'000'000'000;
+  until.tv_nsec = nanoseconds % 1'000'000'000;
+  return pthread_mutex_timedlock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock), &until);
+}
 void Arena::unlock() { pthread_mutex_unlock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock)); }
 
 void Arena::count(std::size_t counter, std::uint64_t more) const { words_[kCounters + counter] += more; }

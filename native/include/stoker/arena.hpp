@@ -28,7 +28,8 @@ class Arena {
   static bool fits(const std::uint8_t* base, std::size_t arena_bytes);
   Arena(std::uint8_t* base, std::size_t arena_bytes);
 
-  // 0, EBUSY (only try_lock), EOWNERDEAD (held), or another error of pthread_mutex_lock.
+  // 0, EBUSY (only try_lock), ETIMEDOUT (only lock: it waits a moment, lest a signal is left unheard), EOWNERDEAD
+  // (held), or another error of pthread_mutex_lock.
   int try_lock();
   int lock();
   void unlock();

@@ -8,7 +8,7 @@ import msgspec
 from stoker.core.errors import UsageError
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
-from stoker.pages.errors import FormatError, PagesError
+from stoker.pages.errors import CorruptPages, FormatError, PagesError
 from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType
 from stoker.pages.history import (
     NOW,
@@ -189,7 +189,10 @@ class Timeline:
         lsns = list_checkpoints(folder)
         if not lsns:
             return None
-        newest = open_checkpoint(folder / checkpoint_name(lsns[-1]))
+        try:
+            newest = open_checkpoint(folder / checkpoint_name(lsns[-1]))
+        except CorruptPages:
+            return None
         holders = {entry.holder_lsn for entry in newest.index.pages}
         whole_bytes = sum(entry.size_bytes for entry in newest.index.pages)
         oldest = min(holders, default=0)

@@ -182,9 +182,7 @@ class Arena:
             self.words[Word.INTENT_LSN] = frames[-1].lsn
             self.words[Word.INTENT_POS] = self.ring.end_of([frame_bytes(frame) for frame in frames])
             step("commit: intended")
-            for frame in frames:
-                self.redo.apply(frame)
-                step("commit: applied one")
+            self.redo.apply_all(frames)
             self._publish()
         except BaseException:
             self.recover()
@@ -215,8 +213,7 @@ class Arena:
             raise CorruptLog("commit that was intended is not in the ring", got=f"{len(pending)} frames")
         self.redo.rebuild(pending)
         self.extents.repairing = True
-        for frame in pending:
-            self.redo.apply(frame)
+        self.redo.apply_all(pending)
         self.redo.rebuild()
         if pending:
             self._publish()

@@ -118,7 +118,9 @@ class Extents:
             grown = min(self._end, aligned(end, _STEP_BYTES))
             self._mapping.back(self._words[Word.BACKED], grown - self._words[Word.BACKED])
             self._words[Word.BACKED] = grown
+        before = self._words[Word.BREAK]
         self._words[Word.BREAK] = end
+        self._give_rest(before, offset)
         return offset
 
     def free(self) -> list[Extent]:

@@ -7,7 +7,7 @@ it, since that writes into its bytes. Words of a slot change in an order in whic
 that applying the frame again reads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Redo:
         self._extents = extents
         self._retired = mapping.geometry.retired_offset >> 3
         self._retired_slots = mapping.geometry.retired_slots
+        self._more = False
         self.reserved: dict[int, Extent] = {}
         self._doers = {
             FrameType.CREATE: self._create,
@@ -54,14 +55,22 @@ class Redo:
             FrameType.STATE: self._state,
         }
 
-    def apply(self, frame: Frame) -> None:
+    def apply_all(self, frames: Sequence[Frame]) -> None:
+        """Do what the frames of a commit say; a page that several concern is seen by readers only behind the last."""
+        last = {frame.page: frame.lsn for frame in frames}
+        for frame in frames:
+            self._more = frame.lsn != last[frame.page]
+            self._apply(frame)
+            step("commit: applied one")
+
+    def _apply(self, frame: Frame) -> None:
         """Do what the frame says, unless it was done. Frames that concern no page do nothing here."""
         doer = self._doers.get(FrameType(frame.type))
         if doer is None:
             return
         at = self._table.at(frame.page)
         if self._words[at + Slot.ID] == frame.page and self._words[at + Slot.LSN] >= frame.lsn:
-            if self._words[at] & 1:  # all but the last step was done
+            if self._words[at] & 1 and not self._more:  # all but the last step was done
                 self._words[at] += 1
             return
         doer(at, frame)
@@ -71,7 +80,7 @@ class Redo:
             frame.payload
         )
         self._words[Word.SLOTS_USED] = max(self._words[Word.SLOTS_USED], frame.page & SLOT_MASK)
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             np.frombuffer(self._mapping.data, np.uint8, size, offset)[:] = 0
             step("create: zeroed")
             self._words[at + Slot.EPOCH] = frame.epoch
@@ -88,8 +97,7 @@ class Redo:
             self._words[at + Slot.ID] = frame.page
             self._words[at + Slot.BYTES_LSN] = frame.lsn
             self._words[at + Slot.LSN] = frame.lsn
-        self._words[Word.LIVE_PAGES] += 1
-        self._words[Word.LIVE_BYTES] += size
+        self._count_live(1, size)
         self._count(Counter.ALLOCATIONS)
 
     def _put_meta(self, at: int, offset: int, extent_word: int, meta: bytes | memoryview) -> None:
@@ -104,7 +112,7 @@ class Redo:
             self._retire(extent, frame.lsn)
         step("free: retired")
         size = self._words[at + Slot.SIZE]
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             self._words[at + Slot.EPOCH] = frame.epoch
             self._words[at + Slot.TRAITS] = PageState.FREED
             self._words[at + Slot.LSN] = frame.lsn
@@ -112,8 +120,7 @@ class Redo:
         self._table.give(frame.page)
         for extent in given_up:
             self._give(extent)
-        self._words[Word.LIVE_PAGES] -= 1
-        self._words[Word.LIVE_BYTES] -= size
+        self._count_live(-1, -size)
         self._count(Counter.FREES)
 
     def _resize(self, at: int, frame: Frame) -> None:
@@ -131,7 +138,7 @@ class Redo:
         if old != offset:  # else the writer that died had come farther
             self._retire(given_up, frame.lsn)
         step("resize: retired")
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             if meta:
                 self._words[at + Slot.META_OFFSET] = offset + size
             self._words[at + Slot.OFFSET] = offset
@@ -141,7 +148,7 @@ class Redo:
             self._words[at + Slot.BYTES_LSN] = frame.lsn
             self._words[at + Slot.LSN] = frame.lsn
         self._give(given_up)
-        self._words[Word.LIVE_BYTES] += size - old_size
+        self._count_live(0, size - old_size)
 
     def _move(self, at: int, frame: Frame) -> None:
         location, residency = MOVE_RECORD.unpack_from(frame.payload)
@@ -152,7 +159,7 @@ class Redo:
         self._set_traits(at, frame, self._words[at + Slot.TRAITS] & ~0xFF | frame.payload[0])
 
     def _set_traits(self, at: int, frame: Frame, value: int) -> None:
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             self._words[at + Slot.TRAITS] = value
             self._words[at + Slot.EPOCH] = frame.epoch
             self._words[at + Slot.LSN] = frame.lsn
@@ -163,7 +170,7 @@ class Redo:
         if old and old[0] != offset:
             self._retire(old, frame.lsn)
         step("meta: retired")
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             self._put_meta(at, offset, extent, frame.payload[META_RECORD.size :])
             self._words[at + Slot.EPOCH] = frame.epoch
             self._words[at + Slot.LSN] = frame.lsn
@@ -174,7 +181,7 @@ class Redo:
         if self._words[at + Slot.BYTES_LSN] < self._words[Word.PIN_MAX] and not self._swung(at, frame.lsn):
             self._copy_on_write(at, frame)
             return
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             step("overwrite: begun")
             self._change(self._words[at + Slot.OFFSET], self._words[at + Slot.SIZE], frame)
             step("overwrite: applied")
@@ -192,7 +199,7 @@ class Redo:
         self._change(offset, size, frame)
         self._retire((old, kind), frame.lsn)
         step("copy on write: retired")
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             if behind:
                 self._words[at + Slot.META_OFFSET] = offset + size
             self._words[at + Slot.OFFSET] = offset
@@ -303,6 +310,11 @@ class Redo:
         used += [(int(row["meta_offset"]), int(row["meta_extent"]) - 1) for row in apart]
         self._extents.rebuild([*used, *self.retired(), *(hint for frame in pending if (hint := _hint(frame)))])
         self._table.rebuild()
+
+    def _count_live(self, pages: int, size_bytes: int) -> None:
+        if not self._extents.repairing:  # else they are counted anew at the end: this may have been counted before
+            self._words[Word.LIVE_PAGES] += pages
+            self._words[Word.LIVE_BYTES] += size_bytes
 
     def _count(self, counter: Counter) -> None:
         self._words[Word.COUNTERS + counter] += 1
