@@ -92,6 +92,11 @@ class StoreFolder:
             part.mkdir()
         return folder
 
+    def remove_unfinished(self) -> None:
+        """Remove segments and checkpoints that were never finished; nobody may have the store open."""
+        for path in [*self.log.glob("*.new"), *self.checkpoints.glob("*.new")]:
+            path.unlink()
+
     def publish(self) -> None:
         """Write the identity: from now on the store exists."""
         write_atomic(self.path / IDENTITY, msgspec.json.encode(self.identity))

@@ -55,8 +55,10 @@ def _join(folder: StoreFolder) -> tuple[Arena, Flusher]:
 
 
 def _joined(folder: StoreFolder, arena: Arena) -> tuple[Arena, Flusher]:
-    if arena.poison() and not arena.readers.attached():
-        return _cure(folder, arena)
+    if not arena.readers.attached():
+        folder.remove_unfinished()
+        if arena.poison():
+            return _cure(folder, arena)
     journal = Journal.open(folder.log, segment_bytes=folder.identity.segment_bytes)
     flusher = Flusher(arena, journal)
     with arena.lock.held(), arena.flush_lock.held():
@@ -110,6 +112,7 @@ def _new_journal(folder: StoreFolder, first_lsn: int) -> Journal:
 
 
 def _rebuild(folder: StoreFolder) -> tuple[Arena, Flusher]:
+    folder.remove_unfinished()
     state, end = recovered_state(folder)
     identity = folder.identity
     geometry = plan_geometry(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from kill_folders import SCENARIOS as FOLDERS
 from kill_scenarios import SCENARIOS
 
 HERE = Path(__file__).parent
@@ -14,9 +15,9 @@ STRIDE = 5
 """A prime number that divides the steps of no operation: over all of them each kind of step is met."""
 
 
-def killed(kernels: str, stride: int, *names: str) -> dict[str, dict[str, object]]:
+def killed(script: str, kernels: str, stride: int, *names: str) -> dict[str, dict[str, object]]:
     environment = {**os.environ, "STOKER_KERNELS": kernels, "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE / "kill_scenarios.py"), str(stride), *names]
+    command = [sys.executable, str(HERE / script), str(stride), *names]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     found: dict[str, dict[str, object]] = json.loads(done.stdout)
@@ -26,7 +27,7 @@ def killed(kernels: str, stride: int, *names: str) -> dict[str, dict[str, object
 
 @pytest.mark.parametrize("kernels", ["auto", "plain"])
 def test_kills_all_over_leave_the_store_sound(kernels: str) -> None:
-    found = killed(kernels, STRIDE)
+    found = killed("kill_scenarios.py", kernels, STRIDE)
     assert sum(one["kills"] for one in found.values()) > 300
     assert sum(one["kills"] for way, one in found.items() if "short way" in way) > (60 if kernels == "auto" else -1)
 
@@ -35,4 +36,16 @@ def test_kills_all_over_leave_the_store_sound(kernels: str) -> None:
 @pytest.mark.parametrize("kernels", ["auto", "plain"])
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_kill_at_every_single_step_leaves_the_store_sound(name: str, kernels: str) -> None:
-    assert sum(one["kills"] for one in killed(kernels, 1, name).values()) > 40
+    assert sum(one["kills"] for one in killed("kill_scenarios.py", kernels, 1, name).values()) > 40
+
+
+def test_kills_over_a_folder_lose_nothing_with_and_without_the_shared_memory() -> None:
+    found = killed("kill_folders.py", "auto", 13)
+    assert sum(one["kills"] for one in found.values()) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["auto", "plain"])
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_kill_at_every_single_step_over_a_folder_loses_nothing(name: str, kernels: str) -> None:
+    assert sum(one["kills"] for one in killed("kill_folders.py", kernels, 1, name).values()) > 60
