@@ -159,8 +159,8 @@ void what_is_rare_is_left_to_the_long_way() {
   CHECK(arena.write(page, data.data(), 64, -1, 0).status == ArenaStatus::slow);
 }
 
-// The link of the free list goes into the bytes only when no reader can take them for the page's any more.
-void a_removed_page_is_gone_before_its_bytes_are() {
+// A reader that copies while a page is removed finds another SEQ afterwards; the extent is in its list.
+void a_removed_page_is_seen_to_have_changed() {
   Memory memory;
   Arena arena = memory.arena();
   const std::uint64_t first = arena.allocate(64).value, page = arena.allocate(64).value;
@@ -267,7 +267,7 @@ int main() {
   memory_that_is_no_arena_is_refused();
   one_page_is_written_read_and_removed();
   what_is_rare_is_left_to_the_long_way();
-  a_removed_page_is_gone_before_its_bytes_are();
+  a_removed_page_is_seen_to_have_changed();
   an_update_without_a_change_leaves_the_ring_as_it_was();
   many_threads_read_no_torn_page();
   RETURN_RESULT();

@@ -222,7 +222,6 @@ class Store:
         """Add pages of these sizes in one commit; return their ids, uint64 of shape (n,)."""
         with self.batch() as batch:
             pages = [batch.commit.create(int(size), {}) for size in sizes_bytes]
-        self.structure_changed()
         return np.array(pages, np.uint64)
 
     def free_many(self, pages: Sequence[int] | NDArray[np.uint64]) -> int:
@@ -246,17 +245,13 @@ class Store:
         return [Page(self, int(page)) for page in np.sort(chosen["id"])]
 
     def _named(self, name: str) -> int:
-        structure = self.arena.words[Word.STRUCTURE]
-        if structure != self._names_structure:
-            self._names = {page.name: page.id for page in self.pages(system=True)[::-1] if page.name}
-            self._names_structure = structure
+        if self.arena.words[Word.STRUCTURE] != self._names_structure:
+            self._names_structure, metas = self.arena.live_metas()
+            named = {page: decode_meta(meta).get("name") for page, meta in metas.items()}
+            self._names = {str(name): page for page, name in sorted(named.items(), reverse=True) if name}
         if name not in self._names:
             raise PageNotFound("no page has this name", where=name)
         return self._names[name]
-
-    def structure_changed(self) -> None:
-        """Tell all processes that pages or names came or went."""
-        self.arena.words[Word.STRUCTURE] += 1
 
     def meta_of(self, page: int) -> Meta:
         """Return a page's metadata. Raises PageNotFound."""

@@ -291,12 +291,25 @@ class Arena:
 
     def live_slots(self) -> NDArray[np.void]:
         """Return a consistent copy of the slots that hold pages; inside a batch of this thread, as before it."""
+        return self._at_rest(self.table.live)
+
+    def live_metas(self) -> tuple[int, dict[int, bytes]]:
+        """Return metadata, encoded, of the pages that have any, by id; and STRUCTURE of that moment."""
+        return self._at_rest(lambda: (int(self.words[Word.STRUCTURE]), self._metas()))
+
+    def _metas(self) -> dict[int, bytes]:
+        live = self.table.live()
+        chosen = live[live["meta_bytes"] > 0]
+        return {int(row["id"]): bytes(self.view(int(row["meta_offset"]), int(row["meta_bytes"]))) for row in chosen}
+
+    def _at_rest(self, look: Callable[[], _T]) -> _T:
+        """Return what `look` gives while nobody commits; inside a batch of this thread, as before it."""
         try:
             self.lock.acquire()
         except AlreadyHeldError:
-            return self.table.live()
+            return look()
         try:
-            return self.table.live()
+            return look()
         finally:
             self.lock.release()
 

@@ -55,6 +55,7 @@ class Word(IntEnum):
     POISON = 64
     GENERATION = 65
     STRUCTURE = 66
+    """Changes with every page with metadata that comes or goes, and with all metadata: names are to be read again."""
     PIN_MAX = 67
     PIN_MIN = 68
     SLOTS_USED = 69

@@ -101,6 +101,7 @@ class Redo:
         self._count(Counter.ALLOCATIONS)
 
     def _put_meta(self, at: int, offset: int, extent_word: int, meta: bytes | memoryview) -> None:
+        self._words[Word.STRUCTURE] += 1
         self._mapping.data[offset : offset + len(meta)] = meta
         self._words[at + Slot.META_OFFSET] = offset
         self._words[at + Slot.META] = len(meta) | extent_word << 32
@@ -117,6 +118,7 @@ class Redo:
             self._words[at + Slot.TRAITS] = PageState.FREED
             self._words[at + Slot.LSN] = frame.lsn
         step("free: done")
+        self._words[Word.STRUCTURE] += 1
         self._table.give(frame.page)
         for extent in given_up:
             self._give(extent)

@@ -187,9 +187,8 @@ def prune_checkpoints(folder: Path, keep: int, disk: Disk | None = None) -> list
         needed |= {entry.holder_lsn for entry in checkpoint.index.pages}
     oldest = min(kept, default=0)
     gone = [checkpoint_name(lsn) for lsn in list_checkpoints(folder, disk) if lsn not in needed and lsn < oldest]
-    for name in gone:
+    for name in reversed(gone):  # the newest first: none may be left without those that hold its pages
         disk.unlink(folder / name)
-    if gone:
         disk.sync_folder(folder)
     return gone
 

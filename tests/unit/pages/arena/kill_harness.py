@@ -170,7 +170,7 @@ class Kills:
 
     def _restore(self) -> None:
         self.store.arena.mapping.data[:] = self.before
-        self.store.structure_changed()
+        self.store._names_structure = -1
 
     def run(self, *, native: bool, stride: int) -> "Kills":
         """Kill at every `stride`-th step until the child comes to its end."""
