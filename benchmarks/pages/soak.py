@@ -239,8 +239,9 @@ class Soak:
         os.waitpid(child, 0)
         self.kills += 1
         data = self.store.read(self.store.page(f"own {worker}").id)
-        acknowledged = self.notes[worker][Note.ACKNOWLEDGED]
-        self.lost += not acknowledged <= int(data.view(np.uint64)[0]) <= acknowledged + 1
+        found, acknowledged = int(data.view(np.uint64)[0]), self.notes[worker][Note.ACKNOWLEDGED]
+        self.lost += not acknowledged <= found <= acknowledged + 1
+        self.notes[worker][Note.ACKNOWLEDGED] = found  # what was in doubt is not from now on
         self.notes[WORKERS][Note.TORN] += not whole(data)
         if again:
             self.start(worker)

@@ -94,7 +94,7 @@ def create_mapping(geometry: Geometry, name: str = "") -> Mapping:
     else:
         descriptor = os.memfd_create("stoker-pages", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.ftruncate(descriptor, geometry.arena_bytes)
+        _grow(descriptor, geometry.arena_bytes, name)
         if not name:
             fcntl.fcntl(descriptor, _ADD_SEALS, _SEAL_SHRINK)
         mapping = Mapping(descriptor, geometry, name)
@@ -106,6 +106,15 @@ def create_mapping(geometry: Geometry, name: str = "") -> Mapping:
             _unborn(name).unlink(missing_ok=True)
         raise
     return mapping
+
+
+def _grow(descriptor: int, size_bytes: int, name: str) -> None:
+    try:
+        os.ftruncate(descriptor, size_bytes)
+    except OSError as error:
+        raise OutOfSpace(
+            "shared memory for pages is full", where=name, expected=f"{size_bytes} bytes", got=error.strerror or ""
+        ) from error
 
 
 def publish_mapping(mapping: Mapping) -> None:

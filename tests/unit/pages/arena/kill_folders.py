@@ -225,6 +225,8 @@ def main(stride: int, names: list[str]) -> None:
     for name in names or SCENARIOS:
         with tempfile.TemporaryDirectory(dir=FOLDER) as place:
             kills = FolderKills(SCENARIOS[name], Path(place)).run(stride)
+            for left in kills._shared():
+                left.unlink()
             found[name] = {"kills": kills.kills, "wrong": kills.wrong}
     print(json.dumps(found))
 
