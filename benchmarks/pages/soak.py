@@ -219,10 +219,8 @@ class Soak:
 
     def work(self, worker: int) -> None:
         """Do a worker's work until it is killed."""
-        if isinstance(self.where, Path):
-            store = Store.open(self.where, durability="os")
-        else:
-            store = Store.attach(self.where)
+        where = self.where
+        store = Store.open(where, durability="os") if isinstance(where, Path) else Store.attach(where)
         one = Worker(worker, store, self.notes[worker])
         while True:
             for work in WORKS[worker]:

@@ -93,7 +93,7 @@ def _cure(folder: StoreFolder, arena: Arena) -> tuple[Arena, Flusher]:
 
 
 def _restarted_journal(folder: StoreFolder, first_lsn: int) -> Journal:
-    """Set all segments aside, the newest first: what a crash leaves is the beginning of the log, never one with gaps."""
+    """Set all segments aside, the newest first: a crash leaves the beginning of the log, never one with gaps."""
     for path in sorted(folder.log.glob("log-*.stk"), reverse=True):
         path.rename(path.with_name(f"{path.name}.aside"))
         sync_folder(folder.log)

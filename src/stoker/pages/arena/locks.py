@@ -20,7 +20,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=False)
 
 
 class _Timespec(ctypes.Structure):
-    _fields_: Final = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
 
 
 class AlreadyHeldError(PagesError):

@@ -195,7 +195,7 @@ class Redo:
         data, size = self._mapping.data, self._words[at + Slot.SIZE]
         old, kind = self._extent_of(at)
         behind = self._words[at + Slot.META] & 0xFFFF_FFFF if not self._meta_extent(at) else 0
-        offset, _ = self.reserved.pop(frame.page, None) or self._extents.take_class(kind)
+        offset, _ = self.reserved.pop(frame.page) if frame.page in self.reserved else self._extents.take_class(kind)
         data[offset : offset + size + behind] = data[old : old + size + behind]
         step("copy on write: copied")
         self._change(offset, size, frame)

@@ -13,13 +13,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from kill_harness import Operation, Pages, capture, goes_on, in_child, lost_extents, make_everything_a_step, was_killed
 
-from stoker.pages import OutOfSpace, PagesError, Store
+from stoker.pages import OutOfSpace, Store
 from stoker.pages.arena import steps
 from stoker.pages.arena.mapping import FOLDER
 from stoker.pages.disk import OsDisk
@@ -228,7 +228,7 @@ def main(stride: int, names: list[str]) -> None:
             for left in kills._shared():
                 left.unlink()
             found[name] = {"kills": kills.kills, "wrong": kills.wrong}
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

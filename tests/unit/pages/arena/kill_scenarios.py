@@ -141,7 +141,7 @@ def main(stride: int, names: list[str]) -> None:
                 continue
             kills.run(native=way == "short", stride=stride)
             found[f"{name}, {way} way"] = {"kills": kills.kills, "wrong": kills.wrong}
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -265,10 +265,9 @@ def test_a_shortened_file_is_refused(name: str) -> None:
 def test_a_process_without_the_folder_never_overwrites_what_is_not_written_out(tmp_path: Path) -> None:
     with Store.open(tmp_path / "s", durability="none", **IN_FOLDER) as store:
         page = store.allocate(8000, name="a")
-        with Store.attach(store.name) as other:
-            with pytest.raises(OutOfSpace, match="path of its folder"):
-                for index in range(100):
-                    other.write(page.id, bytes([index + 1]) * 8000)
+        with Store.attach(store.name) as other, pytest.raises(OutOfSpace, match="path of its folder"):
+            for index in range(100):
+                other.write(page.id, bytes([index + 1]) * 8000)
         kept = bytes(page.read())
         store.sync()
         assert not store.verify()
@@ -300,6 +299,7 @@ def test_what_another_process_committed_last_is_not_lost_with_it(tmp_path: Path)
     """One closes; the other commits without a flush and is killed before the first looks whether it is the last."""
     store = Store.open(tmp_path / "s", durability="none", **IN_FOLDER)
     page = store.allocate(64, name="a")
+
     def work(tell: Callable[[], None]) -> None:
         other = Store.attach(store.arena.mapping.descriptor)
         other.write(page.id, b"last" * 16)

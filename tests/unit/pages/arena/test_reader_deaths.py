@@ -13,6 +13,7 @@ from kill_harness import in_child, was_killed
 from stoker.core.clock import sleep
 from stoker.pages import OutOfSpace, Store, Timeout
 from stoker.pages.arena import arena as arena_module
+from stoker.pages.arena import redo as redo_module
 from stoker.pages.arena import steps
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
@@ -89,8 +90,7 @@ def stopped_writer(store: Store, page: int, step: int) -> Iterator[int]:
                 if next(count) == step:
                     os.kill(os.getpid(), signal.SIGSTOP)
 
-            for module in ("arena", "redo"):
-                setattr(__import__(f"stoker.pages.arena.{module}", fromlist=["step"]), "step", stop)
+            arena_module.step = redo_module.step = stop
             other.write(page, b"new!" * 16)
         finally:
             os._exit(0)
