@@ -9,7 +9,7 @@
 #include <bit>
 #include <vector>
 
-#include "arena_layout.hpp"
+#include "arena_parts.hpp"
 #include "stoker/check.hpp"
 #include "stoker/delta.hpp"
 
@@ -18,13 +18,6 @@ namespace stoker {
 using namespace arena;  // NOLINT: the names of the layout are this file's vocabulary
 
 namespace {
-
-int kill_countdown = 0;
-
-// Between any two of these the process may die; the tests make it so.
-inline void step() {
-  if (kill_countdown != 0 && --kill_countdown == 0) kill(getpid(), SIGKILL);
-}
 
 // The time of the kernel's last tick, up to 4 ms ago: a commit is too short for a better one.
 std::uint64_t tick_ns() {
@@ -37,16 +30,7 @@ std::uint64_t tick_ns() {
 
 void arena_kill_at(int count) { kill_countdown = count; }
 
-struct Arena::Writing {
-  std::uint64_t end = 0;   // position behind the frames so far
-  std::uint64_t lsn = 0;   // of the last frame so far
-  std::uint64_t time_ns = 0;
-  std::uint32_t source = 0;
-  std::uint64_t wrap = 0;  // where the lap before ended, when `wrapped`
-  bool wrapped = false;
-  std::uint8_t* open = nullptr;  // the frame that is not closed yet: it may be the last
-  std::uint64_t frames = 0, deltas = 0, images = 0, delta_bytes = 0, changed_bytes = 0;
-};
+void die_here() { kill(getpid(), SIGKILL); }
 
 bool Arena::fits(const std::uint8_t* base, std::size_t arena_bytes) {
   if (arena_bytes < 4096 || std::memcmp(base, "STKPAGES", 8) != 0 || get<std::uint32_t>(base + 8) != 1) return false;
@@ -73,16 +57,30 @@ Arena::Arena(std::uint8_t* base, std::size_t arena_bytes)
       keep_unflushed_((get<std::uint32_t>(base + 36) & 1) != 0) {}
 
 int Arena::try_lock() { return pthread_mutex_trylock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock)); }
-int Arena::lock() { return pthread_mutex_lock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock)); }
+int Arena::lock() {
+  constexpr std::int64_t kWaitNs = 200'000'000;
+  timespec until{};
+  clock_gettime(CLOCK_REALTIME, &until);
+  const std::int64_t nanoseconds = until.tv_nsec + kWaitNs;
+  until.tv_sec += nanoseconds / 1'000'000'000;
+  until.tv_nsec = nanoseconds % 1'000'000'000;
+  return pthread_mutex_timedlock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock), &until);
+}
 void Arena::unlock() { pthread_mutex_unlock(reinterpret_cast<pthread_mutex_t*>(words_ + kCommitLock)); }
 
 void Arena::count(std::size_t counter, std::uint64_t more) const { words_[kCounters + counter] += more; }
 
-// The slot of a live page whose bytes lie in the arena, else null.
-std::uint64_t* Arena::slot(std::uint64_t page) const {
+// Where the slot of a page is or would be, null for an id that can have none.
+std::uint64_t* Arena::seat(std::uint64_t page) const {
   const std::uint64_t number = page & kSlotMask;
   if (number == 0 || number > page_slots_) return nullptr;
-  auto* const at = reinterpret_cast<std::uint64_t*>(base_ + slot_offset_ + number * kSlotBytes);
+  return reinterpret_cast<std::uint64_t*>(base_ + slot_offset_ + number * kSlotBytes);
+}
+
+// The slot of a live page whose bytes lie in the arena, else null.
+std::uint64_t* Arena::slot(std::uint64_t page) const {
+  std::uint64_t* const at = seat(page);
+  if (at == nullptr) return nullptr;
   const std::uint64_t state = load(at[kTraits]) & 0xFF, offset = load(at[kOffset]), size = load(at[kSize]);
   if (load(at[kId]) != page || state < kClean || state > kQuarantined) return nullptr;
   return offset <= arena_bytes_ && size <= arena_bytes_ - offset ? at : nullptr;
@@ -95,16 +93,18 @@ std::size_t Arena::page_bytes(std::uint64_t page) const {
 
 ArenaResult Arena::read(std::uint64_t page, std::uint8_t* out, std::size_t size_bytes) const {
   constexpr int kTries = 200;
+  const std::uint64_t* const at = seat(page);
+  if (at == nullptr) return {ArenaStatus::slow, 0};
   for (int tries = 0; tries < kTries; ++tries) {
-    const std::uint64_t* const at = slot(page);
-    if (at == nullptr) return {ArenaStatus::slow, 0};
+    // SEQ comes first: a page that was seen to live before it may have been freed since.
     const std::uint64_t before = load(at[kSeq]);
     if ((before & 1) != 0) continue;
+    if (slot(page) == nullptr) return {ArenaStatus::slow, 0};
     const std::uint64_t offset = load(at[kOffset]), epoch = load(at[kEpoch]);
     if (load(at[kSize]) != size_bytes || offset > arena_bytes_ || size_bytes > arena_bytes_ - offset) {
       return {ArenaStatus::slow, 0};
     }
-    std::memcpy(out, base_ + offset, size_bytes);
+    copy_shared(out, base_ + offset, size_bytes);
     std::atomic_thread_fence(std::memory_order_acquire);
     if (load(at[kSeq]) == before) return {ArenaStatus::done, epoch};
   }
@@ -130,7 +130,9 @@ std::uint8_t* Arena::place(Writing& writing, std::size_t payload_bound) {
   const std::uint64_t end = begin + bound;
   if (end - load(word(kCommittedPos)) > ring_bytes_ / 2) return nullptr;
   if (keep_unflushed_ && end - load(word(kFlushedPos)) > ring_bytes_) return nullptr;
+  step();
   if (end > load(word(kReservedPos))) store(word(kReservedPos), end);
+  step();
   if (end > ring_bytes_) raise_floor(end - ring_bytes_);
   if (begin != writing.end) {
     put<std::uint32_t>(base_ + ring_offset_ + writing.end % ring_bytes_, kSkip);
@@ -156,7 +158,9 @@ void Arena::raise_floor(std::uint64_t least) {
     }
   }
   store(word(kFloorLsn), lsn);
+  step();
   store(word(kFloorPos), floor);
+  step();
 }
 
 namespace {
@@ -195,6 +199,7 @@ void Arena::frame(Writing& writing, std::uint64_t page, std::uint64_t epoch, int
 // From here on the commit happens, whoever dies. Returns the LSN of its first frame.
 std::uint64_t Arena::intend(Writing& writing) {
   close_frame(writing.open, true, salt_);
+  step();
   if (writing.wrapped) store(word(kWrapPos), writing.wrap);
   step();
   store(word(kIntentLsn), writing.lsn);
@@ -227,7 +232,7 @@ std::uint64_t* Arena::writable(std::uint64_t page, std::size_t size_bytes, std::
   if (at == nullptr) return nullptr;
   status = ArenaStatus::slow;
   // A page that a snapshot holds goes on in another extent: the long way.
-  if (load(at[kSize]) < size_bytes || load(at[kLsn]) < load(word(kPinMax)) || (load(at[kSeq]) & 1) != 0) return nullptr;
+  if (load(at[kSize]) < size_bytes || load(at[kBytesLsn]) < load(word(kPinMax)) || (load(at[kSeq]) & 1) != 0) return nullptr;
   if (expect_epoch >= 0 && load(at[kEpoch]) != static_cast<std::uint64_t>(expect_epoch)) {
     count(kConflicts, 1);
     status = ArenaStatus::conflict;
@@ -241,6 +246,7 @@ std::uint64_t* Arena::writable(std::uint64_t page, std::size_t size_bytes, std::
 // is as it was and writing.end tells: it is 0 for no room).
 bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data) {
   const std::size_t size_bytes = at[kSize];
+  const Writing before = writing;
   std::uint8_t* const frame_at = place(writing, std::max(two_level_bound(size_bytes), size_bytes));
   if (frame_at == nullptr) {
     writing.end = 0;
@@ -249,6 +255,7 @@ bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t
   std::uint8_t* const payload = frame_at + kFrameHeaderBytes;
   const DeltaSize size = two_level_diff(base_ + at[kOffset], data, size_bytes, payload);
   if (size.payload_bytes == 0) {
+    writing = before;  // a lap that no frame began would leave the log with a false border
     count(kUnchanged, 1);
     return false;
   }
@@ -276,9 +283,9 @@ void copy_dirty_lines(std::uint8_t* page, const std::uint8_t* image, std::size_t
     for (auto bits = get<std::uint64_t>(bitmap + 8 * group); bits != 0; bits &= bits - 1) {
       const std::size_t start = (group * 64 + static_cast<std::size_t>(std::countr_zero(bits))) * kLine;
       if (size_bytes - start >= kLine) {
-        std::memcpy(page + start, image + start, kLine);
+        copy_shared(page + start, image + start, kLine);
       } else {
-        std::memcpy(page + start, image + start, size_bytes - start);
+        copy_shared(page + start, image + start, size_bytes - start);
       }
     }
   }
@@ -296,18 +303,23 @@ void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* 
   const std::size_t payload_bytes = get<std::uint32_t>(frame_at + 48);
   std::uint8_t* const page = base_ + at[kOffset];
   if (frame_at[40] == kImage) {
-    std::memcpy(page, payload, payload_bytes);
+    copy_shared(page, payload, payload_bytes);
   } else if (frame_at[41] == kTwoLevel) {
     copy_dirty_lines(page, image, at[kSize], payload);
   } else {
-    std::memcpy(page + get<std::uint64_t>(payload), payload + kRunRecordBytes, get<std::uint64_t>(payload + 8));
+    copy_shared(page + get<std::uint64_t>(payload), payload + kRunRecordBytes, get<std::uint64_t>(payload + 8));
   }
   step();
   store(at[kTraits], (at[kTraits] & ~std::uint64_t{0xFF}) | kClean);
+  step();
   store(at[kEpoch], get<std::uint64_t>(frame_at + 24));
+  step();
+  store(at[kBytesLsn], lsn);
+  step();
   store(at[kLsn], lsn);
   step();
   store(at[kSeq], sequence + 1);
+  step();
 }
 
 ArenaResult Arena::write(std::uint64_t page, const std::uint8_t* data, std::size_t size_bytes,
@@ -393,108 +405,6 @@ ArenaResult Arena::update_many(const std::uint64_t* pages, std::size_t count_pag
   for (const Change& change : changes) overwrite(change.at, lsn++, change.frame, change.image);
   publish(writing);
   return {ArenaStatus::done, writing.lsn};
-}
-
-// -- pages coming and going -------------------------------------------------------------------------------------------
-
-// An extent of a small class, 0 where the lists and the backed memory have none.
-std::uint64_t Arena::take_extent(std::uint32_t kind) {
-  std::uint64_t& head = word(kFreeLists + kind);
-  if (head != 0) {
-    const std::uint64_t offset = head;
-    if (offset % 8 != 0 || offset < data_offset_ || offset > arena_bytes_ - class_bytes(kind)) return 0;
-    store(head, get<std::uint64_t>(base_ + offset));
-    return offset;
-  }
-  const std::uint64_t offset = (word(kBreak) + 63) & ~std::uint64_t{63};
-  if (offset + class_bytes(kind) > word(kBacked)) return 0;
-  store(word(kBreak), offset + class_bytes(kind));
-  return offset;
-}
-
-void Arena::give_extent(std::uint64_t offset, std::uint64_t kind) {
-  put<std::uint64_t>(base_ + offset, word(kFreeLists + kind));
-  step();
-  store(word(kFreeLists + kind), offset);
-}
-
-ArenaResult Arena::allocate(std::size_t size_bytes) {
-  Writing writing;
-  if (size_bytes == 0 || size_bytes > kSmallBytesMax || !begin(writing)) return {ArenaStatus::slow, 0};
-  std::uint32_t kind = 0;
-  while (class_bytes(kind) < size_bytes) ++kind;
-  const bool recycled = word(kSlotFree) != 0;
-  const std::uint64_t number = recycled ? word(kSlotFree) : word(kSlotsUsed) + 1;
-  if (number > page_slots_ || (!recycled && number > word(kSlotsBacked))) return {ArenaStatus::slow, 0};
-  auto* const at = reinterpret_cast<std::uint64_t*>(base_ + slot_offset_ + number * kSlotBytes);
-  std::uint8_t* const frame_at = place(writing, kCreateRecordBytes);
-  const std::uint64_t offset = frame_at == nullptr ? 0 : take_extent(kind);
-  if (offset == 0) return {ArenaStatus::slow, 0};
-  step();
-  store(word(recycled ? kSlotFree : kSlotsUsed), recycled ? at[kNextFree] : number);
-  std::uint64_t generation = word(kGeneration);
-  if (at[kId] != 0) generation = std::max(generation, (at[kId] >> 32) + 1);
-  const std::uint64_t page = generation << 32 | number;
-  std::uint8_t* const record = frame_at + kFrameHeaderBytes;
-  std::memset(record, 0, kCreateRecordBytes);
-  put<std::uint64_t>(record, size_bytes);
-  put<std::uint64_t>(record + 8, offset);
-  put<std::uint32_t>(record + 16, kind);
-  record[20] = static_cast<std::uint8_t>(kClean);
-  frame(writing, page, 0, kCreate, kRaw, 1, kCreateRecordBytes);
-  const std::uint64_t lsn = intend(writing);
-  const std::uint64_t sequence = at[kSeq] | 1;
-  store(at[kSeq], sequence);
-  std::atomic_thread_fence(std::memory_order_release);
-  std::memset(base_ + offset, 0, size_bytes);
-  step();
-  store(at[kEpoch], 0);
-  store(at[kOffset], offset);
-  store(at[kSize], size_bytes);
-  store(at[kTraits], kClean | std::uint64_t{1} << 24);
-  store(at[kExtent], kind);
-  store(at[kMetaOffset], 0);
-  store(at[kMeta], 0);
-  store(at[kCreatedLsn], lsn);
-  step();
-  store(at[kId], page);
-  store(at[kLsn], lsn);
-  step();
-  store(at[kSeq], sequence + 1);
-  word(kLivePages) += 1;
-  word(kLiveBytes) += size_bytes;
-  publish(writing);
-  count(kAllocations, 1);
-  return {ArenaStatus::done, page};
-}
-
-ArenaResult Arena::release(std::uint64_t page) {
-  std::uint64_t* const at = slot(page);
-  if (at == nullptr) return {ArenaStatus::not_found, 0};
-  Writing writing;
-  const std::uint64_t kind = at[kExtent], size_bytes = at[kSize];
-  if (load(word(kPinMax)) != 0 || at[kMeta] != 0 || kind >= kSmallClasses || !begin(writing)) {
-    return {ArenaStatus::slow, 0};
-  }
-  if (place(writing, 0) == nullptr) return {ArenaStatus::slow, 0};
-  frame(writing, page, at[kEpoch], kFree, kRaw, static_cast<int>(at[kTraits] >> 24 & 0xFF), 0);
-  const std::uint64_t lsn = intend(writing);
-  give_extent(at[kOffset], kind);
-  step();
-  const std::uint64_t sequence = at[kSeq] | 1;
-  store(at[kSeq], sequence);
-  store(at[kTraits], kFreed);
-  store(at[kLsn], lsn);
-  step();
-  store(at[kSeq], sequence + 1);
-  store(at[kNextFree], word(kSlotFree));
-  step();
-  store(word(kSlotFree), page & kSlotMask);
-  word(kLivePages) -= 1;
-  word(kLiveBytes) -= size_bytes;
-  publish(writing);
-  count(kFrees, 1);
-  return {ArenaStatus::done, lsn};
 }
 
 }  // namespace stoker

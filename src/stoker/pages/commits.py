@@ -190,7 +190,7 @@ class Commit:
         self._add(kind, 0, 0, payload)
 
     def _take(self, size_bytes: int) -> Extent:
-        extent = self._arena.extents.take(size_bytes)
+        extent = self._arena.take(size_bytes)
         self._taken.append(extent)
         return extent
 
@@ -233,10 +233,11 @@ class Commit:
             self._settle(page)
         if not self._frames:
             return int(self._arena.words[Word.COMMITTED_LSN])
-        lsn = self._arena.commit(self._frames)
+        logged = self._arena.log(self._frames)
+        # From here on it happens, whatever is raised: what was taken is not ours any more.
         self._taken.clear()
         self._new_pages.clear()
-        return lsn
+        return self._arena.carry_out(logged)
 
     def abandon(self) -> None:
         """Give back what was taken; nothing happened."""

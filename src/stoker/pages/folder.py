@@ -8,6 +8,7 @@ checkpoints/    page images
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from stoker.pages.errors import FormatError, PageNotFound
 from stoker.pages.frames import FORMAT_VERSION
 
 IDENTITY: Final = "identity.json"
+_TORN: Final = re.compile(rf"\.{re.escape(IDENTITY)}\.\d+\.tmp")
+"""Name of an identity that was never finished."""
 DURABILITIES: Final = ("none", "os", "data", "full")
 
 
@@ -70,7 +73,10 @@ class StoreFolder:
         cls, path: Path, *, size_bytes: int, pages_max: int, log_bytes: int, segment_bytes: int
     ) -> "StoreFolder":
         """Make the folders of a new store. Raises UsageError for a folder that holds other things."""
-        strangers = {found.name for found in path.iterdir()} - {"lock", "log", "checkpoints"}
+        found = {found.name for found in path.iterdir()} - {"lock", "log", "checkpoints"}
+        # Without an identity nothing here was ever acknowledged: whoever made it died over it.
+        torn = {name for name in found if _TORN.fullmatch(name)}
+        strangers = found - torn
         if strangers:
             raise UsageError(
                 "folder for a store of pages holds other things", where=str(path), got=", ".join(sorted(strangers)[:3])
@@ -79,11 +85,17 @@ class StoreFolder:
             FORMAT_VERSION, uuid4().hex, secrets.randbits(32), size_bytes, pages_max, log_bytes, segment_bytes
         )
         folder = cls(path, identity)
+        for name in torn:
+            (path / name).unlink()
         for part in (folder.log, folder.checkpoints):
-            # Without an identity nothing here was ever acknowledged: whoever made it died over it.
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
         return folder
+
+    def remove_unfinished(self) -> None:
+        """Remove segments and checkpoints that were never finished; nobody may have the store open."""
+        for path in [*self.log.glob("*.new"), *self.checkpoints.glob("*.new")]:
+            path.unlink()
 
     def publish(self) -> None:
         """Write the identity: from now on the store exists."""

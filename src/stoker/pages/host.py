@@ -27,9 +27,6 @@ class PageHost(Protocol):
     def committed(self, lsn: int, pages: list[int], durability: str) -> None:
         """Do what follows a commit."""
 
-    def structure_changed(self) -> None:
-        """Tell that pages or names came or went."""
-
     def meta_of(self, page: int) -> Meta:
         """Return a page's metadata."""
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from stoker.core.clock import wall_tick_ns
+from stoker.core.files import sync_folder
 from stoker.pages.arena.arena import PERSISTENT, Arena
 from stoker.pages.arena.layout import Word, plan_geometry
 from stoker.pages.arena.loading import load_images
-from stoker.pages.arena.mapping import attach_mapping, create_mapping, named_arenas
-from stoker.pages.errors import CorruptLog
+from stoker.pages.arena.mapping import PREFIX, attach_mapping, create_mapping, named_arenas, remove_unborn
+from stoker.pages.errors import CorruptLog, CorruptPages
 from stoker.pages.flushing import Flusher
 from stoker.pages.folder import StoreFolder
 from stoker.pages.history import CheckpointFacts, State, latest_valid, replay, write_checkpoint
@@ -37,7 +38,27 @@ def create_folder(path: Path, *, size_bytes: int, pages_max: int, log_bytes: int
 
 
 def _join(folder: StoreFolder) -> tuple[Arena, Flusher]:
-    arena = Arena(attach_mapping(folder.arena_name))
+    try:
+        arena = Arena(attach_mapping(folder.arena_name))
+    except CorruptPages as error:
+        raise type(error)(
+            "shared memory of the store is damaged",
+            where=str(folder.path),
+            got=str(error),
+            remedy=f"remove /dev/shm/{PREFIX}{folder.arena_name}: the folder has all that was made durable",
+        ) from error
+    try:
+        return _joined(folder, arena)
+    except BaseException:
+        arena.mapping.close()
+        raise
+
+
+def _joined(folder: StoreFolder, arena: Arena) -> tuple[Arena, Flusher]:
+    if not arena.readers.attached():
+        folder.remove_unfinished()
+        if arena.poison():
+            return _cure(folder, arena)
     journal = Journal.open(folder.log, segment_bytes=folder.identity.segment_bytes)
     flusher = Flusher(arena, journal)
     with arena.lock.held(), arena.flush_lock.held():
@@ -47,17 +68,16 @@ def _join(folder: StoreFolder) -> tuple[Arena, Flusher]:
                 "log of the store is shorter than its shared memory says",
                 where=str(folder.path),
                 expected=f"{end.offset_bytes} bytes from LSN {end.segment_first_lsn} on",
-                remedy=f"if the folder was put back from elsewhere, remove /dev/shm/stoker-pages-{folder.arena_name}",
+                remedy=f"if the folder was put back from elsewhere, remove /dev/shm/{PREFIX}{folder.arena_name}",
             )
-    if arena.poison() and not arena.readers.attached():
-        return _cure(folder, arena)
     return arena, flusher
 
 
 def _cure(folder: StoreFolder, arena: Arena) -> tuple[Arena, Flusher]:
     """Go on with an arena whose log failed: all it holds goes into a new checkpoint, and a new log begins behind it.
 
-    What a failed write or sync left in the old segments is unknown: they are set aside, not used and not removed.
+    What a failed write or sync left in the old segments is unknown: they are set aside, not used and not removed. Until
+    the last step the store is as it was, or is found by `recovered_state` as it is here.
     """
     with Snapshot(arena) as snapshot:
         facts = CheckpointFacts(
@@ -65,13 +85,19 @@ def _cure(folder: StoreFolder, arena: Arena) -> tuple[Arena, Flusher]:
         )
         write_checkpoint(folder.checkpoints, snapshot.images(), facts)
         lsn = snapshot.lsn
-    for path in sorted(folder.log.glob("log-*.stk")):
-        path.rename(path.with_name(f"{path.name}.aside"))
-    journal = _new_journal(folder, lsn + 1)
+    journal = _restarted_journal(folder, lsn + 1)
     flusher = Flusher(arena, journal)
     flusher.begin(journal.start())
     arena.words[Word.POISON] = 0
     return arena, flusher
+
+
+def _restarted_journal(folder: StoreFolder, first_lsn: int) -> Journal:
+    """Set all segments aside, the newest first: a crash leaves the beginning of the log, never one with gaps."""
+    for path in sorted(folder.log.glob("log-*.stk"), reverse=True):
+        path.rename(path.with_name(f"{path.name}.aside"))
+        sync_folder(folder.log)
+    return _new_journal(folder, first_lsn)
 
 
 def _new_journal(folder: StoreFolder, first_lsn: int) -> Journal:
@@ -86,6 +112,7 @@ def _new_journal(folder: StoreFolder, first_lsn: int) -> Journal:
 
 
 def _rebuild(folder: StoreFolder) -> tuple[Arena, Flusher]:
+    folder.remove_unfinished()
     state, end = recovered_state(folder)
     identity = folder.identity
     geometry = plan_geometry(
@@ -96,6 +123,7 @@ def _rebuild(folder: StoreFolder) -> tuple[Arena, Flusher]:
         ring_bytes=identity.log_bytes,
         flags=PERSISTENT,
     )
+    remove_unborn(folder.arena_name)
     mapping = create_mapping(geometry, folder.arena_name)
     try:
         arena = Arena(mapping)
@@ -116,6 +144,9 @@ def recovered_state(folder: StoreFolder) -> tuple[State, JournalEnd]:
     if not any(folder.log.glob("log-*.stk")) and any(folder.log.glob("log-*.aside")):
         _new_journal(folder, base.lsn + 1).close()  # a cure was broken off between its last two steps
     found = recover(folder.log)
+    if found.last_lsn < base.lsn:  # the same, earlier: what the log lacks is in the checkpoint
+        _restarted_journal(folder, base.lsn + 1).close()
+        found = recover(folder.log)
     if base.lsn + 1 < found.first_lsn:
         raise CorruptLog(
             "log begins behind the newest sound checkpoint",

@@ -104,6 +104,7 @@ class Store:
             if durability not in ("", "none"):
                 raise UsageError("store without a folder cannot be durable", got=durability, remedy="give it a path")
             return cls(_published(memory_arena(name, size_bytes, pages_max, log_bytes)))
+        checked_durability(durability or "data")
         if name:
             raise UsageError("store in a folder is opened by its path, not by a name", got=name)
         root = Path(path)
@@ -120,7 +121,12 @@ class Store:
                 )
             )
             arena, flusher = open_arena(folder)
-            return cls(arena, folder, flusher, durability or "data")
+            try:
+                return cls(arena, folder, flusher, durability or "data")
+            except BaseException:
+                flusher.close()
+                arena.mapping.close()
+                raise
 
     @classmethod
     def attach(cls, where: str | int, *, take_over: bool = True) -> Self:
@@ -129,12 +135,20 @@ class Store:
         take_over  of a store whose processes were all killed: closing it removes it. Without, it is left as it was
                    found, for who only looks
 
+        Such a process does not write the log of a store with a folder out; it can neither make its own commits durable.
         Raises PageNotFound for an unknown name, FormatError and ChecksumError for what is no sound store.
         """
         arena = Arena(attach_mapping(where))
-        deserted = not arena.readers.attached()
-        store = cls(arena)
+        try:
+            deserted = not arena.readers.attached()
+            store = cls(arena)
+        except BaseException:
+            arena.mapping.close()
+            raise
         store._leaves_behind = deserted and not take_over
+        if arena.mapping.name and not arena.mapping.is_named():
+            store.close()
+            raise PageNotFound("no store of pages has this name any more", where=str(where))
         return store
 
     @property
@@ -157,22 +171,27 @@ class Store:
             return
         self._open = False
         self._fast = None
-        if self.folder and self.flusher:
-            with folder_lock(self.folder.path):
-                self._leave()
+        try:
+            if self.folder and self.flusher:
+                with folder_lock(self.folder.path):
+                    self._leave(self.flusher)
+            else:
+                # Who attached a folder's store by its name cannot flush it: what is only in the ring must outlive it.
+                kept = self._leaves_behind or self.arena.geometry.flags & PERSISTENT
+                self.arena.detach(unlink=not kept)
+        finally:
+            if self.flusher:
                 self.flusher.close()
-        else:
-            self._leave()
-        self.arena.mapping.close()
+            self.arena.mapping.close()
 
-    def _leave(self) -> None:
+    def _leave(self, flusher: Flusher) -> None:
         """Leave the arena; what the last one leaves behind is durable, or stays in shared memory."""
-        if self.flusher and not self.arena.poison():
-            self.flusher.rest()
+        # Leaving comes first: one that is killed meanwhile may have committed since everything was made durable.
         last = self.arena.detach()
-        # Who attached a folder's store by its name cannot flush it: what is only in the ring must outlive it.
-        flushed = self.flusher is not None or not self.arena.geometry.flags & PERSISTENT
-        if last and flushed and self.name and not self._leaves_behind and not self.arena.poison():
+        if self.arena.poison():
+            return
+        flusher.rest()
+        if last:
             unlink_mapping(self.name)
 
     def __enter__(self) -> Self:
@@ -213,7 +232,6 @@ class Store:
         """
         with self.batch() as batch:
             pages = [batch.commit.create(int(size), {}) for size in sizes_bytes]
-        self.structure_changed()
         return np.array(pages, np.uint64)
 
     def free_many(self, pages: Sequence[int] | NDArray[np.uint64]) -> int:
@@ -237,17 +255,13 @@ class Store:
         return [Page(self, int(page)) for page in np.sort(chosen["id"])]
 
     def _named(self, name: str) -> int:
-        structure = self.arena.words[Word.STRUCTURE]
-        if structure != self._names_structure:
-            self._names = {page.name: page.id for page in self.pages(system=True)[::-1] if page.name}
-            self._names_structure = structure
+        if self.arena.words[Word.STRUCTURE] != self._names_structure:
+            self._names_structure, metas = self.arena.live_metas()
+            named = {page: decode_meta(meta).get("name") for page, meta in metas.items()}
+            self._names = {str(name): page for page, name in sorted(named.items(), reverse=True) if name}
         if name not in self._names:
             raise PageNotFound("no page has this name", where=name)
         return self._names[name]
-
-    def structure_changed(self) -> None:
-        """Tell all processes that pages or names came or went."""
-        self.arena.words[Word.STRUCTURE] += 1
 
     def meta_of(self, page: int) -> Meta:
         """Return a page's metadata. Raises PageNotFound."""

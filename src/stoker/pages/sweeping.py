@@ -63,10 +63,10 @@ def sweep_dead() -> list[str]:
         with arena.lock.held():
             arena.readers.sweep()
             deserted = not arena.readers.attached()
+            if deserted and not arena.geometry.flags & PERSISTENT:
+                unlink_mapping(name)
+                gone.append(name)
         arena.mapping.close()
-        if deserted and not arena.geometry.flags & PERSISTENT:
-            unlink_mapping(name)
-            gone.append(name)
     for path, pid in unborn_arenas():
         if not start_ticks(pid):
             path.unlink(missing_ok=True)

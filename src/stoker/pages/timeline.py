@@ -8,7 +8,7 @@ import msgspec
 from stoker.core.errors import UsageError
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
-from stoker.pages.errors import FormatError, PagesError
+from stoker.pages.errors import CorruptPages, FormatError, PagesError
 from stoker.pages.folder import StoreFolder
 from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType
 from stoker.pages.history import (
@@ -30,7 +30,7 @@ from stoker.pages.history import (
     write_checkpoint,
 )
 from stoker.pages.history.checkpoint import checkpoint_name, should_be_whole
-from stoker.pages.history.checkpoint_read import Checkpoint, open_checkpoint
+from stoker.pages.history.checkpoint_read import Checkpoint, oldest_kept, open_checkpoint
 from stoker.pages.images import PageImage
 from stoker.pages.journal import Journal, JournalStats, is_of, journal_stats, recover, sources
 from stoker.pages.metrics import StoreStats, store_stats
@@ -200,6 +200,9 @@ class Timeline:
                 marks=self._marks(parent),
                 sources=self.sources(),
             )
+            if own and target == own.checkpoints:
+                # A checkpoint that is ahead of the log would let a power loss give its LSNs to other commits.
+                self._store.sync("data")
             written = write_checkpoint(
                 target, snapshot.images(), facts, codec=codec, parent=parent.index if parent else None
             )
@@ -221,7 +224,10 @@ class Timeline:
         lsns = list_checkpoints(folder)
         if not lsns:
             return None
-        newest = open_checkpoint(folder / checkpoint_name(lsns[-1]))
+        try:
+            newest = open_checkpoint(folder / checkpoint_name(lsns[-1]))
+        except CorruptPages:
+            return None
         holders = {entry.holder_lsn for entry in newest.index.pages}
         whole_bytes = sum(entry.size_bytes for entry in newest.index.pages)
         oldest = min(holders, default=0)
@@ -233,7 +239,7 @@ class Timeline:
         store = self._store
         assert store.folder is not None
         journal = Journal.open(store.folder.log)
-        journal.remove_below(min(list_checkpoints(folder)[-keep:]) + 1)
+        journal.remove_below(oldest_kept(folder, keep) + 1)
         journal.close()
 
     def checkpoints(self) -> list[int]:

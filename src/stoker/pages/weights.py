@@ -210,7 +210,6 @@ def _lay_out(
         manifest = Manifest(0, _WRITING, facts)
         encoded = msgspec.msgpack.encode(manifest)
         batch.allocate(len(encoded) + 64, name=f"{name}/manifest")
-    store.structure_changed()
     return manifest
 
 

@@ -14,21 +14,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.pages.arena.extents import Extents
+from stoker.pages.arena.extents import Extent, Extents
 from stoker.pages.arena.layout import ATTACHED, PINNED, Counter, Geometry, Slot, Word
 from stoker.pages.arena.locks import AlreadyHeldError, RobustLock
-from stoker.pages.arena.mapping import Mapping, publish_mapping
+from stoker.pages.arena.mapping import Mapping, publish_mapping, unlink_mapping
 from stoker.pages.arena.readers import Readers
 from stoker.pages.arena.redo import Redo
 from stoker.pages.arena.ring import Ring
 from stoker.pages.arena.steps import step
 from stoker.pages.arena.table import PageTable
-from stoker.pages.errors import CorruptLog, Poisoned
+from stoker.pages.errors import CorruptLog, OutOfSpace, Poisoned
 from stoker.pages.frames import LAST, Frame, FrameType, encode_frame, frame_bytes
 
 PERSISTENT: Final = 1
 """Flag of an arena whose ring is flushed to a journal."""
 _READ_TRIES: Final = 200
+READ_TIMEOUT_SECONDS: Final = 30.0
+"""How long a reader waits for a writer that was stopped while it changed the very page, or keeps changing it."""
 _T = TypeVar("_T")
 
 
@@ -66,7 +68,7 @@ class Arena:
         self.ring = Ring(mapping, keep_unflushed=bool(self.geometry.flags & PERSISTENT))
         self.redo = Redo(mapping, self.table, self.extents)
         self.make_room: Callable[[], None] = _nothing
-        self.lock = RobustLock(mapping.address + Word.COMMIT_LOCK * 8, self.recover)
+        self.lock = RobustLock(mapping.address + Word.COMMIT_LOCK * 8, self.recover, self._intended)
         self.mend_flush: Callable[[], None] = _nothing
         self.flush_lock = RobustLock(mapping.address + Word.FLUSH_LOCK * 8, self._flusher_died)
         self._line = 0
@@ -87,27 +89,55 @@ class Arena:
         self.words[Word.FLOOR_LSN] = next_lsn
 
     def publish(self) -> None:
-        """Let others find the arena by its name. Raises AlreadyExistsError."""
+        """Let others find the arena by its name; this process has it attached from then on. Raises AlreadyExistsError.
+
+        It is attached before, lest somebody sweeps it away as deserted.
+        """
+        self.attach()
         publish_mapping(self.mapping)
 
     def attach(self) -> None:
-        """Enter this process into the reader table."""
-        with self.lock.held():
-            self._line = self.readers.register(ATTACHED)
+        """Enter this process into the reader table, unless it is there. Raises OutOfSpace."""
+        if not self._line:
+            with self.lock.held():
+                self._line = self.readers.register(ATTACHED)
 
-    def detach(self) -> bool:
-        """Take this process out of the reader table; tell whether it was the last one."""
+    def detach(self, *, unlink: bool = False) -> bool:
+        """Take this process out of the reader table; tell whether it was the last one.
+
+        unlink  the last one removes the name before anybody else can attach
+        """
         with self.lock.held():
             if self._line:
                 self.readers.forget(self._line)
                 self._line = 0
             self.readers.sweep()
-            return not self.readers.attached()
+            last = not self.readers.attached()
+            if last and unlink and self.mapping.is_named():
+                unlink_mapping(self.mapping.name)
+            return last
 
     # -- commits -------------------------------------------------------------------------------------------------
 
-    def commit(self, frames: Sequence[Frame]) -> int:
-        """Log and apply frames as one commit; the lock is held. Returns its LSN, the last frame's.
+    def take(self, size_bytes: int) -> Extent:
+        """Return an extent for a commit; the lock is held. What dead processes hold is freed before it is refused.
+
+        Raises OutOfSpace.
+        """
+        return self._pressed(lambda: self.extents.take(size_bytes))
+
+    def _pressed(self, want: Callable[[], _T]) -> _T:
+        """Return what `want` gives; where that is OutOfSpace, once more without the snapshots of dead processes."""
+        try:
+            return want()
+        except OutOfSpace:
+            if not self.readers.sweep():
+                raise
+        self.redo.release_retired()
+        return want()
+
+    def log(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Write frames to the ring as one commit, for `carry_out`; the lock is held. Returns them with their LSNs.
 
         LSNs and the flag of the last frame are filled in here. Raises OutOfSpace and Poisoned with nothing changed.
         """
@@ -123,27 +153,48 @@ class Arena:
         end = self.ring.end_of([frame_bytes(frame) for frame in numbered])
         if not self.ring.has_room(end):
             self.make_room()
+            self._check_room(end)
         writes = [frame.page for frame in frames if frame.type in {FrameType.DELTA, FrameType.IMAGE}]
-        self.redo.prepare(writes, last)
-        step("commit: begun")
-        self.ring.write([encode_frame(frame, self.ring.salt) for frame in numbered], end)
-        step("commit: logged")
+        self._pressed(lambda: self.redo.prepare(writes, last))
         try:
-            self.words[Word.INTENT_LSN] = lsn + last
-            self.words[Word.INTENT_POS] = end
+            step("commit: begun")
+            self.ring.write([encode_frame(frame, self.ring.salt) for frame in numbered], end)
+            step("commit: logged")
+        except BaseException:
+            self.redo.give_back_reserved()
+            raise
+        return numbered
+
+    def _check_room(self, end: int) -> None:
+        if not self.ring.has_room(end):
+            raise OutOfSpace(
+                "log ring is full of commits that are not written out",
+                where=self.mapping.name,
+                remedy="open the store by the path of its folder: only such a process writes them out",
+            )
+
+    def carry_out(self, frames: Sequence[Frame]) -> int:
+        """Apply frames that `log` has just written; the lock is held. Returns the commit's LSN, the last frame's.
+
+        What is raised here, a signal's exception for one, comes after the commit was ended all the same.
+        """
+        try:
+            self.words[Word.INTENT_LSN] = frames[-1].lsn
+            self.words[Word.INTENT_POS] = self.ring.end_of([frame_bytes(frame) for frame in frames])
             step("commit: intended")
-            for frame in numbered:
-                self.redo.apply(frame)
-                step("commit: applied one")
+            self.redo.apply_all(frames)
             self._publish()
         except BaseException:
             self.recover()
             raise
-        finally:
-            self.redo.give_back_reserved()
+        self.redo.give_back_reserved()
         self.words[Word.COUNTERS + Counter.COMMITS] += 1
-        self.words[Word.COUNTERS + Counter.FRAMES] += last
-        return int(lsn + last)
+        self.words[Word.COUNTERS + Counter.FRAMES] += len(frames)
+        return frames[-1].lsn
+
+    def _intended(self) -> bool:
+        """Tell whether a commit was begun that is not ended."""
+        return bool(self.words[Word.INTENT_POS] > self.words[Word.COMMITTED_POS])
 
     def _publish(self) -> None:
         """The one word that ends a commit is the position: what it and the LSN say is mended from the intent."""
@@ -153,7 +204,8 @@ class Arena:
         step("commit: published")
 
     def recover(self) -> None:
-        """End what a dead owner began; the lock is held."""
+        """End what a dead owner began; the lock is held. What it raises leaves all as it is, for the next to try."""
+        self.redo.reserved.clear()
         self.ring.mend_floor()
         start, end = self.words[Word.COMMITTED_POS], self.words[Word.INTENT_POS]
         pending = list(self.ring.frames(start, end)) if end > start else []
@@ -161,12 +213,13 @@ class Arena:
             raise CorruptLog("commit that was intended is not in the ring", got=f"{len(pending)} frames")
         self.redo.rebuild(pending)
         self.extents.repairing = True
-        for frame in pending:
-            self.redo.apply(frame)
+        self.redo.apply_all(pending)
         self.redo.rebuild()
         if pending:
             self._publish()
         self.readers.sweep()
+        self.readers.renew()
+        self.redo.release_retired()
         self.words[Word.COUNTERS + Counter.RECOVERIES] += 1
 
     def _flusher_died(self) -> None:
@@ -199,7 +252,7 @@ class Arena:
         )
 
     def _stable(self, page: int, take: Callable[[PageFacts], _T]) -> _T:
-        """Return `take(facts)` of a moment at which nobody changed the page. Raises PageNotFound."""
+        """Return `take(facts)` of a moment at which nobody changed the page. Raises PageNotFound, Timeout."""
         at = self.table.at(page)
         for _ in range(_READ_TRIES):
             before = self.words[at]
@@ -210,7 +263,8 @@ class Arena:
             taken = take(self.facts_at(at))
             if self.words[at] == before:
                 return taken
-        with self.lock.held():  # a writer that is faster than we are, or dead: then this mends the page
+        # A writer that is faster than we are, or dead: then this mends the page.
+        with self.lock.held(READ_TIMEOUT_SECONDS):
             self.table.find(page)
             return take(self.facts_at(at))
 
@@ -237,12 +291,25 @@ class Arena:
 
     def live_slots(self) -> NDArray[np.void]:
         """Return a consistent copy of the slots that hold pages; inside a batch of this thread, as before it."""
+        return self._at_rest(self.table.live)
+
+    def live_metas(self) -> tuple[int, dict[int, bytes]]:
+        """Return metadata, encoded, of the pages that have any, by id; and STRUCTURE of that moment."""
+        return self._at_rest(lambda: (int(self.words[Word.STRUCTURE]), self._metas()))
+
+    def _metas(self) -> dict[int, bytes]:
+        live = self.table.live()
+        chosen = live[live["meta_bytes"] > 0]
+        return {int(row["id"]): bytes(self.view(int(row["meta_offset"]), int(row["meta_bytes"]))) for row in chosen}
+
+    def _at_rest(self, look: Callable[[], _T]) -> _T:
+        """Return what `look` gives while nobody commits; inside a batch of this thread, as before it."""
         try:
             self.lock.acquire()
         except AlreadyHeldError:
-            return self.table.live()
+            return look()
         try:
-            return self.table.live()
+            return look()
         finally:
             self.lock.release()
 

@@ -43,18 +43,44 @@ class Extents:
 
     def take(self, size_bytes: int) -> Extent:
         """Return an extent of at least so many bytes, of any content. Raises OutOfSpace."""
-        extent = extent_class(size_bytes)
-        if extent < LARGE_CLASS:
-            head = int(Word.FREE_LISTS + extent)
-            if offset := self._words[head]:
-                self._words[head] = self._words[offset >> 3]
-                return offset, extent
-        elif offset := self._take_large(extent):
+        return self.take_class(extent_class(size_bytes))
+
+    def take_class(self, extent: int) -> Extent:
+        """Return an extent of a class, of any content. Raises OutOfSpace."""
+        if offset := self._take_large(extent) if extent >= LARGE_CLASS else self._take_listed(extent):
             return offset, extent
-        return self._carve(extent), extent
+        try:
+            return self._carve(extent), extent
+        except OutOfSpace:
+            if offset := self._cut(extent):
+                return offset, extent
+            raise
+
+    def _take_listed(self, extent: int) -> int:
+        head = int(Word.FREE_LISTS + extent)
+        offset = int(self._words[head])
+        if offset:
+            self._words[head] = self._words[offset >> 3]
+        return offset
+
+    def _cut(self, extent: int) -> int:
+        """Cut a small extent out of the smallest larger one that is free; 0 for none."""
+        if extent >= LARGE_CLASS:
+            return 0
+        for kind in range(extent + 1, SMALL_CLASSES):
+            if offset := self._take_listed(kind):
+                self._give_rest(offset + class_bytes(extent), offset + class_bytes(kind))
+                return offset
+        if offset := self._take_large(LARGE_CLASS + class_bytes(SMALL_CLASSES - 1) // PAGE_ALIGN):
+            self._give_rest(offset + class_bytes(extent), offset + class_bytes(SMALL_CLASSES - 1))
+        return offset
+
+    def _give_rest(self, start: int, end: int) -> None:
+        for free in _pieces(start, end):
+            self.give(free)
 
     def give(self, extent: Extent) -> None:
-        """Take an extent back."""
+        """Take an extent back: nothing may name it any more, for its first bytes become the link of the list."""
         if self.repairing:
             return
         offset, kind = extent
@@ -73,7 +99,7 @@ class Extents:
             if kind >= extent:
                 self._words[before] = self._words[at]
                 if kind > extent:
-                    self.give((offset + class_bytes(extent), LARGE_CLASS + kind - extent))
+                    self._give_rest(offset + class_bytes(extent), offset + class_bytes(int(kind)))
                 return int(offset)
             before, offset = at, self._words[at]
         return 0
@@ -92,7 +118,9 @@ class Extents:
             grown = min(self._end, aligned(end, _STEP_BYTES))
             self._mapping.back(self._words[Word.BACKED], grown - self._words[Word.BACKED])
             self._words[Word.BACKED] = grown
+        before = self._words[Word.BREAK]
         self._words[Word.BREAK] = end
+        self._give_rest(before, offset)
         return offset
 
     def free(self) -> list[Extent]:
@@ -114,8 +142,7 @@ class Extents:
             self._words[head] = 0
         end = self._first
         for offset, kind in sorted(set(used)):
-            for free in _pieces(end, offset):
-                self.give(free)
+            self._give_rest(end, offset)
             end = min(self._end, max(end, offset + class_bytes(kind)))
         self._words[Word.BREAK] = end
         self._words[Word.BACKED] = max(self._words[Word.BACKED], end)

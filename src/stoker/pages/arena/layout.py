@@ -55,6 +55,7 @@ class Word(IntEnum):
     POISON = 64
     GENERATION = 65
     STRUCTURE = 66
+    """Changes with every page with metadata that comes or goes, and with all metadata: names are to be read again."""
     PIN_MAX = 67
     PIN_MIN = 68
     SLOTS_USED = 69
@@ -121,6 +122,8 @@ class Slot(IntEnum):
     META = 9
     CREATED_LSN = 10
     NEXT_FREE = 11
+    BYTES_LSN = 12
+    """LSN of the frame that last changed the bytes or their place: snapshots of an older LSN may still read them."""
 
 
 class Reader(IntEnum):

@@ -36,6 +36,7 @@ def load_images(arena: Arena, images: Iterable[PageImage], *, generation: int) -
         words[at + Slot.META_OFFSET] = offset + size if meta else 0
         words[at + Slot.META] = len(meta)
         words[at + Slot.CREATED_LSN] = image.lsn
+        words[at + Slot.BYTES_LSN] = image.lsn
         words[at + Slot.ID] = image.page
         words[at + Slot.LSN] = image.lsn
     words[Word.GENERATION] = generation

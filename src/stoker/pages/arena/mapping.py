@@ -53,6 +53,13 @@ class Mapping:
                 "shared memory for pages is full", where=self.name, got=error.strerror or str(error)
             ) from error
 
+    def is_named(self) -> bool:
+        """Tell whether a name leads to it: the last one to leave takes the name away."""
+        try:
+            return self.path is not None and os.path.samestat(self.path.stat(), os.fstat(self.descriptor))
+        except FileNotFoundError:
+            return False
+
     def discard(self) -> None:
         """Give up an arena that was never published."""
         self.close()
@@ -87,7 +94,7 @@ def create_mapping(geometry: Geometry, name: str = "") -> Mapping:
     else:
         descriptor = os.memfd_create("stoker-pages", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.ftruncate(descriptor, geometry.arena_bytes)
+        _grow(descriptor, geometry.arena_bytes, name)
         if not name:
             fcntl.fcntl(descriptor, _ADD_SEALS, _SEAL_SHRINK)
         mapping = Mapping(descriptor, geometry, name)
@@ -99,6 +106,15 @@ def create_mapping(geometry: Geometry, name: str = "") -> Mapping:
             _unborn(name).unlink(missing_ok=True)
         raise
     return mapping
+
+
+def _grow(descriptor: int, size_bytes: int, name: str) -> None:
+    try:
+        os.ftruncate(descriptor, size_bytes)
+    except OSError as error:
+        raise OutOfSpace(
+            "shared memory for pages is full", where=name, expected=f"{size_bytes} bytes", got=error.strerror or ""
+        ) from error
 
 
 def publish_mapping(mapping: Mapping) -> None:
@@ -152,7 +168,17 @@ def named_arenas() -> list[str]:
 
 def unborn_arenas() -> list[tuple[Path, int]]:
     """Return files of arenas that are being made, with the process that makes them."""
-    found = [(path, path.name.rpartition(".")[2]) for path in FOLDER.glob(f".{PREFIX}*")]
+    return _unborn_of(f"{PREFIX}*")
+
+
+def remove_unborn(name: str) -> None:
+    """Remove what is left of arenas of this name whose makers died over them; nobody may be making one."""
+    for path, _ in _unborn_of(f"{PREFIX}{check_name(name)}.*"):
+        path.unlink(missing_ok=True)
+
+
+def _unborn_of(pattern: str) -> list[tuple[Path, int]]:
+    found = [(path, path.name.rpartition(".")[2]) for path in FOLDER.glob(f".{pattern}")]
     return [(path, int(pid)) for path, pid in found if pid.isdigit()]
 
 

@@ -1,11 +1,13 @@
 """Applying frames to the pages of an arena: when they are committed, and again after the death of their writer.
 
 Every step here may be the last of a process. So each frame can be applied twice: what was done is told by the slot's
-LSN, an extent that is given up goes to the retired table before the slot forgets it, and free lists are made anew
-after a death, whatever they held.
+LSN, and free lists are made anew after a death, whatever they held. An extent that a snapshot may still read goes to
+the retired table before the slot forgets it; one that nobody may read is given back only after the slot has forgotten
+it, since that writes into its bytes. Words of a slot change in an order in which each mixture still names all bytes
+that applying the frame again reads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from stoker.pages.arena.extents import Extent, Extents
 from stoker.pages.arena.layout import RETIRED_BYTES, Counter, Retired, Slot, Word
 from stoker.pages.arena.mapping import Mapping
 from stoker.pages.arena.steps import step
-from stoker.pages.arena.table import PageTable, traits
+from stoker.pages.arena.table import SLOT_MASK, PageTable, traits
 from stoker.pages.errors import CorruptLog, OutOfSpace
 from stoker.pages.frames import (
     CREATE_RECORD,
@@ -40,6 +42,7 @@ class Redo:
         self._extents = extents
         self._retired = mapping.geometry.retired_offset >> 3
         self._retired_slots = mapping.geometry.retired_slots
+        self._more = False
         self.reserved: dict[int, Extent] = {}
         self._doers = {
             FrameType.CREATE: self._create,
@@ -52,14 +55,22 @@ class Redo:
             FrameType.STATE: self._state,
         }
 
-    def apply(self, frame: Frame) -> None:
+    def apply_all(self, frames: Sequence[Frame]) -> None:
+        """Do what the frames of a commit say; a page that several concern is seen by readers only behind the last."""
+        last = {frame.page: frame.lsn for frame in frames}
+        for frame in frames:
+            self._more = frame.lsn != last[frame.page]
+            self._apply(frame)
+            step("commit: applied one")
+
+    def _apply(self, frame: Frame) -> None:
         """Do what the frame says, unless it was done. Frames that concern no page do nothing here."""
         doer = self._doers.get(FrameType(frame.type))
         if doer is None:
             return
         at = self._table.at(frame.page)
         if self._words[at + Slot.ID] == frame.page and self._words[at + Slot.LSN] >= frame.lsn:
-            if self._words[at] & 1:  # all but the last step was done
+            if self._words[at] & 1 and not self._more:  # all but the last step was done
                 self._words[at] += 1
             return
         doer(at, frame)
@@ -68,8 +79,8 @@ class Redo:
         size, offset, extent, state, location, residency, flags, meta_bytes, _ = CREATE_RECORD.unpack_from(
             frame.payload
         )
-        self._words[Word.SLOTS_USED] = max(self._words[Word.SLOTS_USED], frame.page & 0xFFFF_FFFF)
-        with self._table.changing(at):
+        self._words[Word.SLOTS_USED] = max(self._words[Word.SLOTS_USED], frame.page & SLOT_MASK)
+        with self._table.changing(at, more=self._more):
             np.frombuffer(self._mapping.data, np.uint8, size, offset)[:] = 0
             step("create: zeroed")
             self._words[at + Slot.EPOCH] = frame.epoch
@@ -84,38 +95,41 @@ class Redo:
             self._words[at + Slot.CREATED_LSN] = frame.lsn
             step("create: filled")
             self._words[at + Slot.ID] = frame.page
+            self._words[at + Slot.BYTES_LSN] = frame.lsn
             self._words[at + Slot.LSN] = frame.lsn
-        self._words[Word.LIVE_PAGES] += 1
-        self._words[Word.LIVE_BYTES] += size
+        self._count_live(1, size)
         self._count(Counter.ALLOCATIONS)
 
     def _put_meta(self, at: int, offset: int, extent_word: int, meta: bytes | memoryview) -> None:
+        self._words[Word.STRUCTURE] += 1
         self._mapping.data[offset : offset + len(meta)] = meta
         self._words[at + Slot.META_OFFSET] = offset
         self._words[at + Slot.META] = len(meta) | extent_word << 32
 
     def _free(self, at: int, frame: Frame) -> None:
         step("free: begun")
-        self._give_up(self._extent_of(at), frame.lsn)
-        if meta := self._meta_extent(at):
-            self._give_up(meta, frame.lsn)
-        step("free: given up")
+        given_up = [extent for extent in (self._extent_of(at), self._meta_extent(at)) if extent]
+        for extent in given_up:
+            self._retire(extent, frame.lsn)
+        step("free: retired")
         size = self._words[at + Slot.SIZE]
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             self._words[at + Slot.EPOCH] = frame.epoch
             self._words[at + Slot.TRAITS] = PageState.FREED
             self._words[at + Slot.LSN] = frame.lsn
         step("free: done")
+        self._words[Word.STRUCTURE] += 1
         self._table.give(frame.page)
-        self._words[Word.LIVE_PAGES] -= 1
-        self._words[Word.LIVE_BYTES] -= size
+        for extent in given_up:
+            self._give(extent)
+        self._count_live(-1, -size)
         self._count(Counter.FREES)
 
     def _resize(self, at: int, frame: Frame) -> None:
         """The new extent came with the frame; nothing of the old one is touched. Metadata behind the bytes move."""
         size, offset, extent, _ = RESIZE_RECORD.unpack_from(frame.payload)
-        data, old_size, old = self._mapping.data, self._words[at + Slot.SIZE], self._words[at + Slot.OFFSET]
-        kept = min(size, old_size)
+        given_up, old_size = self._extent_of(at), self._words[at + Slot.SIZE]
+        data, old, kept = self._mapping.data, given_up[0], min(size, old_size)
         data[offset : offset + kept] = data[old : old + kept]
         np.frombuffer(data, np.uint8, size - kept, offset + kept)[:] = 0
         meta = self._words[at + Slot.META] & 0xFFFF_FFFF if not self._meta_extent(at) else 0
@@ -123,17 +137,20 @@ class Redo:
             start = self._words[at + Slot.META_OFFSET]
             data[offset + size : offset + size + meta] = bytes(data[start : start + meta])
         step("resize: copied")
-        self._give_up(self._extent_of(at), frame.lsn)
-        step("resize: given up")
-        with self._table.changing(at):
+        if old != offset:  # else the writer that died had come farther
+            self._retire(given_up, frame.lsn)
+        step("resize: retired")
+        with self._table.changing(at, more=self._more):
+            if meta:
+                self._words[at + Slot.META_OFFSET] = offset + size
             self._words[at + Slot.OFFSET] = offset
             self._words[at + Slot.SIZE] = size
             self._words[at + Slot.EXTENT] = extent
-            if meta:
-                self._words[at + Slot.META_OFFSET] = offset + size
             self._words[at + Slot.EPOCH] = frame.epoch
+            self._words[at + Slot.BYTES_LSN] = frame.lsn
             self._words[at + Slot.LSN] = frame.lsn
-        self._words[Word.LIVE_BYTES] += size - old_size
+        self._give(given_up)
+        self._count_live(0, size - old_size)
 
     def _move(self, at: int, frame: Frame) -> None:
         location, residency = MOVE_RECORD.unpack_from(frame.payload)
@@ -144,26 +161,29 @@ class Redo:
         self._set_traits(at, frame, self._words[at + Slot.TRAITS] & ~0xFF | frame.payload[0])
 
     def _set_traits(self, at: int, frame: Frame, value: int) -> None:
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             self._words[at + Slot.TRAITS] = value
             self._words[at + Slot.EPOCH] = frame.epoch
             self._words[at + Slot.LSN] = frame.lsn
 
     def _meta(self, at: int, frame: Frame) -> None:
         offset, extent, _ = META_RECORD.unpack_from(frame.payload)
-        if old := self._meta_extent(at):
-            self._give_up(old, frame.lsn)
-        step("meta: given up")
-        with self._table.changing(at):
+        old = self._meta_extent(at)
+        if old and old[0] != offset:
+            self._retire(old, frame.lsn)
+        step("meta: retired")
+        with self._table.changing(at, more=self._more):
             self._put_meta(at, offset, extent, frame.payload[META_RECORD.size :])
             self._words[at + Slot.EPOCH] = frame.epoch
             self._words[at + Slot.LSN] = frame.lsn
+        if old:
+            self._give(old)
 
     def _overwrite(self, at: int, frame: Frame) -> None:
-        if self._words[at + Slot.LSN] < self._words[Word.PIN_MAX]:
+        if self._words[at + Slot.BYTES_LSN] < self._words[Word.PIN_MAX] and not self._swung(at, frame.lsn):
             self._copy_on_write(at, frame)
             return
-        with self._table.changing(at):
+        with self._table.changing(at, more=self._more):
             step("overwrite: begun")
             self._change(self._words[at + Slot.OFFSET], self._words[at + Slot.SIZE], frame)
             step("overwrite: applied")
@@ -171,30 +191,34 @@ class Redo:
         self._count(Counter.DELTAS if frame.type == FrameType.DELTA else Counter.IMAGES)
 
     def _copy_on_write(self, at: int, frame: Frame) -> None:
-        """A snapshot may read the present bytes: leave them, and let the page go on in another extent."""
-        data, old, size = self._mapping.data, self._words[at + Slot.OFFSET], self._words[at + Slot.SIZE]
+        """A snapshot may read the present bytes: leave them, and let the page go on in another extent of the class."""
+        data, size = self._mapping.data, self._words[at + Slot.SIZE]
+        old, kind = self._extent_of(at)
         behind = self._words[at + Slot.META] & 0xFFFF_FFFF if not self._meta_extent(at) else 0
-        offset, extent = (
-            self.reserved.pop(frame.page) if frame.page in self.reserved else self._extents.take(size + behind)
-        )
+        offset, _ = self.reserved.pop(frame.page) if frame.page in self.reserved else self._extents.take_class(kind)
         data[offset : offset + size + behind] = data[old : old + size + behind]
         step("copy on write: copied")
         self._change(offset, size, frame)
-        self._give_up(self._extent_of(at), frame.lsn)
-        step("copy on write: given up")
-        with self._table.changing(at):
-            self._words[at + Slot.OFFSET] = offset
-            self._words[at + Slot.EXTENT] = extent
+        self._retire((old, kind), frame.lsn)
+        step("copy on write: retired")
+        with self._table.changing(at, more=self._more):
             if behind:
                 self._words[at + Slot.META_OFFSET] = offset + size
+            self._words[at + Slot.OFFSET] = offset
             step("copy on write: swung")
             self._finish_overwrite(at, frame)
         self._count(Counter.COPIES_ON_WRITE)
         self._count(Counter.DELTAS if frame.type == FrameType.DELTA else Counter.IMAGES)
 
+    def _swung(self, at: int, lsn: int) -> bool:
+        """Tell whether a writer that died had come so far that the page has its new extent already."""
+        given_up = self._given_up(lsn)
+        return bool(given_up) and self._words[at + Slot.OFFSET] not in given_up
+
     def _finish_overwrite(self, at: int, frame: Frame) -> None:
         self._words[at + Slot.TRAITS] = self._words[at + Slot.TRAITS] & ~0xFF | PageState.CLEAN
         self._words[at + Slot.EPOCH] = frame.epoch
+        self._words[at + Slot.BYTES_LSN] = frame.lsn
         self._words[at + Slot.LSN] = frame.lsn
 
     def _change(self, offset: int, size: int, frame: Frame) -> None:
@@ -214,14 +238,22 @@ class Redo:
         kind = self._words[at + Slot.META] >> 32
         return (self._words[at + Slot.META_OFFSET], kind - 1) if kind else None
 
-    def _give_up(self, extent: Extent, lsn: int) -> None:
-        """Free an extent, or retire it while a snapshot is held."""
+    def _given_up(self, lsn: int) -> list[int]:
+        """Return where the extents lie that the frame of an LSN has retired so far: two at most."""
+        first, end = self._words[Word.RETIRED_FIRST], self._words[Word.RETIRED_END]
+        last = range(max(first, end - 2), end)
+        return [self._retired_at(i, Retired.OFFSET) for i in last if self._retired_at(i, Retired.LSN) == lsn]
+
+    def _give(self, extent: Extent) -> None:
+        """Free an extent that nothing names any more, unless a snapshot is held: then it is retired already."""
         if not self._words[Word.PIN_MAX]:
             self._extents.give(extent)
+
+    def _retire(self, extent: Extent, lsn: int) -> None:
+        """Note, while a snapshot is held, that an extent is to be freed once no snapshot can see it."""
+        if not self._words[Word.PIN_MAX] or extent[0] in self._given_up(lsn):
             return
-        first, end = self._words[Word.RETIRED_FIRST], self._words[Word.RETIRED_END]
-        if any(self._retired_at(index, Retired.OFFSET) == extent[0] for index in range(max(first, end - 2), end)):
-            return  # the writer that died had come this far
+        end = self._words[Word.RETIRED_END]
         at = self._retired + end % self._retired_slots * (RETIRED_BYTES >> 3)
         self._words[at + Retired.OFFSET], self._words[at + Retired.EXTENT] = extent
         self._words[at + Retired.LSN] = lsn
@@ -244,9 +276,9 @@ class Redo:
         try:
             for page in pages:
                 at = self._table.at(page)
-                if self._words[at + Slot.ID] == page and self._words[at + Slot.LSN] < self._words[Word.PIN_MAX]:
-                    behind = self._words[at + Slot.META] & 0xFFFF_FFFF
-                    self.reserved[page] = self._extents.take(self._words[at + Slot.SIZE] + behind)
+                held = self._words[at + Slot.BYTES_LSN] < self._words[Word.PIN_MAX]
+                if held and self._words[at + Slot.ID] == page and page not in self.reserved:
+                    self.reserved[page] = self._extents.take_class(self._words[at + Slot.EXTENT])
         except OutOfSpace:
             self.give_back_reserved()
             raise
@@ -280,6 +312,11 @@ class Redo:
         used += [(int(row["meta_offset"]), int(row["meta_extent"]) - 1) for row in apart]
         self._extents.rebuild([*used, *self.retired(), *(hint for frame in pending if (hint := _hint(frame)))])
         self._table.rebuild()
+
+    def _count_live(self, pages: int, size_bytes: int) -> None:
+        if not self._extents.repairing:  # else they are counted anew at the end: this may have been counted before
+            self._words[Word.LIVE_PAGES] += pages
+            self._words[Word.LIVE_BYTES] += size_bytes
 
     def _count(self, counter: Counter) -> None:
         self._words[Word.COUNTERS + counter] += 1

@@ -21,7 +21,10 @@ def step(name: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_at(count: int) -> None:
-    """Have this process killed at the `count`-th step from now, of the long way or of the short one; 0 for never."""
+def kill_at(count: int, *, native: int | None = None) -> None:
+    """Have this process killed at the `count`-th step from now; 0 for never.
+
+    native  steps of native commits are counted apart, to this number; by default to the same
+    """
     _countdown[0] = count
-    arenas.kill_at(count)
+    arenas.kill_at(count if native is None else native)

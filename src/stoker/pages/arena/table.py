@@ -125,12 +125,16 @@ class PageTable:
         return found
 
     @contextmanager
-    def changing(self, at: int) -> Iterator[None]:
-        """Hold readers off a slot. A change that breaks off leaves it odd, for the redo to end."""
+    def changing(self, at: int, *, more: bool = False) -> Iterator[None]:
+        """Hold readers off a slot. A change that breaks off leaves it odd, for the redo to end.
+
+        more  the commit changes it again: readers are held off until then
+        """
         sequence = self._words[at] | 1
         self._words[at] = sequence
         yield
-        self._words[at] = sequence + 1
+        if not more:
+            self._words[at] = sequence + 1
 
     def records(self) -> NDArray[np.void]:
         """Return a view of all slots ever used, shape (slots,), dtype SLOT_DTYPE; index 0 is slot 1."""

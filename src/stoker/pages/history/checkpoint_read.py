@@ -1,6 +1,7 @@
 """Reading checkpoints: nothing is believed before its checksum is."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -185,16 +186,33 @@ def latest_valid(
 
 
 def prune_checkpoints(folder: Path, keep: int, disk: Disk | None = None) -> list[str]:
-    """Remove all but the newest `keep` checkpoints and those that hold pages of these; return the names."""
+    """Remove all but the newest `keep` checkpoints and those that hold pages of these; return the names.
+
+    One that cannot be read is none that is kept, and goes when it is older than those.
+    """
     disk = disk or OsDisk()
-    lsns = list_checkpoints(folder, disk)
-    needed = set(lsns[-keep:])
-    for lsn in lsns[-keep:]:
-        index = open_checkpoint(folder / checkpoint_name(lsn), disk).index
-        needed |= {entry.holder_lsn for entry in index.pages}
-    gone = [checkpoint_name(lsn) for lsn in lsns if lsn not in needed]
-    for name in gone:
+    kept = _newest_readable(folder, keep, disk)
+    needed = set(kept)
+    for checkpoint in kept.values():
+        needed |= {entry.holder_lsn for entry in checkpoint.index.pages}
+    oldest = min(kept, default=0)
+    gone = [checkpoint_name(lsn) for lsn in list_checkpoints(folder, disk) if lsn not in needed and lsn < oldest]
+    for name in reversed(gone):  # the newest first: none may be left without those that hold its pages
         disk.unlink(folder / name)
-    if gone:
         disk.sync_folder(folder)
     return gone
+
+
+def oldest_kept(folder: Path, keep: int, disk: Disk | None = None) -> int:
+    """Return the LSN of the oldest of the newest `keep` checkpoints that can be read, 0 for none."""
+    return min(_newest_readable(folder, keep, disk or OsDisk()), default=0)
+
+
+def _newest_readable(folder: Path, keep: int, disk: Disk) -> dict[int, Checkpoint]:
+    found: dict[int, Checkpoint] = {}
+    for lsn in reversed(list_checkpoints(folder, disk)):
+        if len(found) == keep:
+            break
+        with suppress(CorruptPages):
+            found[lsn] = open_checkpoint(folder / checkpoint_name(lsn), disk)
+    return found

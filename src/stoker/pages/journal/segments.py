@@ -269,9 +269,9 @@ class Journal:
                 self._disk.rename(self.folder / name, archive / name)
             else:
                 self._disk.unlink(self.folder / name)
-            gone.append(name)
-        if gone:
+            # One by one: a power loss must not bring an older one back without those behind it.
             self._disk.sync_folder(self.folder)
+            gone.append(name)
         return gone
 
     def reaches(self, end: JournalEnd) -> bool:
