@@ -68,6 +68,7 @@ std::size_t expand(std::uint8_t* page, std::uint64_t bitmap, const std::uint8_t*
 
 const DeltaRows& rows() {
 #if defined(__x86_64__)
+  if (cpu_level() >= CpuLevel::avx512) return kDeltaRowsAvx512;
   if (cpu_level() >= CpuLevel::avx2) return kDeltaRowsAvx2;
 #endif
   return kDeltaRowsScalar;

@@ -35,6 +35,7 @@ struct DeltaRows {
 extern const DeltaRows kDeltaRowsScalar;
 #if defined(__x86_64__)
 extern const DeltaRows kDeltaRowsAvx2;
+extern const DeltaRows kDeltaRowsAvx512;
 #endif
 
 inline std::uint64_t load_u64(const std::uint8_t* from) {
