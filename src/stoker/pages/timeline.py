@@ -24,12 +24,13 @@ from stoker.pages.history import (
     page_history,
     prune_checkpoints,
     replay,
+    replay_tables,
     verify_checkpoint,
     write_checkpoint,
 )
 from stoker.pages.history.checkpoint import checkpoint_name, should_be_whole
 from stoker.pages.history.checkpoint_read import Checkpoint, open_checkpoint
-from stoker.pages.journal import Journal, JournalStats, journal_stats, recover, scan, sources
+from stoker.pages.journal import Journal, JournalStats, journal_stats, recover, scan, scan_tables, sources
 from stoker.pages.store import Store
 
 
@@ -95,7 +96,11 @@ class Timeline:
         Raises PagesError for a moment that is not kept any more, or never was.
         """
         base = self._base(to)
-        return replay(base, self.scan(since=base.lsn + 1), to)
+        folder = self._store.folder
+        if folder is None:
+            return replay(base, self.scan(since=base.lsn + 1), to)
+        self._store.sync("os")
+        return replay_tables(base, scan_tables(folder.log, since=base.lsn + 1), to)
 
     def _base(self, to: Target = NOW) -> State:
         """Return the newest checkpoint before the moment; for other moments than LSNs, the oldest that the log

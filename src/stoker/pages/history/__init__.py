@@ -10,7 +10,7 @@ from stoker.pages.history.checkpoint_read import (
     verify_checkpoint,
 )
 from stoker.pages.history.diff import StateDiff, diff_states, frames_between
-from stoker.pages.history.replay import NOW, PageVersion, Target, page_history, replay
+from stoker.pages.history.replay import NOW, PageVersion, Target, page_history, replay, replay_tables
 from stoker.pages.history.state import State
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "prune_checkpoints",
     "read_checkpoint",
     "replay",
+    "replay_tables",
     "verify_checkpoint",
     "write_checkpoint",
 ]
