@@ -1,6 +1,7 @@
 """A store through time: its log, checkpoints, past states."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from stoker.core.errors import UsageError
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
-from stoker.pages.errors import FormatError, PagesError
+from stoker.pages.errors import CorruptPages, FormatError, PagesError
 from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType
 from stoker.pages.history import (
     NOW,
@@ -160,6 +161,7 @@ class Timeline:
         if target is None:
             raise UsageError("store in memory has no folder for checkpoints", remedy="tell one")
         parent = self._parent(target) if incremental else None
+        marks, names = self._told()
         with self._store.snapshot() as snapshot:
             facts = CheckpointFacts(
                 uuid=self._store.arena.geometry.uuid,
@@ -167,8 +169,8 @@ class Timeline:
                 time_ns=self._store.clock_ns(),
                 parent_lsn=parent.facts.lsn if parent else 0,
                 max_generation=self._store.arena.table.max_generation(),
-                marks=self._marks(parent),
-                sources=sources(self.scan(kinds=frozenset({FrameType.SOURCE}))),
+                marks={**(parent.index.marks if parent else {}), **marks},
+                sources=names,
             )
             written = write_checkpoint(
                 target, snapshot.images(), facts, codec=codec, parent=parent.index if parent else None
@@ -179,11 +181,34 @@ class Timeline:
             self._prune(own.checkpoints, keep)
         return written
 
-    def _marks(self, parent: Checkpoint | None) -> dict[str, int]:
-        marks = dict(parent.index.marks) if parent else {}
-        for frame in self.scan(kinds=frozenset({FrameType.MARK})):
-            marks[bytes(frame.payload).decode()] = frame.lsn
-        return marks
+    def _told(self) -> tuple[dict[str, int], dict[int, str]]:
+        """Return the names of moments and of sources: those that the newest checkpoint knows, and the log since."""
+        marks: dict[str, int] = {}
+        names: dict[int, str] = {}
+        for frame in self._telling_frames(marks, names):
+            if frame.type == FrameType.MARK:
+                marks[bytes(frame.payload).decode()] = frame.lsn
+            else:
+                names.update(sources(iter([frame])))
+        return marks, names
+
+    def _telling_frames(self, marks: dict[str, int], names: dict[int, str]) -> Iterator[Frame]:
+        types = FrameType.MARK, FrameType.SOURCE
+        folder = self._store.folder
+        if folder is None:
+            yield from self.scan(kinds=frozenset(types))
+            return
+        self._store.sync("os")
+        since = 0
+        for lsn in reversed(list_checkpoints(folder.checkpoints)):
+            with suppress(CorruptPages):
+                index = open_checkpoint(folder.checkpoints / checkpoint_name(lsn)).index
+                marks.update(index.marks)
+                names.update(index.sources)
+                since = lsn + 1
+                break
+        for table in scan_tables(folder.log, since=since):
+            yield from table.of_types(*types)
 
     @staticmethod
     def _parent(folder: Path) -> Checkpoint | None:

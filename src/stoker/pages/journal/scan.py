@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -19,6 +20,8 @@ from stoker.pages.journal.segments import (
     decode_header,
     segment_names,
 )
+
+_STEP_BYTES: Final = 4 << 20
 
 
 class JournalStats(msgspec.Struct):
@@ -52,9 +55,24 @@ class FrameTable(msgspec.Struct):
         """Yield all frames."""
         return (self.frame(index) for index in range(len(self.rows)))
 
+    def of_types(self, *types: FrameType) -> Iterator[Frame]:
+        """Yield the frames of some types."""
+        found = np.flatnonzero(np.isin(self.rows[:, KINDS] & np.uint64(0xFF), types))
+        return (self.frame(int(index)) for index in found)
+
     def commit_ends(self) -> NDArray[np.intp]:
         """Return the indices of the last frames of commits."""
         return np.flatnonzero(self.rows[:, KINDS] >> np.uint64(24) & np.uint64(LAST))
+
+
+def _read_used(disk: Disk, path: Path) -> bytes:
+    """Return a segment up to some MiB of zeros, which may lie inside a frame."""
+    pieces: list[bytes] = []
+    while piece := disk.read(path, len(pieces) * _STEP_BYTES, _STEP_BYTES):
+        pieces.append(piece)
+        if len(piece) < _STEP_BYTES or not np.frombuffer(piece, np.uint64).any():
+            break
+    return b"".join(pieces)
 
 
 class Segment(msgspec.Struct):
@@ -73,14 +91,19 @@ class Segment(msgspec.Struct):
         return int(rows[-1, LSN]) if len(rows) else self.header.first_lsn - 1
 
 
-def read_segment(disk: Disk, path: Path) -> Segment:
-    """Read a segment and its valid frames: LSNs without a gap, or only growing in a compacted one."""
-    data = disk.read(path)
+def read_segment(disk: Disk, path: Path, *, whole: bool = True) -> Segment:
+    """Read a segment and its valid frames: LSNs without a gap, or only growing in a compacted one.
+
+    whole  also what lies behind the last frame: else mostly not, it is room for more
+    """
+    data = disk.read(path) if whole else _read_used(disk, path)
     header = decode_header(data[:SEGMENT_HEADER_BYTES], str(path))
     covers_lsn = header.covers_lsn if header.flags & COMPACTED else 0
     rows, end = scan_frames(
         data, SEGMENT_HEADER_BYTES, salt=header.salt, first_lsn=header.first_lsn, covers_lsn=covers_lsn
     )
+    if not whole and data[end : end + 4] != bytes(4):
+        return read_segment(disk, path)  # a frame may go on behind what was read
     return Segment(path.name, header, data, FrameTable(data, rows), end)
 
 
@@ -119,7 +142,7 @@ def scan_tables(folder: Path, *, since: int = 0, disk: Disk | None = None) -> It
     for index, name in enumerate(names):
         if index + 1 < len(names) and firsts[index + 1] <= since:
             continue
-        segment = read_segment(disk, folder / name)
+        segment = read_segment(disk, folder / name, whole=False)
         if expected and segment.header.first_lsn != expected:
             raise CorruptLog(
                 "log has a gap", where=name, expected=f"LSN {expected}", got=f"LSN {segment.header.first_lsn}"
