@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.clock import wall_tick_ns
-from stoker.kernels.deltas import two_level_diff
+from stoker.kernels.deltas import two_level_apply, two_level_diff
 from stoker.pages.arena.arena import Arena, PageFacts
 from stoker.pages.arena.extents import Extent
 from stoker.pages.arena.layout import Counter, Word
@@ -47,6 +47,8 @@ class Commit:
         self._frames: list[Frame] = []
         self._images: dict[int, NDArray[np.uint8]] = {}
         self._bases: dict[int, NDArray[np.uint8]] = {}
+        self._framed: dict[int, tuple[int, bytes]] = {}
+        """Type and payload of pages that were written whole, as long as nothing else in this commit asks for them."""
         self._facts: dict[int, PageFacts] = {}
         self._freed: set[int] = set()
         self._taken: list[Extent] = []
@@ -68,6 +70,13 @@ class Commit:
         if page not in self._images:
             self._bases[page] = self._arena.view(facts.offset, facts.size_bytes)
             self._images[page] = self._bases[page].copy()
+            if page in self._framed:
+                kind, payload = self._framed.pop(page)
+                if kind == FrameType.IMAGE:
+                    self._images[page][:] = np.frombuffer(payload, np.uint8)
+                else:
+                    two_level_apply(self._images[page].data, payload)
+                self._bases[page] = self._images[page].copy()
         return self._images[page]
 
     def expect(self, page: int, epoch: int | None) -> None:
@@ -104,7 +113,19 @@ class Commit:
         facts = self.facts(page)
         self._add(FrameType.FREE, page, facts.epoch, b"", facts.elem_width)
         self._images.pop(page, None)
+        self._framed.pop(page, None)
         self._freed.add(page)
+
+    def write(self, page: int, data: NDArray[np.uint8]) -> None:
+        """Replace all bytes of a page, `data` of its size: compared where they lie, and not copied."""
+        facts = self.facts(page)
+        if page in self._images or page in self._framed:
+            self.image(page)[:] = data
+            return
+        base = self._arena.view(facts.offset, facts.size_bytes)
+        framed = self._add_change(page, base, np.ascontiguousarray(data))
+        if framed:
+            self._framed[page] = framed
 
     def write_at(self, page: int, offset: int, data: NDArray[np.uint8]) -> None:
         """Overwrite part of a page; what is equal already is not logged. Raises InvalidDelta beyond the page's end."""
@@ -116,8 +137,8 @@ class Commit:
                 expected=f"within {facts.size_bytes} bytes",
                 got=f"{data.size} bytes at {offset}",
             )
-        if page in self._images:
-            self._images[page][offset : offset + data.size] = data
+        if page in self._images or page in self._framed:
+            self.image(page)[offset : offset + data.size] = data
             return
         differs = np.flatnonzero(self._arena.view(facts.offset + offset, data.size) != data)
         if not differs.size:
@@ -207,20 +228,25 @@ class Commit:
         """Make a frame of what changed in a page since its last frame; none where nothing did."""
         if page not in self._images:
             return
-        facts, base, image = self._facts[page], self._bases[page], self._images[page]
-        payload, changed = two_level_diff(base.data, image.data)
+        image = self._images[page]
+        if self._add_change(page, self._bases[page], image):
+            self._bases[page] = image.copy()
+
+    def _add_change(self, page: int, base: NDArray[np.uint8], fresh: NDArray[np.uint8]) -> tuple[int, bytes] | None:
+        """Make a frame of what differs, and return its type and payload; None where nothing does."""
+        facts, counters = self._facts[page], self._arena.words
+        payload, changed = two_level_diff(base.data, fresh.data)
         if not changed:
-            self._arena.words[Word.COUNTERS + Counter.UNCHANGED] += 1
-            return
+            counters[Word.COUNTERS + Counter.UNCHANGED] += 1
+            return None
         kind, codec = FrameType.DELTA, Codec.TWO_LEVEL
         if len(payload) >= facts.size_bytes:
-            kind, codec, payload = FrameType.IMAGE, Codec.RAW, image.tobytes()
+            kind, codec, payload = FrameType.IMAGE, Codec.RAW, fresh.tobytes()
         self._add(kind, page, facts.epoch + 1, payload, facts.elem_width, codec)
         self._change(page, epoch=facts.epoch + 1)
-        self._bases[page] = image.copy()
-        counters = self._arena.words
         counters[Word.COUNTERS + Counter.CHANGED_BYTES] += changed
         counters[Word.COUNTERS + Counter.DELTA_BYTES] += len(payload)
+        return kind, payload
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,15 @@
 """A store through time: its log, checkpoints, past states."""
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from stoker.core.errors import UsageError
+from stoker.pages.anchoring import AnchorPolicy, Chain
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
 from stoker.pages.errors import CorruptPages, FormatError, PagesError
@@ -29,10 +32,14 @@ from stoker.pages.history import (
     verify_checkpoint,
     write_checkpoint,
 )
-from stoker.pages.history.checkpoint import checkpoint_name, should_be_whole
+from stoker.pages.history.checkpoint import checkpoint_name
 from stoker.pages.history.checkpoint_read import Checkpoint, open_checkpoint
 from stoker.pages.journal import Journal, JournalStats, journal_stats, recover, scan, scan_tables, sources
 from stoker.pages.store import Store
+
+CHECKPOINTS: Final = AnchorPolicy(seconds_max=math.inf, length_max=16)
+"""When an incremental checkpoint is a whole one after all: each file that holds pages of it must be kept and opened. To
+restore it takes no longer than a whole one: every page is read once, wherever it lies."""
 
 
 class Timeline:
@@ -221,7 +228,7 @@ class Timeline:
         whole_bytes = sum(entry.size_bytes for entry in newest.index.pages)
         oldest = min(holders, default=0)
         chain = sum(entry.stored_bytes for entry in newest.index.pages if entry.holder_lsn != oldest)
-        return None if should_be_whole(whole_bytes, chain, len(holders)) else newest
+        return None if CHECKPOINTS.due(Chain(whole_bytes, len(holders), chain)) else newest
 
     def _prune(self, folder: Path, keep: int) -> None:
         prune_checkpoints(folder, keep)

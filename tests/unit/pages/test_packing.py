@@ -51,7 +51,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, codec: str) -> None:
     assert (written.pages, written.page_bytes) == (len(sizes), sum(sizes))
     state = read_checkpoint(written.path)
     assert state.digest() == State.of(images, 9).digest()
-    assert [page for page in state.pages] == [image.page for image in images]
+    assert list(state.pages) == [image.page for image in images]
     state.pages[1].data[:] = 0  # its bytes are its own
     state.pages[5].data[:] = 0
     assert np.array_equal(state.pages[4].data, images[3].data)

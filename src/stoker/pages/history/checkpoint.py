@@ -264,12 +264,3 @@ def _superblock(facts: CheckpointFacts) -> bytes:
 def entries_held(index: Index, lsn: int) -> Iterator[PageEntry]:
     """Yield the entries whose bytes lie in the checkpoint of this LSN."""
     return (entry for entry in index.pages if entry.holder_lsn == lsn)
-
-
-def should_be_whole(whole_bytes: int, chain_stored_bytes: int, chain_length: int, *, length_max: int = 16) -> bool:
-    """Tell whether the next checkpoint should hold every page: chains cost time to restore and files to keep.
-
-    whole_bytes         of all pages
-    chain_stored_bytes  stored by the incremental checkpoints since the last whole one
-    """
-    return chain_length >= length_max or chain_stored_bytes > whole_bytes // 2
