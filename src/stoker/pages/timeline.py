@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -13,6 +14,7 @@ from stoker.pages.anchoring import AnchorPolicy, Chain
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
 from stoker.pages.errors import CorruptPages, FormatError, PagesError
+from stoker.pages.folder import StoreFolder
 from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType
 from stoker.pages.history import (
     NOW,
@@ -34,12 +36,47 @@ from stoker.pages.history import (
 )
 from stoker.pages.history.checkpoint import checkpoint_name
 from stoker.pages.history.checkpoint_read import Checkpoint, open_checkpoint
-from stoker.pages.journal import Journal, JournalStats, journal_stats, recover, scan, scan_tables, sources
+from stoker.pages.journal import (
+    FrameTable,
+    Journal,
+    JournalEnd,
+    JournalStats,
+    journal_stats,
+    recover,
+    scan,
+    scan_behind,
+    scan_tables,
+    sources,
+)
+from stoker.pages.journal.segments import segment_name
 from stoker.pages.store import Store
 
 CHECKPOINTS: Final = AnchorPolicy(seconds_max=math.inf, length_max=16)
 """When an incremental checkpoint is a whole one after all: each file that holds pages of it must be kept and opened. To
 restore it takes no longer than a whole one: every page is read once, wherever it lies."""
+
+
+_TELLING: Final = (FrameType.MARK, FrameType.SOURCE)
+
+
+class Told(msgspec.Struct):
+    """Names of moments and of sources, as the log tells them up to `end`."""
+
+    marks: dict[str, int] = {}
+    sources: dict[int, str] = {}
+    end: JournalEnd | None = None
+
+    def take(self, frames: Iterator[Frame]) -> None:
+        """Take what frames tell."""
+        for frame in frames:
+            if frame.type == FrameType.MARK:
+                self.marks[bytes(frame.payload).decode()] = frame.lsn
+            else:
+                self.sources.update(sources(iter([frame])))
+
+
+_TOLD: Final[WeakKeyDictionary[Store, Told]] = WeakKeyDictionary()
+"""What this process knows of each open store: so that the next checkpoint reads only the log since."""
 
 
 class Timeline:
@@ -189,33 +226,42 @@ class Timeline:
         return written
 
     def _told(self) -> tuple[dict[str, int], dict[int, str]]:
-        """Return the names of moments and of sources: those that the newest checkpoint knows, and the log since."""
-        marks: dict[str, int] = {}
-        names: dict[int, str] = {}
-        for frame in self._telling_frames(marks, names):
-            if frame.type == FrameType.MARK:
-                marks[bytes(frame.payload).decode()] = frame.lsn
-            else:
-                names.update(sources(iter([frame])))
-        return marks, names
+        """Return the names of moments and of sources so far."""
+        if self._store.folder is None:
+            told = Told()
+            told.take(self.scan(kinds=frozenset(_TELLING)))
+        else:
+            self._store.sync("os")
+            told = self._told_by_log(self._store.folder)
+        return dict(told.marks), dict(told.sources)
 
-    def _telling_frames(self, marks: dict[str, int], names: dict[int, str]) -> Iterator[Frame]:
-        types = FrameType.MARK, FrameType.SOURCE
-        folder = self._store.folder
-        if folder is None:
-            yield from self.scan(kinds=frozenset(types))
-            return
-        self._store.sync("os")
-        since = 0
-        for lsn in reversed(list_checkpoints(folder.checkpoints)):
-            with suppress(CorruptPages):
-                index = open_checkpoint(folder.checkpoints / checkpoint_name(lsn)).index
-                marks.update(index.marks)
-                names.update(index.sources)
-                since = lsn + 1
-                break
-        for table in scan_tables(folder.log, since=since):
-            yield from table.of_types(*types)
+    def _told_by_log(self, folder: StoreFolder) -> Told:
+        """Go on from where this process looked last, else from the newest checkpoint."""
+        store = self._store
+        assert store.flusher is not None
+        with store.arena.flush_lock.held():
+            end = store.flusher.end()
+        told = _TOLD.get(store) or Told()
+        if told.end and not (folder.log / segment_name(told.end.segment_first_lsn)).exists():
+            told = Told()  # a checkpoint was since, and what lay before it is gone
+        tables: Iterator[FrameTable]
+        if told.end is not None:
+            tables = scan_behind(folder.log, told.end)
+        else:
+            since = 0
+            for lsn in reversed(list_checkpoints(folder.checkpoints)):
+                with suppress(CorruptPages):
+                    index = open_checkpoint(folder.checkpoints / checkpoint_name(lsn)).index
+                    told.marks.update(index.marks)
+                    told.sources.update(index.sources)
+                    since = lsn + 1
+                    break
+            tables = scan_tables(folder.log, since=since)
+        for table in tables:
+            told.take(table.of_types(*_TELLING))
+        told.end = end
+        _TOLD[store] = told
+        return told
 
     @staticmethod
     def _parent(folder: Path) -> Checkpoint | None:

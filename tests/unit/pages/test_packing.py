@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stoker.pages import Store
 from stoker.pages.disk import OsDisk
 from stoker.pages.errors import ChecksumError
 from stoker.pages.history import CheckpointFacts, State, read_checkpoint, write_checkpoint
+from stoker.pages.history.checkpoint_read import open_checkpoint
 from stoker.pages.history.packing import ALIGN, GROUP_BYTES, RAW, ZSTD, pack_group
 from stoker.pages.images import PageImage
 
@@ -81,3 +83,29 @@ def test_many_pieces_are_written_though_the_system_takes_them_in_parts(
     disk.write(handle, 5, [piece for piece in pieces if piece])
     disk.close(handle)
     assert (tmp_path / "f").read_bytes() == bytes(5) + b"".join(pieces)
+
+
+@pytest.mark.parametrize("keep", [1, 9])
+def test_each_checkpoint_knows_all_marks_and_writers_though_it_reads_only_the_log_since(
+    tmp_path: Path, keep: int
+) -> None:
+    def told(store: Store) -> tuple[dict[str, int], list[str]]:
+        index = open_checkpoint(store.checkpoint(keep=keep).path).index
+        return index.marks, sorted(index.sources.values())
+
+    with Store.open(tmp_path / "bus", size_bytes=4 << 20, segment_bytes=1 << 16) as store:
+        page = store.allocate(30_000)
+        marks = {"first": store.mark("first")}
+        store.write(page, bytes([1]) * 30_000, source="one")
+        assert told(store) == (marks, ["one"])
+        assert told(store) == (marks, ["one"])
+        for turn in range(6):  # over several segments
+            store.write(page, np.random.default_rng(turn).bytes(30_000), source=f"two {turn}")
+            marks[f"turn {turn}"] = store.mark(f"turn {turn}")
+            assert told(store)[0] == marks
+        assert len(told(store)[1]) == 7
+    with Store.open(tmp_path / "bus") as store:
+        marks["later"] = store.mark("later")
+        found, writers = told(store)
+        assert found == marks
+        assert len(writers) == 7

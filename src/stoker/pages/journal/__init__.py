@@ -1,7 +1,7 @@
 """The journal: the log's frames in segment files, recovered whatever happened to the last of them."""
 
 from stoker.pages.journal.recover import Recovered, recover
-from stoker.pages.journal.scan import FrameTable, JournalStats, journal_stats, scan, scan_tables, sources
+from stoker.pages.journal.scan import FrameTable, JournalStats, journal_stats, scan, scan_behind, scan_tables, sources
 from stoker.pages.journal.segments import Journal, JournalEnd
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "journal_stats",
     "recover",
     "scan",
+    "scan_behind",
     "scan_tables",
     "sources",
 ]

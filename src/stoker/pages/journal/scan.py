@@ -16,8 +16,10 @@ from stoker.pages.frames import HEADER_BYTES, LAST, Frame, FrameType, frame_byte
 from stoker.pages.journal.segments import (
     COMPACTED,
     SEGMENT_HEADER_BYTES,
+    JournalEnd,
     SegmentHeader,
     decode_header,
+    segment_name,
     segment_names,
 )
 
@@ -65,10 +67,10 @@ class FrameTable(msgspec.Struct):
         return np.flatnonzero(self.rows[:, KINDS] >> np.uint64(24) & np.uint64(LAST))
 
 
-def _read_used(disk: Disk, path: Path) -> bytes:
-    """Return a segment up to some MiB of zeros, which may lie inside a frame."""
+def _read_used(disk: Disk, path: Path, start: int = 0) -> bytes:
+    """Return a segment from an offset up to some MiB of zeros, which may lie inside a frame."""
     pieces: list[bytes] = []
-    while piece := disk.read(path, len(pieces) * _STEP_BYTES, _STEP_BYTES):
+    while piece := disk.read(path, start + len(pieces) * _STEP_BYTES, _STEP_BYTES):
         pieces.append(piece)
         if len(piece) < _STEP_BYTES or not np.frombuffer(piece, np.uint64).any():
             break
@@ -151,6 +153,28 @@ def scan_tables(folder: Path, *, since: int = 0, disk: Disk | None = None) -> It
         if len(ends):
             yield FrameTable(segment.data, segment.table.rows[: int(ends[-1]) + 1])
         expected = max(segment.last_lsn, segment.header.covers_lsn) + 1
+
+
+def scan_behind(folder: Path, end: JournalEnd, *, disk: Disk | None = None) -> Iterator[FrameTable]:
+    """Yield the committed frames behind a place where the log once ended, without reading what lies before it.
+
+    Raises CorruptLog where its segment is gone, or for a gap.
+    """
+    disk = disk or OsDisk()
+    name = segment_name(end.segment_first_lsn)
+    if name not in disk.names(folder):
+        raise CorruptLog("segment of the log is gone", where=str(folder / name))
+    header = decode_header(disk.read(folder / name, 0, SEGMENT_HEADER_BYTES), name)
+    data = _read_used(disk, folder / name, end.offset_bytes)
+    rows, _ = scan_frames(data, 0, salt=header.salt, first_lsn=end.last_lsn + 1)
+    table = FrameTable(data, rows)
+    ends = table.commit_ends()
+    last_lsn = end.last_lsn
+    if len(ends):
+        last_lsn = int(rows[ends[-1], LSN])
+        yield FrameTable(data, rows[: int(ends[-1]) + 1])
+    if any(int(other[4:24]) > last_lsn for other in segment_names(disk, folder)):
+        yield from scan_tables(folder, since=last_lsn + 1, disk=disk)
 
 
 def sources(frames: Iterator[Frame]) -> dict[int, str]:
