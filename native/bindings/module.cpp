@@ -6,6 +6,7 @@ NB_MODULE(_native, module) {
   bind_check(module);
   bind_cpu(module);
   bind_delta(module);
+  bind_replay(module);
   bind_unpack(module);
   bind_fill(module);
   bind_writer(module);

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
 #include <vector>
 
 #include "arena_parts.hpp"
@@ -244,7 +243,8 @@ std::uint64_t* Arena::writable(std::uint64_t page, std::size_t size_bytes, std::
 
 // Adds a frame that makes the page equal to `data`; false where nothing differs or the ring has no room (then `open`
 // is as it was and writing.end tells: it is 0 for no room).
-bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data) {
+bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data,
+                       bool more) {
   const std::size_t size_bytes = at[kSize];
   const Writing before = writing;
   std::uint8_t* const frame_at = place(writing, std::max(two_level_bound(size_bytes), size_bytes));
@@ -253,7 +253,7 @@ bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t
     return false;
   }
   std::uint8_t* const payload = frame_at + kFrameHeaderBytes;
-  const DeltaSize size = two_level_diff(base_ + at[kOffset], data, size_bytes, payload);
+  const DeltaSize size = two_level_diff(base_ + at[kOffset], data, size_bytes, payload, more);
   if (size.payload_bytes == 0) {
     writing = before;  // a lap that no frame began would leave the log with a false border
     count(kUnchanged, 1);
@@ -273,26 +273,6 @@ bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t
   return true;
 }
 
-namespace {
-
-// What a TWO_LEVEL payload says, done from the whole new image: lines that differ are copied whole.
-void copy_dirty_lines(std::uint8_t* page, const std::uint8_t* image, std::size_t size_bytes,
-                      const std::uint8_t* bitmap) {
-  constexpr std::size_t kLine = 64;
-  for (std::size_t group = 0; group * kLine * 64 < size_bytes; ++group) {
-    for (auto bits = get<std::uint64_t>(bitmap + 8 * group); bits != 0; bits &= bits - 1) {
-      const std::size_t start = (group * 64 + static_cast<std::size_t>(std::countr_zero(bits))) * kLine;
-      if (size_bytes - start >= kLine) {
-        copy_shared(page + start, image + start, kLine);
-      } else {
-        copy_shared(page + start, image + start, size_bytes - start);
-      }
-    }
-  }
-}
-
-}  // namespace
-
 // Does to a page what a frame of ours says; `image` is what the page becomes, for frames made by diff_frame.
 void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame_at, const std::uint8_t* image) {
   const std::uint64_t sequence = at[kSeq] | 1;
@@ -305,7 +285,7 @@ void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* 
   if (frame_at[40] == kImage) {
     copy_shared(page, payload, payload_bytes);
   } else if (frame_at[41] == kTwoLevel) {
-    copy_dirty_lines(page, image, at[kSize], payload);
+    two_level_copy(page, image, at[kSize], payload);
   } else {
     copy_shared(page + get<std::uint64_t>(payload), payload + kRunRecordBytes, get<std::uint64_t>(payload + 8));
   }
@@ -330,7 +310,7 @@ ArenaResult Arena::write(std::uint64_t page, const std::uint8_t* data, std::size
   Writing writing;
   if (at[kSize] != size_bytes || !begin(writing)) return {ArenaStatus::slow, 0};
   writing.source = source;
-  if (!diff_frame(writing, page, at, data)) {
+  if (!diff_frame(writing, page, at, data, false)) {
     return {writing.end == 0 ? ArenaStatus::slow : ArenaStatus::done, load(word(kCommittedLsn))};
   }
   const std::uint8_t* const made = writing.open;
@@ -394,7 +374,7 @@ ArenaResult Arena::update_many(const std::uint64_t* pages, std::size_t count_pag
     // A page that is there twice would be compared with what it was before the first.
     if (at[kSize] != row_bytes || met[pages[index] & kSlotMask]) return {ArenaStatus::slow, 0};
     met[pages[index] & kSlotMask] = true;
-    if (diff_frame(writing, pages[index], at, rows + index * row_bytes)) {
+    if (diff_frame(writing, pages[index], at, rows + index * row_bytes, index + 1 < count_pages)) {
       changes.push_back({at, writing.open, rows + index * row_bytes});
     } else if (writing.end == 0) {
       return {ArenaStatus::slow, 0};

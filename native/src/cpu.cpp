@@ -16,7 +16,8 @@ CpuLevel cpu_level_supported() {
   const bool avx2 = sse42 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("vpclmulqdq");
+                      __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512vbmi") &&
+                      __builtin_cpu_supports("avx512vbmi2");
   if (avx512) return CpuLevel::avx512;
   if (avx2) return CpuLevel::avx2;
   if (sse42) return CpuLevel::sse42;

@@ -50,6 +50,19 @@ DeltaOut compact(std::uint8_t* base, const std::uint8_t* fresh, std::uint64_t bi
   return out;
 }
 
+std::uint64_t diff_block(std::uint8_t* base, const std::uint8_t* fresh, std::size_t lines, DiffHow how, DeltaOut& out) {
+  const std::uint64_t bitmap = compare(base, fresh, lines);
+  if (bitmap != 0) out = compact(base, fresh, bitmap, how.update, out);
+  return bitmap;
+}
+
+void copy(std::uint8_t* page, const std::uint8_t* image, std::uint64_t bitmap) {
+  for (; bitmap != 0; bitmap &= bitmap - 1) {
+    const std::size_t at = kLineBytes * lowest_bit(bitmap);
+    std::memcpy(page + at, image + at, kLineBytes);
+  }
+}
+
 std::size_t expand(std::uint8_t* page, std::uint64_t bitmap, const std::uint8_t* masks, const std::uint8_t* bytes,
                    const std::uint8_t*) {
   const std::uint8_t* const begin = bytes;
@@ -68,6 +81,7 @@ std::size_t expand(std::uint8_t* page, std::uint64_t bitmap, const std::uint8_t*
 
 const DeltaRows& rows() {
 #if defined(__x86_64__)
+  if (cpu_level() >= CpuLevel::avx512) return kDeltaRowsAvx512;
   if (cpu_level() >= CpuLevel::avx2) return kDeltaRowsAvx2;
 #endif
   return kDeltaRowsScalar;
@@ -113,7 +127,7 @@ bool diff_tail(std::uint8_t* base, const std::uint8_t* fresh, std::size_t tail_b
 // `base` is written only if `update`. Masks and bytes grow side by side, each with room for all; the bytes move down
 // at last.
 DeltaSize diff(std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_bytes, std::uint8_t* payload,
-               bool update) {
+               DiffHow how) {
   const Shape shape(page_bytes);
   const DeltaRows& work = rows();
   std::uint8_t* const first_byte = payload + shape.bitmap_bytes() + kWordBytes * shape.lines;
@@ -122,11 +136,10 @@ DeltaSize diff(std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_b
     std::uint8_t* const was = base + kBlockBytes * word;
     const std::uint8_t* const is = fresh + kBlockBytes * word;
     const std::size_t lines = whole_lines_of_block(shape, word);
-    std::uint64_t bitmap = work.compare(was, is, lines);
-    if (bitmap != 0) out = work.compact(was, is, bitmap, update, out);
+    std::uint64_t bitmap = work.diff(was, is, lines, {how.update, how.more || word + 1 < shape.words}, out);
     if (word + 1 == shape.words && shape.tail_bytes != 0) {
       const std::size_t at = kLineBytes * lines;
-      bitmap |= std::uint64_t{diff_tail(was + at, is + at, shape.tail_bytes, update, out)} << lines;
+      bitmap |= std::uint64_t{diff_tail(was + at, is + at, shape.tail_bytes, how.update, out)} << lines;
     }
     store_u64(payload + kWordBytes * word, bitmap);
   }
@@ -138,7 +151,7 @@ DeltaSize diff(std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_b
 
 }  // namespace
 
-const DeltaRows kDeltaRowsScalar = {compare, compact, expand};
+const DeltaRows kDeltaRowsScalar = {diff_block, expand, copy};
 
 std::size_t two_level_bound(std::size_t page_bytes) {
   const Shape shape(page_bytes);
@@ -146,13 +159,13 @@ std::size_t two_level_bound(std::size_t page_bytes) {
 }
 
 DeltaSize two_level_diff(const std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_bytes,
-                         std::uint8_t* payload) {
-  return diff(const_cast<std::uint8_t*>(base), fresh, page_bytes, payload, false);
+                         std::uint8_t* payload, bool more) {
+  return diff(const_cast<std::uint8_t*>(base), fresh, page_bytes, payload, {false, more});
 }
 
 DeltaSize two_level_diff_update(std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_bytes,
                                 std::uint8_t* payload) {
-  return diff(base, fresh, page_bytes, payload, true);
+  return diff(base, fresh, page_bytes, payload, {true, false});
 }
 
 std::int64_t two_level_changed(std::size_t page_bytes, const std::uint8_t* payload, std::size_t payload_bytes) {
@@ -197,13 +210,29 @@ bool two_level_apply(std::uint8_t* page, std::size_t page_bytes, const std::uint
   return true;
 }
 
+void two_level_copy(std::uint8_t* page, const std::uint8_t* image, std::size_t page_bytes,
+                    const std::uint8_t* payload) {
+  const Shape shape(page_bytes);
+  const DeltaRows& work = rows();
+  for (std::size_t word = 0; word < shape.words; ++word) {
+    const std::size_t lines = whole_lines_of_block(shape, word);
+    const std::uint64_t whole = lines == 64 ? kAllBytes : (std::uint64_t{1} << lines) - 1;
+    const std::uint64_t bitmap = load_u64(payload + kWordBytes * word);
+    const std::size_t at = kBlockBytes * word;
+    work.copy(page + at, image + at, bitmap & whole);
+    if ((bitmap & ~whole) != 0) {
+      std::memcpy(page + at + kLineBytes * lines, image + at + kLineBytes * lines, shape.tail_bytes);
+    }
+  }
+}
+
 std::size_t two_level_diff_many(const std::uint8_t* bases, const std::uint8_t* freshes, PagesShape shape,
                                 std::uint8_t* payloads, std::int64_t* offsets, std::int64_t* changed) {
   std::size_t end = 0;
   offsets[0] = 0;
   for (std::size_t page = 0; page < shape.count; ++page) {
     const std::size_t at = shape.page_bytes * page;
-    const DeltaSize found = two_level_diff(bases + at, freshes + at, shape.page_bytes, payloads + end);
+    const DeltaSize found = two_level_diff(bases + at, freshes + at, shape.page_bytes, payloads + end, page + 1 < shape.count);
     end += found.payload_bytes;
     offsets[page + 1] = static_cast<std::int64_t>(end);
     changed[page] = static_cast<std::int64_t>(found.changed_bytes);

@@ -137,6 +137,19 @@ DeltaOut compact(std::uint8_t* base, const std::uint8_t* fresh, std::uint64_t bi
   return update ? compact_lines<true>(base, fresh, bitmap, out) : compact_lines<false>(base, fresh, bitmap, out);
 }
 
+std::uint64_t diff_block(std::uint8_t* base, const std::uint8_t* fresh, std::size_t lines, DiffHow how, DeltaOut& out) {
+  const std::uint64_t bitmap = compare(base, fresh, lines);
+  if (bitmap != 0) out = compact(base, fresh, bitmap, how.update, out);
+  return bitmap;
+}
+
+void copy(std::uint8_t* page, const std::uint8_t* image, std::uint64_t bitmap) {
+  for (; bitmap != 0; bitmap &= bitmap - 1) {
+    const std::size_t at = kLineBytes * lowest_bit(bitmap);
+    copy_line(page + at, image + at);
+  }
+}
+
 // Reads eight bytes at a time: 64 must lie behind `bytes`.
 void expand_many(std::uint8_t* line, std::uint64_t mask, const std::uint8_t* bytes) {
   for (std::size_t at = 0; at < kLineBytes; at += 8, mask >>= 8) {
@@ -170,6 +183,6 @@ std::size_t expand(std::uint8_t* page, std::uint64_t bitmap, const std::uint8_t*
 
 }  // namespace
 
-const DeltaRows kDeltaRowsAvx2 = {compare, compact, expand};
+const DeltaRows kDeltaRowsAvx2 = {diff_block, expand, copy};
 
 }  // namespace stoker

@@ -20,21 +20,27 @@ struct DeltaOut {
   std::uint8_t* bytes;
 };
 
+struct DiffHow {
+  bool update;  // the lines that differ are copied into the base
+  bool more;    // what lies behind both images is wanted next: it may be fetched already
+};
+
 struct DeltaRows {
-  // Returns the bitmap of the lines that differ.
-  std::uint64_t (*compare)(const std::uint8_t* base, const std::uint8_t* fresh, std::size_t lines);
-  // Writes a mask for each line of the bitmap and the bytes of `fresh` that they name; then copies those lines into
-  // `base` if `update`. `out.bytes` has as much room as the block has bytes.
-  DeltaOut (*compact)(std::uint8_t* base, const std::uint8_t* fresh, std::uint64_t bitmap, bool update, DeltaOut out);
+  // Returns the bitmap of the lines that differ. Writes a mask for each of them and the bytes of `fresh` that it names,
+  // then copies those lines into `base` if `update`. `out.bytes` has as much room as the block has bytes.
+  std::uint64_t (*diff)(std::uint8_t* base, const std::uint8_t* fresh, std::size_t lines, DiffHow how, DeltaOut& out);
   // Overwrites the bytes of `page` that the masks name and returns how many; at least that many lie between `bytes`
   // and `end`.
   std::size_t (*expand)(std::uint8_t* page, std::uint64_t bitmap, const std::uint8_t* masks,
                         const std::uint8_t* bytes, const std::uint8_t* end);
+  // Copies the lines of the bitmap.
+  void (*copy)(std::uint8_t* page, const std::uint8_t* image, std::uint64_t bitmap);
 };
 
 extern const DeltaRows kDeltaRowsScalar;
 #if defined(__x86_64__)
 extern const DeltaRows kDeltaRowsAvx2;
+extern const DeltaRows kDeltaRowsAvx512;
 #endif
 
 inline std::uint64_t load_u64(const std::uint8_t* from) {

@@ -7,8 +7,6 @@
 namespace stoker {
 namespace {
 
-constexpr std::size_t kSkip = 255;
-
 template <typename Element>
 Element load_element(const std::uint8_t* from) {
   Element element;
@@ -33,6 +31,7 @@ std::uint64_t mask_of_64(const std::uint8_t* base, const std::uint8_t* fresh) {
 
 const WireRows& rows() {
 #if defined(__x86_64__)
+  if (cpu_level() >= CpuLevel::avx512) return kWireRowsAvx512;
   if (cpu_level() >= CpuLevel::avx2) return kWireRowsAvx2;
 #endif
   return kWireRowsScalar;
@@ -47,40 +46,26 @@ auto by_width(std::size_t width, Work work) {
   return work(std::uint64_t{});
 }
 
-// Writes the gaps and values of elements that differ, in order.
 template <typename Element>
-class Emitter {
- public:
-  Emitter(const std::uint8_t* base, const std::uint8_t* fresh, const ElementsOut& out)
-      : base_(base), fresh_(fresh), out_(out), gap_(out.gaps) {}
-
-  void emit(std::uint64_t mask, std::size_t first) {
-    for (; mask != 0; mask &= mask - 1, ++values_) {
-      const std::size_t index = first + lowest_bit(mask);
-      std::size_t gap = index - next_;
-      for (; gap >= kSkip; gap -= kSkip) *gap_++ = kSkip;
-      *gap_++ = static_cast<std::uint8_t>(gap);
-      next_ = index + 1;
-      std::memcpy(out_.base_values + sizeof(Element) * values_, base_ + sizeof(Element) * index, sizeof(Element));
-      std::memcpy(out_.fresh_values + sizeof(Element) * values_, fresh_ + sizeof(Element) * index, sizeof(Element));
-    }
+void emit_plainly(std::uint64_t mask, std::size_t first, Emission& to) {
+  for (; mask != 0; mask &= mask - 1) {
+    const std::size_t index = first + lowest_bit(mask);
+    std::size_t gap = index - to.next;
+    for (; gap >= kGapSkip; gap -= kGapSkip) *to.gaps++ = kGapSkip;
+    *to.gaps++ = static_cast<std::uint8_t>(gap);
+    to.next = index + 1;
+    std::memcpy(to.base_values, to.base + sizeof(Element) * index, sizeof(Element));
+    std::memcpy(to.fresh_values, to.fresh + sizeof(Element) * index, sizeof(Element));
+    to.base_values += sizeof(Element);
+    to.fresh_values += sizeof(Element);
   }
-
-  std::size_t gap_bytes() const { return static_cast<std::size_t>(gap_ - out_.gaps); }
-
- private:
-  const std::uint8_t* base_;
-  const std::uint8_t* fresh_;
-  const ElementsOut& out_;
-  std::uint8_t* gap_;
-  std::size_t next_ = 0;
-  std::size_t values_ = 0;
-};
+}
 
 template <typename Element>
-ElementsFound diff(const std::uint8_t* base, const std::uint8_t* fresh, std::size_t count, ElementsMask mask_of_whole,
-                   const ElementsOut& out) {
-  Emitter<Element> emitter(base, fresh, out);
+ElementsFound diff(const std::uint8_t* base, const std::uint8_t* fresh, std::size_t count, const ElementsOut& out) {
+  const ElementsMask mask_of_whole = rows().masks[lowest_bit(sizeof(Element))];
+  const EmitElements emit_quickly = rows().emit[lowest_bit(sizeof(Element))];
+  Emission to{base, fresh, out.gaps, out.base_values, out.fresh_values, 0};
   std::size_t changed = 0;
   for (std::size_t first = 0; first < count; first += 64) {
     const std::uint8_t* const was = base + sizeof(Element) * first;
@@ -88,10 +73,17 @@ ElementsFound diff(const std::uint8_t* base, const std::uint8_t* fresh, std::siz
     const std::size_t left = count - first;
     const std::uint64_t mask = left < 64 ? mask_of<Element>(was, is, left) : mask_of_whole(was, is);
     store_u64(out.mask + first / 8, mask);
+    if (mask == 0) continue;
+    const std::size_t before = changed;
     changed += count_bits(mask);
-    if (changed <= out.values_max) emitter.emit(mask, first);
+    if (changed > out.values_max) continue;
+    if (emit_quickly != nullptr && left >= 64 && out.values_max - before >= 64) {
+      emit_quickly(mask, first, to);
+    } else {
+      emit_plainly<Element>(mask, first, to);
+    }
   }
-  return {changed, emitter.gap_bytes()};
+  return {changed, static_cast<std::size_t>(to.gaps - out.gaps)};
 }
 
 template <typename Element>
@@ -126,8 +118,24 @@ void change(std::uint8_t* value, Element code, DeltaCoding coding) {
 
 template <typename Element>
 void apply_all(std::uint8_t* values, std::size_t count, DeltaCoding coding, const std::uint8_t* planes) {
-  for (std::size_t index = 0; index < count; ++index) {
+  const ApplyPlanes quick = rows().apply[lowest_bit(sizeof(Element))];
+  std::size_t index = quick == nullptr ? 0 : quick(values, count, coding == DeltaCoding::ulps, planes);
+  for (; index < count; ++index) {
     change(values + sizeof(Element) * index, code_at<Element>(planes, count, index), coding);
+  }
+}
+
+template <typename Element>
+void encode_all(const std::uint8_t* base, const std::uint8_t* fresh, std::size_t count, DeltaCoding coding,
+                std::uint8_t* planes) {
+  const EncodePlanes quick = rows().encode[lowest_bit(sizeof(Element))];
+  std::size_t index = quick == nullptr ? 0 : quick(base, fresh, count, coding == DeltaCoding::ulps, planes);
+  for (; index < count; ++index) {
+    const std::size_t at = sizeof(Element) * index;
+    const Element code = encoded(load_element<Element>(base + at), load_element<Element>(fresh + at), coding);
+    for (std::size_t plane = 0; plane < sizeof(Element); ++plane) {
+      planes[plane * count + index] = static_cast<std::uint8_t>(std::uint64_t{code} >> (8 * plane));
+    }
   }
 }
 
@@ -135,7 +143,7 @@ bool gaps_fit(const std::uint8_t* gaps, std::size_t gap_bytes, std::size_t count
   std::size_t named = 0;
   std::size_t skipped = 0;
   for (std::size_t index = 0; index < gap_bytes; ++index) {
-    named += gaps[index] != kSkip;
+    named += gaps[index] != kGapSkip;
     skipped += gaps[index];
   }
   return named == changed && changed <= count && skipped <= count - changed;
@@ -152,28 +160,20 @@ bool mask_fits(const std::uint8_t* mask, std::size_t count, std::size_t changed)
 }  // namespace
 
 const WireRows kWireRowsScalar = {{mask_of_64<std::uint8_t>, mask_of_64<std::uint16_t>, mask_of_64<std::uint32_t>,
-                                   mask_of_64<std::uint64_t>}};
+                                   mask_of_64<std::uint64_t>},
+                                  {},
+                                  {},
+                                  {}};
 
 ElementsFound diff_elements(const std::uint8_t* base, const std::uint8_t* fresh, ElementShape shape,
                             const ElementsOut& out) {
-  const ElementsMask mask = rows().masks[lowest_bit(shape.width)];
-  return by_width(shape.width, [&](auto element) {
-    return diff<decltype(element)>(base, fresh, shape.count, mask, out);
-  });
+  return by_width(shape.width, [&](auto element) { return diff<decltype(element)>(base, fresh, shape.count, out); });
 }
 
 void encode_planes(const std::uint8_t* base, const std::uint8_t* fresh, ElementShape shape, DeltaCoding coding,
                    std::uint8_t* planes) {
-  by_width(shape.width, [&](auto element) {
-    using Element = decltype(element);
-    for (std::size_t index = 0; index < shape.count; ++index) {
-      const std::size_t at = sizeof(Element) * index;
-      const Element code = encoded(load_element<Element>(base + at), load_element<Element>(fresh + at), coding);
-      for (std::size_t plane = 0; plane < sizeof(Element); ++plane) {
-        planes[plane * shape.count + index] = static_cast<std::uint8_t>(std::uint64_t{code} >> (8 * plane));
-      }
-    }
-  });
+  by_width(shape.width,
+           [&](auto element) { encode_all<decltype(element)>(base, fresh, shape.count, coding, planes); });
 }
 
 void apply_planes(std::uint8_t* values, ElementShape shape, DeltaCoding coding, const std::uint8_t* planes) {
@@ -190,7 +190,7 @@ bool apply_gaps(std::uint8_t* values, ElementShape shape, const std::uint8_t* ga
     std::size_t code = 0;
     for (std::size_t byte = 0; byte < gap_bytes; ++byte) {
       index += gaps[byte];
-      if (gaps[byte] == kSkip) continue;
+      if (gaps[byte] == kGapSkip) continue;
       change(values + sizeof(Element) * index, code_at<Element>(codes.planes, codes.changed, code), codes.coding);
       ++index;
       ++code;

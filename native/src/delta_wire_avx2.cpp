@@ -46,6 +46,6 @@ std::uint64_t eights_mask(const std::uint8_t* base, const std::uint8_t* fresh) {
 
 }  // namespace
 
-const WireRows kWireRowsAvx2 = {{bytes_mask, pairs_mask, fours_mask, eights_mask}};
+const WireRows kWireRowsAvx2 = {{bytes_mask, pairs_mask, fours_mask, eights_mask}, {}, {}, {}};
 
 }  // namespace stoker

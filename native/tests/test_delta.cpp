@@ -89,6 +89,12 @@ void check_pair(const Bytes& base, const Bytes& fresh, std::size_t shift) {
   CHECK(stoker::two_level_apply(was.data, size, exact.data, wanted.size()));
   CHECK(was.bytes(size) == fresh);
 
+  if (!wanted.empty()) {
+    Room copied(base, shift);
+    stoker::two_level_copy(copied.data, is.data, size, exact.data);
+    CHECK(copied.bytes(size) == fresh);
+  }
+
   Room updated(base, shift);
   const stoker::DeltaSize again = stoker::two_level_diff_update(updated.data, is.data, size, payload.data);
   CHECK(payload.bytes(again.payload_bytes) == wanted && again.changed_bytes == found.changed_bytes);

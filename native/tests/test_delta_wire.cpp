@@ -56,6 +56,10 @@ void check_pair(const Bytes& base, const Bytes& fresh, std::size_t width) {
   }
   const Found found = find(base, fresh, shape, differing);
   CHECK(found.changed == differing);
+  // With room to spare, whole vectors may be written.
+  const Found roomy = find(base, fresh, shape, differing + 64);
+  CHECK(roomy.changed == differing && roomy.gaps == found.gaps && roomy.was == found.was && roomy.is == found.is);
+  CHECK(roomy.mask == found.mask);
   if (differing > 0) CHECK(find(base, fresh, shape, differing - 1).changed == differing);
   for (const auto coding : {stoker::DeltaCoding::bits, stoker::DeltaCoding::ulps}) {
     Bytes planes(found.was.size());

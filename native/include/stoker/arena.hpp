@@ -62,7 +62,8 @@ class Arena {
   std::uint64_t intend(Writing& writing);
   void publish(const Writing& writing);
   void overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame, const std::uint8_t* image);
-  bool diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data);
+  bool diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data,
+                  bool more);
   void raise_floor(std::uint64_t least);
   std::uint64_t take_extent(std::uint32_t kind);
   void give_extent(std::uint64_t offset, std::uint64_t kind);

@@ -17,12 +17,18 @@ struct DeltaSize {
 };
 
 // Compares `base` with `fresh` and writes the payload; `payload` has two_level_bound bytes. Reads both images once.
+// With `more`, what lies behind both is wanted next: it may be fetched already, but need not be there.
 DeltaSize two_level_diff(const std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_bytes,
-                         std::uint8_t* payload);
+                         std::uint8_t* payload, bool more = false);
 
 // The same, and copies what changed into `base` in the same pass.
 DeltaSize two_level_diff_update(std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_bytes,
                                 std::uint8_t* payload);
+
+// Does to a page what a payload of two_level_diff says, from the image that it leads to: lines that differ are copied
+// whole. The payload is ours and not checked.
+void two_level_copy(std::uint8_t* page, const std::uint8_t* image, std::size_t page_bytes,
+                    const std::uint8_t* payload);
 
 // Overwrites what the payload says. False, and an untouched page, where the payload does not fit the page: masks
 // beyond its end, or fewer or more bytes than the masks ask for.

@@ -113,7 +113,7 @@ class Batch:
             raise InvalidDelta(
                 "data do not fit the page", where=str(number), expected=f"{size_bytes} bytes", got=f"{given.size}"
             )
-        self.commit.image(number)[:] = given
+        self.commit.write(number, given)
 
     def write_at(self, page: int | Page, offset: int, data: Data, *, expect_epoch: int | None = None) -> None:
         """Overwrite bytes from byte `offset` on.

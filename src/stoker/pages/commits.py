@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.clock import wall_tick_ns
-from stoker.kernels.deltas import two_level_diff
+from stoker.kernels.deltas import two_level_apply, two_level_diff
 from stoker.pages.arena.arena import Arena, PageFacts
 from stoker.pages.arena.extents import Extent
 from stoker.pages.arena.layout import Counter, Word
@@ -34,6 +34,22 @@ from stoker.pages.images import Meta, encode_meta
 ELEM_WIDTHS: Final = (1, 2, 4, 8)
 
 
+class Change(msgspec.Struct, frozen=True):
+    """How a page's bytes become others, in the form of a frame."""
+
+    kind: FrameType
+    codec: Codec
+    payload: bytes
+    changed_bytes: int
+
+    def apply(self, image: NDArray[np.uint8]) -> None:
+        """Do it to the bytes that it was made from."""
+        if self.kind == FrameType.IMAGE:
+            image[:] = np.frombuffer(self.payload, np.uint8)
+        else:
+            two_level_apply(image.data, self.payload)
+
+
 class Commit:
     """Operations that become one commit. The arena's lock is held from the first to the last.
 
@@ -47,6 +63,10 @@ class Commit:
         self._frames: list[Frame] = []
         self._images: dict[int, NDArray[np.uint8]] = {}
         self._bases: dict[int, NDArray[np.uint8]] = {}
+        # Pages that were written whole, while nothing else in this commit asks for them: what is to be framed, and what
+        # was.
+        self._waiting: dict[int, Change] = {}
+        self._framed: dict[int, Change] = {}
         self._facts: dict[int, PageFacts] = {}
         self._freed: set[int] = set()
         self._taken: list[Extent] = []
@@ -68,6 +88,12 @@ class Commit:
         if page not in self._images:
             self._bases[page] = self._arena.view(facts.offset, facts.size_bytes)
             self._images[page] = self._bases[page].copy()
+            change = self._waiting.pop(page, None)
+            if change is not None:
+                change.apply(self._images[page])
+            elif page in self._framed:
+                self._framed.pop(page).apply(self._images[page])
+                self._bases[page] = self._images[page].copy()
         return self._images[page]
 
     def expect(self, page: int, epoch: int | None) -> None:
@@ -104,7 +130,23 @@ class Commit:
         facts = self.facts(page)
         self._add(FrameType.FREE, page, facts.epoch, b"", facts.elem_width)
         self._images.pop(page, None)
+        self._framed.pop(page, None)
+        self._waiting.pop(page, None)
         self._freed.add(page)
+
+    def write(self, page: int, data: NDArray[np.uint8]) -> None:
+        """Replace all bytes of a page, `data` of its size: compared where they lie, and not copied."""
+        facts = self.facts(page)
+        if self._touched(page):
+            self.image(page)[:] = data
+            return
+        base = self._arena.view(facts.offset, facts.size_bytes)
+        change = self._change_of(base, np.ascontiguousarray(data))
+        if change:
+            self._waiting[page] = change
+
+    def _touched(self, page: int) -> bool:
+        return page in self._images or page in self._waiting or page in self._framed
 
     def write_at(self, page: int, offset: int, data: NDArray[np.uint8]) -> None:
         """Overwrite part of a page; what is equal already is not logged. Raises InvalidDelta beyond the page's end."""
@@ -116,8 +158,8 @@ class Commit:
                 expected=f"within {facts.size_bytes} bytes",
                 got=f"{data.size} bytes at {offset}",
             )
-        if page in self._images:
-            self._images[page][offset : offset + data.size] = data
+        if self._touched(page):
+            self.image(page)[offset : offset + data.size] = data
             return
         differs = np.flatnonzero(self._arena.view(facts.offset + offset, data.size) != data)
         if not differs.size:
@@ -205,20 +247,30 @@ class Commit:
 
     def _settle(self, page: int) -> None:
         """Make a frame of what changed in a page since its last frame; none where nothing did."""
-        if page not in self._images:
-            return
-        facts, base, image = self._facts[page], self._bases[page], self._images[page]
-        payload, changed = two_level_diff(base.data, image.data)
+        if page in self._waiting:
+            self._framed[page] = self._waiting.pop(page)
+            self._frame_change(page, self._framed[page])
+        elif page in self._images:
+            change = self._change_of(self._bases[page], self._images[page])
+            if change:
+                self._frame_change(page, change)
+                self._bases[page] = self._images[page].copy()
+
+    def _change_of(self, base: NDArray[np.uint8], fresh: NDArray[np.uint8]) -> Change | None:
+        """Return what differs; None, and count it, where nothing does."""
+        payload, changed = two_level_diff(base.data, fresh.data)
         if not changed:
             self._arena.words[Word.COUNTERS + Counter.UNCHANGED] += 1
-            return
-        kind, codec = FrameType.DELTA, Codec.TWO_LEVEL
-        if len(payload) >= facts.size_bytes:
-            kind, codec, payload = FrameType.IMAGE, Codec.RAW, image.tobytes()
-        self._add(kind, page, facts.epoch + 1, payload, facts.elem_width, codec)
+            return None
+        if len(payload) >= fresh.size:
+            return Change(FrameType.IMAGE, Codec.RAW, fresh.tobytes(), changed)
+        return Change(FrameType.DELTA, Codec.TWO_LEVEL, payload, changed)
+
+    def _frame_change(self, page: int, change: Change) -> None:
+        facts = self._facts[page]
+        self._add(change.kind, page, facts.epoch + 1, change.payload, facts.elem_width, change.codec)
         self._change(page, epoch=facts.epoch + 1)
-        self._bases[page] = image.copy()
-        self._count_changed(changed, len(payload))
+        self._count_changed(change.changed_bytes, len(change.payload))
 
     def _count_changed(self, changed_bytes: int, payload_bytes: int) -> None:
         counters = self._arena.words
@@ -229,7 +281,7 @@ class Commit:
 
     def finish(self) -> int:
         """Commit, and return the LSN; the present one when nothing changed. Raises OutOfSpace, Poisoned."""
-        for page in list(self._images):
+        for page in [*self._images, *self._waiting]:
             self._settle(page)
         if not self._frames:
             return int(self._arena.words[Word.COMMITTED_LSN])

@@ -16,6 +16,10 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_BYTES_MAX: Final = 1 << 30
 
 
+_PIECES_MAX: Final = 1024
+"""What one pwritev takes (IOV_MAX of Linux)."""
+
+
 class Disk(Protocol):
     """Files by path; a handle is an open file. Every method raises OSError."""
 
@@ -70,11 +74,12 @@ class OsDisk:
 
     def write(self, handle: int, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
         """See Disk."""
-        for piece in pieces:
-            left = memoryview(piece)
-            while left:
-                written = os.pwrite(handle, left, offset)
-                left, offset = left[written:], offset + written
+        for start in range(0, len(pieces), _PIECES_MAX):
+            waiting = [memoryview(piece) for piece in pieces[start : start + _PIECES_MAX]]
+            while waiting:
+                written = os.pwritev(handle, waiting, offset)
+                offset += written
+                waiting = _behind(waiting, written)
 
     def reserve(self, handle: int, size_bytes: int) -> None:
         """See Disk."""
@@ -125,6 +130,15 @@ class OsDisk:
     def names(self, folder: Path) -> list[str]:
         """See Disk."""
         return sorted(path.name for path in folder.iterdir())
+
+
+def _behind(pieces: list[memoryview], written: int) -> list[memoryview]:
+    """Return what is left of pieces of which so many bytes are written."""
+    for index, piece in enumerate(pieces):
+        if written < piece.nbytes:
+            return [piece[written:], *pieces[index + 1 :]]
+        written -= piece.nbytes
+    return []
 
 
 def disk_error(error: OSError, what: str, path: Path) -> PagesError:

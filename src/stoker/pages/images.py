@@ -17,7 +17,7 @@ Meta = dict[str, MetaValue]
 """What a page carries beside its bytes: `name`, `dtype`, `shape` and whatever its user adds."""
 
 
-class PageImage(msgspec.Struct):
+class PageImage(msgspec.Struct, gc=False):
     """A page at one moment: `data` are its bytes, uint8 of shape (size,); `meta` is a MessagePack map."""
 
     page: int

@@ -11,8 +11,8 @@ from stoker.pages.arena.mapping import PREFIX, attach_mapping, create_mapping, n
 from stoker.pages.errors import CorruptLog, CorruptPages
 from stoker.pages.flushing import Flusher
 from stoker.pages.folder import StoreFolder
-from stoker.pages.history import CheckpointFacts, State, latest_valid, replay, write_checkpoint
-from stoker.pages.journal import Journal, JournalEnd, recover, scan
+from stoker.pages.history import CheckpointFacts, State, latest_valid, replay_tables, write_checkpoint
+from stoker.pages.journal import Journal, JournalEnd, recover, scan_tables
 from stoker.pages.snapshot import Snapshot
 
 
@@ -154,4 +154,4 @@ def recovered_state(folder: StoreFolder) -> tuple[State, JournalEnd]:
             expected=f"LSN {base.lsn + 1}",
             got=f"LSN {found.first_lsn}{': ' + wrong[0] if wrong else ''}",
         )
-    return replay(base, scan(folder.log, since=base.lsn + 1)), found.end
+    return replay_tables(base, scan_tables(folder.log, since=base.lsn + 1)), found.end

@@ -4,7 +4,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,22 @@ from numpy.typing import NDArray
 from stoker.pages.arena.arena import Arena
 from stoker.pages.errors import PageNotFound, PagesError
 from stoker.pages.images import PageImage
+
+_EMPTY: Final = b"\x80"
+_COLUMNS: Final = (
+    "id",
+    "epoch",
+    "lsn",
+    "offset",
+    "size",
+    "state",
+    "location",
+    "residency",
+    "elem_width",
+    "flags",
+    "meta_offset",
+    "meta_bytes",
+)
 
 
 class Snapshot:
@@ -22,8 +38,8 @@ class Snapshot:
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        self._line, self.lsn, slots = self._arena.pin()
-        self._slots = {int(row["id"]): row for row in slots}
+        self._line, self.lsn, self._records = self._arena.pin()
+        self._found: dict[int, int] | None = None
         self._closer = weakref.finalize(self, _unpin, self._arena, self._line, os.getpid())
 
     def __enter__(self) -> Self:
@@ -42,15 +58,22 @@ class Snapshot:
 
     def __len__(self) -> int:
         """How many pages there are."""
-        return len(self._slots)
+        return len(self._records)
 
     def __contains__(self, page: int) -> bool:
         """Tell whether the page was there."""
-        return page in self._slots
+        return page in self._slots()
+
+    def _slots(self) -> dict[int, int]:
+        """Return which record is of which page; made when it is first asked for."""
+        if self._found is None:
+            self._found = {page: index for index, page in enumerate(self._records["id"].tolist())}
+        return self._found
 
     def pages(self) -> list[int]:
         """Return the ids, in order."""
-        return sorted(self._slots)
+        found: list[int] = np.sort(self._records["id"]).tolist()
+        return found
 
     def view(self, page: int) -> NDArray[np.uint8]:
         """Return a page's bytes without a copy, read-only. Raises PageNotFound; PagesError once it is closed."""
@@ -73,20 +96,33 @@ class Snapshot:
             residency=int(row["residency"]),
             elem_width=int(row["elem_width"]),
             flags=int(row["flags"]),
-            meta=meta or b"\x80",
+            meta=meta or _EMPTY,
         )
 
     def images(self) -> Iterator[PageImage]:
-        """Yield all pages, in the order of their ids."""
-        return (self.image(page) for page in self.pages())
+        """Yield all pages, in the order of their ids; their data as `view`."""
+        self._check()
+        records = self._records[np.argsort(self._records["id"])]
+        columns = [records[name].tolist() for name in _COLUMNS]
+        whole = self._arena.whole_view()
+        for page, epoch, lsn, offset, size, state, location, residency, width, flags, at, length in zip(
+            *columns, strict=True
+        ):
+            data = whole[offset : offset + size]
+            meta = whole[at : at + length].tobytes() if length else _EMPTY
+            yield PageImage(page, epoch, lsn, data, state, location, residency, width, flags, meta)
 
     def _row(self, page: int) -> np.void:
+        self._check()
+        index = self._slots().get(page)
+        if index is None:
+            raise PageNotFound("snapshot has no page of this id", got=str(page))
+        row: np.void = self._records[index]
+        return row
+
+    def _check(self) -> None:
         if not self._closer.alive:
             raise PagesError("snapshot is closed")
-        if page not in self._slots:
-            raise PageNotFound("snapshot has no page of this id", got=str(page))
-        row: np.void = self._slots[page]
-        return row
 
 
 def _unpin(arena: Arena, line: int, owner: int) -> None:

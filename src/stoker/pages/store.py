@@ -62,7 +62,7 @@ class Store:
         self.arena = arena
         self.folder = folder
         self.flusher = flusher
-        self.durability = checked_durability(durability)
+        self._durability = checked_durability(durability)
         self.name = arena.mapping.name
         self._pid = os.getpid()
         self._open = True
@@ -72,6 +72,8 @@ class Store:
         self._sources: dict[str, int] = {"": 0}
         self.listeners: list[Committed] = []
         self._fast = fast_arena(arena.mapping.address, arena.geometry.arena_bytes)
+        # A commit that nobody waits for has nothing behind it; a full ring takes the long way, which makes room.
+        self._quick = self._fast if flusher is None or self._durability == "none" else None
         arena.attach()
 
     # -- opening and closing -------------------------------------------------------------------------------------
@@ -103,7 +105,9 @@ class Store:
         if path is None:
             if durability not in ("", "none"):
                 raise UsageError("store without a folder cannot be durable", got=durability, remedy="give it a path")
-            return cls(_published(memory_arena(name, size_bytes, pages_max, log_bytes)))
+            arena = memory_arena(name, size_bytes, pages_max, log_bytes)
+            arena.publish()
+            return cls(arena)
         checked_durability(durability or "data")
         if name:
             raise UsageError("store in a folder is opened by its path, not by a name", got=name)
@@ -152,6 +156,16 @@ class Store:
         return store
 
     @property
+    def durability(self) -> str:
+        """Durability of commits that do not tell their own. Raises UsageError for an unknown one."""
+        return self._durability
+
+    @durability.setter
+    def durability(self, durability: str) -> None:
+        self._durability = checked_durability(durability)
+        self._quick = self._fast if self.flusher is None or durability == "none" else None
+
+    @property
     def descriptor(self) -> int:
         """Descriptor of the shared memory, to pass to another process."""
         return self.arena.mapping.descriptor
@@ -170,7 +184,7 @@ class Store:
         if not self._open or self._pid != os.getpid():
             return
         self._open = False
-        self._fast = None
+        self._fast = self._quick = None
         try:
             if self.folder and self.flusher:
                 with folder_lock(self.folder.path):
@@ -301,7 +315,7 @@ class Store:
                 lsn = self._fast.write(number, data, epoch, writer)
             except BufferError:  # not contiguous: the long way copies it
                 lsn = SLOW
-            if (lsn >= 0 and self.flusher is None and not self.listeners) or self._went(lsn, number):
+            if (lsn >= 0 and self._quick is not None and not self.listeners) or self._went(lsn, number):
                 return lsn
         with self.batch(source=source) as batch:
             batch.write(page, data, expect_epoch=expect_epoch)
@@ -325,7 +339,7 @@ class Store:
                 lsn = self._fast.write_at(number, offset, data, epoch, writer)
             except BufferError:
                 lsn = SLOW
-            if (lsn >= 0 and self.flusher is None and not self.listeners) or self._went(lsn, number):
+            if (lsn >= 0 and self._quick is not None and not self.listeners) or self._went(lsn, number):
                 return lsn
         with self.batch(source=source) as batch:
             batch.write_at(page, offset, data, expect_epoch=expect_epoch)
@@ -408,10 +422,14 @@ class Store:
 
     def allocate_id(self, size_bytes: int) -> int:
         """Add a page without name and metadata, and return its id: the shortest way there is. Raises OutOfSpace."""
-        if self._fast is not None:
-            page = self._fast.allocate(size_bytes)
-            if page > 0 and not self.listeners and self.flusher is None:
+        quick = self._quick
+        if quick is not None and not self.listeners:
+            page = quick.allocate(size_bytes)
+            if page > 0:
                 return page
+            self._went(page)
+        elif self._fast is not None:
+            page = self._fast.allocate(size_bytes)
             if self._went(page if page < 0 else self.lsn, page):
                 return page
         with self.batch() as batch:
@@ -419,9 +437,15 @@ class Store:
 
     def free_id(self, page: int) -> int:
         """Remove a page, and return the LSN. Raises PageNotFound."""
-        if self._fast is not None:
+        quick = self._quick
+        if quick is not None and not self.listeners:
+            lsn = quick.release(page)
+            if lsn >= 0:
+                return lsn
+            self._went(lsn)
+        elif self._fast is not None:
             lsn = self._fast.release(page)
-            if (lsn >= 0 and self.flusher is None and not self.listeners) or self._went(lsn, page):
+            if self._went(lsn, page):
                 return lsn
         return self.free(page)
 
@@ -504,9 +528,4 @@ def memory_arena(name: str, size_bytes: int, pages_max: int, log_bytes: int, *, 
     except BaseException:
         arena.mapping.discard()
         raise
-    return arena
-
-
-def _published(arena: Arena) -> Arena:
-    arena.publish()
     return arena

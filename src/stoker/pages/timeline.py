@@ -1,11 +1,16 @@
 """A store through time: its log, checkpoints, past states."""
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from stoker.core.errors import UsageError
+from stoker.pages.anchoring import AnchorPolicy, Chain
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
 from stoker.pages.errors import CorruptPages, FormatError, PagesError
@@ -29,12 +34,51 @@ from stoker.pages.history import (
     verify_checkpoint,
     write_checkpoint,
 )
-from stoker.pages.history.checkpoint import checkpoint_name, should_be_whole
+from stoker.pages.history.checkpoint import checkpoint_name
 from stoker.pages.history.checkpoint_read import Checkpoint, oldest_kept, open_checkpoint
 from stoker.pages.images import PageImage
-from stoker.pages.journal import Journal, JournalStats, is_of, journal_stats, recover, sources
+from stoker.pages.journal import (
+    FrameTable,
+    Journal,
+    JournalEnd,
+    JournalStats,
+    is_of,
+    journal_stats,
+    recover,
+    scan_behind,
+    scan_tables,
+    sources,
+)
+from stoker.pages.journal.segments import segment_name
 from stoker.pages.metrics import StoreStats, store_stats
 from stoker.pages.store import Store
+
+CHECKPOINTS: Final = AnchorPolicy(seconds_max=math.inf, length_max=16)
+"""When an incremental checkpoint is a whole one after all: each file that holds pages of it must be kept and opened. To
+restore it takes no longer than a whole one: every page is read once, wherever it lies."""
+
+
+_TELLING: Final = (FrameType.MARK, FrameType.SOURCE)
+
+
+class Told(msgspec.Struct):
+    """Names of moments and of sources, as the log tells them up to `end`."""
+
+    marks: dict[str, int] = {}
+    sources: dict[int, str] = {}
+    end: JournalEnd | None = None
+
+    def take(self, frames: Iterator[Frame]) -> None:
+        """Take what frames tell."""
+        for frame in frames:
+            if frame.type == FrameType.MARK:
+                self.marks[bytes(frame.payload).decode()] = frame.lsn
+            else:
+                self.sources.update(sources(iter([frame])))
+
+
+_TOLD: Final[WeakKeyDictionary[Store, Told]] = WeakKeyDictionary()
+"""What this process knows of each open store: so that the next checkpoint reads only the log since."""
 
 
 class Timeline:
@@ -190,6 +234,7 @@ class Timeline:
         if target is None:
             raise UsageError("store in memory has no folder for checkpoints", where=self._store.name, remedy="tell one")
         parent = self._parent(target) if incremental else None
+        marks, names = self._told()
         with self._store.snapshot() as snapshot:
             facts = CheckpointFacts(
                 uuid=self._store.arena.geometry.uuid,
@@ -197,8 +242,8 @@ class Timeline:
                 time_ns=self._store.clock_ns(),
                 parent_lsn=parent.facts.lsn if parent else 0,
                 max_generation=self._store.arena.table.max_generation(),
-                marks=self._marks(parent),
-                sources=self.sources(),
+                marks={**(parent.index.marks if parent else {}), **marks},
+                sources=names,
             )
             if own and target == own.checkpoints:
                 # A checkpoint that is ahead of the log would let a power loss give its LSNs to other commits.
@@ -212,11 +257,43 @@ class Timeline:
             self._prune(own.checkpoints, keep)
         return written
 
-    def _marks(self, parent: Checkpoint | None) -> dict[str, int]:
-        marks = dict(parent.index.marks) if parent else {}
-        for frame in self.scan(kinds=frozenset({FrameType.MARK})):
-            marks[bytes(frame.payload).decode()] = frame.lsn
-        return marks
+    def _told(self) -> tuple[dict[str, int], dict[int, str]]:
+        """Return the names of moments and of sources so far."""
+        if self._store.folder is None:
+            told = Told()
+            told.take(self.scan(kinds=frozenset(_TELLING)))
+        else:
+            self._store.sync("os")
+            told = self._told_by_log(self._store.folder)
+        return dict(told.marks), dict(told.sources)
+
+    def _told_by_log(self, folder: StoreFolder) -> Told:
+        """Go on from where this process looked last, else from the newest checkpoint."""
+        store = self._store
+        assert store.flusher is not None
+        with store.arena.flush_lock.held():
+            end = store.flusher.end()
+        told = _TOLD.get(store) or Told()
+        if told.end and not (folder.log / segment_name(told.end.segment_first_lsn)).exists():
+            told = Told()  # a checkpoint was since, and what lay before it is gone
+        tables: Iterator[FrameTable]
+        if told.end is not None:
+            tables = scan_behind(folder.log, told.end)
+        else:
+            since = 0
+            for lsn in reversed(list_checkpoints(folder.checkpoints)):
+                with suppress(CorruptPages):
+                    index = open_checkpoint(folder.checkpoints / checkpoint_name(lsn)).index
+                    told.marks.update(index.marks)
+                    told.sources.update(index.sources)
+                    since = lsn + 1
+                    break
+            tables = scan_tables(folder.log, since=since)
+        for table in tables:
+            told.take(table.of_types(*_TELLING))
+        told.end = end
+        _TOLD[store] = told
+        return told
 
     @staticmethod
     def _parent(folder: Path) -> Checkpoint | None:
@@ -232,7 +309,7 @@ class Timeline:
         whole_bytes = sum(entry.size_bytes for entry in newest.index.pages)
         oldest = min(holders, default=0)
         chain = sum(entry.stored_bytes for entry in newest.index.pages if entry.holder_lsn != oldest)
-        return None if should_be_whole(whole_bytes, chain, len(holders)) else newest
+        return None if CHECKPOINTS.due(Chain(whole_bytes, len(holders), chain)) else newest
 
     def _prune(self, folder: Path, keep: int) -> None:
         prune_checkpoints(folder, keep)

@@ -107,8 +107,11 @@ def take_bytes(tensor: Any, start: int, data: NDArray[np.uint8]) -> None:
     with torch.no_grad():
         if not tensor.is_contiguous():
             raise UsageError("tensor to take weights is not contiguous")
-        given = torch.from_numpy(data.copy())
-        tensor.detach().reshape(-1).view(torch.uint8)[start : start + data.size].copy_(given)
+        flat = tensor.detach().reshape(-1).view(torch.uint8)
+        if flat.device.type == "cpu":
+            flat.numpy()[start : start + data.size] = data
+        else:
+            flat[start : start + data.size].copy_(torch.from_numpy(data.copy()))
 
 
 # -- publishing ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from stoker.core.clock import monotonic_ns, sleep
 from stoker.core.errors import UsageError
 from stoker.pages.errors import FormatError, PagesError, Timeout
 from stoker.pages.follow.listener import Listener
-from stoker.pages.follow.messages import PROTOCOL, ConnectionLost, receive_within, send
+from stoker.pages.follow.messages import PROTOCOL, ConnectionLost, prompt, receive_within, send
 from stoker.pages.snapshot import Snapshot
 from stoker.pages.store import Store
 from stoker.pages.weights import PREFIX, Manifest, Weights, manifest_in, take_bytes, tensors_of
@@ -92,7 +92,7 @@ class WeightClient:
     """
 
     def __init__(self, host: str, port: int, *, token: str) -> None:
-        self._connection = socket.create_connection((host, port), timeout=10.0)
+        self._connection = prompt(socket.create_connection((host, port), timeout=10.0))
         send(self._connection, {"protocol": PROTOCOL, "token": token})
         self.version = 0
         self.received_bytes = 0

@@ -289,6 +289,12 @@ class Arena:
         offset = min(offset, self.geometry.arena_bytes)
         return np.frombuffer(self.mapping.data, np.uint8, min(size_bytes, self.geometry.arena_bytes - offset), offset)
 
+    def whole_view(self) -> NDArray[np.uint8]:
+        """Return all bytes of the arena, read-only."""
+        found = np.frombuffer(self.mapping.data, np.uint8, self.geometry.arena_bytes)
+        found.flags.writeable = False
+        return found
+
     def live_slots(self) -> NDArray[np.void]:
         """Return a consistent copy of the slots that hold pages; inside a batch of this thread, as before it."""
         return self._at_rest(self.table.live)

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from stoker.pages.errors import FormatError, PagesError
-from stoker.pages.follow.messages import PROTOCOL, ConnectionLost, Head, receive, receive_within, send
+from stoker.pages.follow.messages import PROTOCOL, ConnectionLost, Head, prompt, receive, receive_within, send
 from stoker.pages.follow.tail import split
 from stoker.pages.frames import Frame
 from stoker.pages.images import PageImage
@@ -25,7 +25,7 @@ class SocketFollower:
 
     def __init__(self, host: str, port: int, *, token: str, since: int = 0, uuid: str = "") -> None:
         try:
-            self._connection = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
+            self._connection = prompt(socket.create_connection((host, port), timeout=_CONNECT_SECONDS))
         except OSError as error:
             raise ConnectionLost("server of pages does not answer", where=f"{host}:{port}", got=str(error)) from error
         send(self._connection, {"protocol": PROTOCOL, "token": token, "since": since, "uuid": uuid})

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from stoker.core.errors import UsageError
 from stoker.pages.errors import PagesError
-from stoker.pages.follow.messages import ConnectionLost, Head, receive, send
+from stoker.pages.follow.messages import ConnectionLost, Head, prompt, receive, send
 
 TOKEN_BYTES_MIN: Final = 16
 _HELLO_SECONDS: Final = 5.0
@@ -45,7 +45,7 @@ class Listener(ABC):
     def _accept(self) -> None:
         while not self._stopping.is_set():
             try:
-                connection, _ = self._listener.accept()
+                connection = prompt(self._listener.accept()[0])
             except TimeoutError:
                 continue
             except OSError:

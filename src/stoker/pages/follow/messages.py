@@ -25,6 +25,12 @@ class ConnectionLost(PagesError):
     """The other side is gone, or said what it may not."""
 
 
+def prompt(connection: socket.socket) -> socket.socket:
+    """Have a connection send at once: a short message else waits for the other side's delayed acknowledgement."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
 def send(connection: socket.socket, head: Head, body: bytes | memoryview = b"") -> None:
     """Send one message. Raises ConnectionLost."""
     encoded = msgspec.msgpack.encode(head)

@@ -11,7 +11,7 @@ from stoker.pages.history.checkpoint_read import (
 )
 from stoker.pages.history.diff import PageChange, StateDiff, diff_states, frames_between
 from stoker.pages.history.kept import Kept
-from stoker.pages.history.replay import NOW, PageVersion, Target, page_history, replay, replay_where
+from stoker.pages.history.replay import NOW, PageVersion, Target, page_history, replay, replay_tables, replay_where
 from stoker.pages.history.state import State
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "prune_checkpoints",
     "read_checkpoint",
     "replay",
+    "replay_tables",
     "replay_where",
     "verify_checkpoint",
     "write_checkpoint",

@@ -13,19 +13,20 @@ A page that is the same as in an earlier checkpoint can be left there: the index
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 import xxhash
-import zstandard
 
 from stoker.core.errors import UsageError
 from stoker.kernels.checking import crc32c
 from stoker.pages.disk import Disk, OsDisk, disk_error
 from stoker.pages.frames import FORMAT_VERSION
+from stoker.pages.history.packing import ALIGN, GROUP_BYTES, Packed, pack_group
 from stoker.pages.history.state import State
 from stoker.pages.images import PageImage
 
@@ -35,14 +36,10 @@ SUPERBLOCK: Final = struct.Struct("<8sII16sQQQ")
 SUPERBLOCK_BYTES: Final = 4096
 FOOTER: Final = struct.Struct("<8sQQ16s16s")
 FOOTER_BYTES: Final = 128
-RAW, ZSTD = 0, 1
 CODECS: Final = ("auto", "raw", "zstd")
-_ALIGN: Final = 64
-_SAMPLE_BYTES: Final = 1 << 16
-_WORTH: Final = 0.9
-"""A page is compressed where a sample of it shrinks below this part of itself."""
-_WRITE_BYTES: Final = 4 << 20
-_LEVEL: Final = 1
+_WORKERS: Final = 2
+_AHEAD: Final = 3
+"""Groups of pages under way beside the one that is being made."""
 
 
 class CheckpointFacts(msgspec.Struct, frozen=True):
@@ -57,7 +54,7 @@ class CheckpointFacts(msgspec.Struct, frozen=True):
     sources: dict[int, str] = {}
 
 
-class PageEntry(msgspec.Struct, frozen=True, array_like=True):
+class PageEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A page in the index. `holder_lsn` is the LSN of the checkpoint that has its bytes."""
 
     page: int
@@ -113,7 +110,7 @@ def write_checkpoint(
 ) -> Written:
     """Write a checkpoint, and return what that took; it is durable, or there is no file of its name.
 
-    codec   `auto` compresses pages where a sample shrinks by a tenth, `raw` none, `zstd` all
+    codec   `auto` compresses pages where a sample shrinks enough to be worth the time, `raw` none, `zstd` all
     parent  index of the parent: pages with the same epoch and LSN are left there
 
     Raises OutOfSpace and PagesError for the disk's failures, UsageError for an unknown codec.
@@ -165,7 +162,10 @@ def _remove(disk: Disk, path: Path) -> None:
 
 
 class _Writer:
-    """Streams pages into a file: large ones straight from where they lie, small ones gathered."""
+    """Streams pages into a file: group by group, in workers that hash and compress them and write what came before.
+
+    Nothing but views of pages is held: only snapshots' pages come here, which do not change.
+    """
 
     def __init__(self, disk: Disk, handle: int, codec: str, parent: Index | None, lsn: int) -> None:
         self._disk = disk
@@ -173,26 +173,25 @@ class _Writer:
         self._codec = codec
         self._lsn = lsn
         self._parent = {entry.page: entry for entry in parent.pages} if parent else {}
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
-        self._waiting: list[bytes | memoryview] = []
-        self._waiting_bytes = 0
-        self._at = 0
+        self._entries: list[PageEntry] = []
+        self._packing: deque[Future[Packed]] = deque()
+        self._writing: deque[Future[None]] = deque()
         self._end = 0
 
     def write(self, images: Iterable[PageImage], facts: CheckpointFacts) -> Written:
-        self._put(_superblock(facts))
-        root = xxhash.xxh3_128()
-        entries: list[PageEntry] = []
-        for image in images:
-            entry = self._page(image)
-            root.update(entry.page.to_bytes(8, "little") + entry.digest)
-            entries.append(entry)
-        index = msgspec.msgpack.encode(Index(entries, facts.max_generation, facts.marks, facts.sources))
-        index_at = self._put(index)
-        footer = FOOTER.pack(FOOTER_MAGIC, index_at, len(index), xxhash.xxh3_128_digest(index), root.digest())
-        footer = footer.ljust(FOOTER_BYTES - 4, b"\0")
-        self._put(footer + crc32c(footer).to_bytes(4, "little"))
-        self._flush()
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            try:
+                self._put(pool, [_superblock(facts)])
+                for group in self._groups(images):
+                    self._packing.append(pool.submit(pack_group, group, self._codec))
+                    self._settle(pool, _AHEAD)
+                self._settle(pool, 0)
+                entries = sorted(self._entries, key=lambda entry: entry.page)
+                self._finish(pool, entries, facts)
+                self._wait(0)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
         own = [entry for entry in entries if entry.holder_lsn == self._lsn]
         return Written(
             Path(),
@@ -203,60 +202,74 @@ class _Writer:
             len(entries) - len(own),
         )
 
-    def _page(self, image: PageImage) -> PageEntry:
-        before = self._parent.get(image.page)
-        if before and (before.epoch, before.lsn, before.size_bytes) == (image.epoch, image.lsn, image.size_bytes):
-            return before
-        digest = xxhash.xxh3_128_digest(image.data.data)
-        codec, stored = RAW, image.data.data
-        if self._worth_compressing(image.data):
-            packed = self._compressor.compress(stored)
-            if len(packed) < image.size_bytes:
-                codec, stored = ZSTD, memoryview(packed)
-        offset = self._put(stored)
-        return PageEntry(
-            image.page,
-            image.epoch,
-            image.lsn,
-            image.size_bytes,
-            image.state,
-            image.location,
-            image.residency,
-            image.elem_width,
-            image.flags,
-            image.meta,
-            codec,
-            offset,
-            len(stored),
-            digest,
-            self._lsn,
-        )
+    def _finish(self, pool: ThreadPoolExecutor, entries: list[PageEntry], facts: CheckpointFacts) -> None:
+        root = xxhash.xxh3_128()
+        for entry in entries:
+            root.update(entry.page.to_bytes(8, "little") + entry.digest)
+        index = msgspec.msgpack.encode(Index(entries, facts.max_generation, facts.marks, facts.sources))
+        index_at = self._put(pool, [index])
+        footer = FOOTER.pack(FOOTER_MAGIC, index_at, len(index), xxhash.xxh3_128_digest(index), root.digest())
+        footer = footer.ljust(FOOTER_BYTES - 4, b"\0")
+        self._put(pool, [footer + crc32c(footer).to_bytes(4, "little")])
 
-    def _worth_compressing(self, data: np.ndarray) -> bool:
-        if self._codec != "auto":
-            return self._codec == "zstd"
-        middle = max(0, data.size // 2 - _SAMPLE_BYTES // 2)
-        sample = np.ascontiguousarray(data[middle : middle + _SAMPLE_BYTES])
-        return len(self._compressor.compress(sample.data)) < _WORTH * sample.size
+    def _groups(self, images: Iterable[PageImage]) -> Iterator[list[PageImage]]:
+        """Yield the pages that are not left with the parent, some MiB at a time."""
+        group: list[PageImage] = []
+        group_bytes = 0
+        for image in images:
+            size_bytes = image.size_bytes
+            before = self._parent.get(image.page)
+            if before and (before.epoch, before.lsn, before.size_bytes) == (image.epoch, image.lsn, size_bytes):
+                self._entries.append(before)
+                continue
+            if group and group_bytes + size_bytes > GROUP_BYTES:
+                yield group
+                group, group_bytes = [], 0
+            group.append(image)
+            group_bytes += size_bytes
+        if group:
+            yield group
 
-    def _put(self, data: bytes | memoryview) -> int:
-        """Add bytes at the next multiple of 64, and return where that is."""
-        offset = self._end
-        for piece in (data, bytes(-len(data) % _ALIGN)):
-            if len(piece):
-                # A view of a page may change once the caller goes on: only snapshots' pages come here, which do not.
-                self._waiting.append(piece)
-                self._waiting_bytes += len(piece)
-        self._end = self._at + self._waiting_bytes
-        if self._waiting_bytes >= _WRITE_BYTES:
-            self._flush()
+    def _settle(self, pool: ThreadPoolExecutor, ahead: int) -> None:
+        """Write the groups that are packed, in order, until only so many are on their way."""
+        while len(self._packing) > ahead:
+            packed = self._packing.popleft().result()
+            start = self._put(pool, packed.pieces)
+            for image, (codec, offset, stored_bytes, digest) in zip(packed.images, packed.stored, strict=True):
+                self._entries.append(
+                    PageEntry(
+                        image.page,
+                        image.epoch,
+                        image.lsn,
+                        image.size_bytes,
+                        image.state,
+                        image.location,
+                        image.residency,
+                        image.elem_width,
+                        image.flags,
+                        image.meta,
+                        codec,
+                        start + offset,
+                        stored_bytes,
+                        digest,
+                        self._lsn,
+                    )
+                )
+            self._wait(ahead)
+
+    def _wait(self, ahead: int) -> None:
+        while len(self._writing) > ahead:
+            self._writing.popleft().result()
+
+    def _put(self, pool: ThreadPoolExecutor, pieces: Sequence[bytes | memoryview]) -> int:
+        """Have pieces written behind all others, padded to a multiple of 64, and return where that is."""
+        offset, size = self._end, sum(len(piece) for piece in pieces)
+        pad = -size % ALIGN
+        if size:
+            padded = [*pieces, bytes(pad)] if pad else pieces
+            self._writing.append(pool.submit(self._disk.write, self._handle, offset, padded))
+        self._end = offset + size + pad
         return offset
-
-    def _flush(self) -> None:
-        small = [piece for piece in self._waiting if len(piece) < _WRITE_BYTES // 4]
-        pieces = [b"".join(self._waiting)] if len(small) == len(self._waiting) else self._waiting
-        self._disk.write(self._handle, self._at, pieces)
-        self._at, self._waiting, self._waiting_bytes = self._end, [], 0
 
 
 def _superblock(facts: CheckpointFacts) -> bytes:
@@ -269,12 +282,3 @@ def _superblock(facts: CheckpointFacts) -> bytes:
 def entries_held(index: Index, lsn: int) -> Iterator[PageEntry]:
     """Yield the entries whose bytes lie in the checkpoint of this LSN."""
     return (entry for entry in index.pages if entry.holder_lsn == lsn)
-
-
-def should_be_whole(whole_bytes: int, chain_stored_bytes: int, chain_length: int, *, length_max: int = 16) -> bool:
-    """Tell whether the next checkpoint should hold every page: chains cost time to restore and files to keep.
-
-    whole_bytes         of all pages
-    chain_stored_bytes  stored by the incremental checkpoints since the last whole one
-    """
-    return chain_length >= length_max or chain_stored_bytes > whole_bytes // 2

@@ -1,6 +1,8 @@
 """Reading checkpoints: nothing is believed before its checksum is."""
 
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -19,19 +21,21 @@ from stoker.pages.history.checkpoint import (
     FOOTER_BYTES,
     FOOTER_MAGIC,
     MAGIC,
-    RAW,
     SUPERBLOCK,
     SUPERBLOCK_BYTES,
-    ZSTD,
     CheckpointFacts,
     Index,
     PageEntry,
     checkpoint_name,
 )
+from stoker.pages.history.packing import ALIGN, GROUP_BYTES, RAW, ZSTD
 from stoker.pages.history.state import PAGE_BYTES_MAX, State
 from stoker.pages.images import PageImage
 
 _INDEX_BYTES_MAX: Final = 1 << 32
+_WORKERS: Final = 2
+_AHEAD: Final = 3
+"""Runs of pages under way at once."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -113,10 +117,9 @@ def read_checkpoint(
         entries = [entry for entry in entries if entry.page in set(pages)]
     state = State()
     root = xxhash.xxh3_128()
+    for image in _images(disk, path, entries):
+        state.put(image)
     for entry in entries:
-        own = entry.holder_lsn == checkpoint.facts.lsn
-        holder = path if own else path.with_name(checkpoint_name(entry.holder_lsn))
-        state.put(_page(disk, holder, entry))
         root.update(entry.page.to_bytes(8, "little") + entry.digest)
     if pages is None and root.digest() != checkpoint.root:
         raise ChecksumError("pages of the checkpoint are not those it was made of", where=str(path))
@@ -126,18 +129,52 @@ def read_checkpoint(
     return state
 
 
-def _page(disk: Disk, holder: Path, entry: PageEntry) -> PageImage:
-    if not 0 < entry.size_bytes <= PAGE_BYTES_MAX or entry.stored_bytes > entry.size_bytes:
-        raise FormatError("page in the checkpoint has no size", where=str(holder), got=str(entry.size_bytes))
-    stored = disk.read(holder, entry.offset, entry.stored_bytes)
+def _images(disk: Disk, path: Path, entries: list[PageEntry]) -> Iterator[PageImage]:
+    """Yield pages in the order of their ids; workers read and check what lies side by side."""
+    found: dict[int, PageImage] = {}
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        waiting: deque[Future[list[PageImage]]] = deque()
+        for run in _runs(path, entries):
+            waiting.append(pool.submit(_run_images, disk, run))
+            while len(waiting) > _AHEAD:
+                found.update((image.page, image) for image in waiting.popleft().result())
+        for made in waiting:
+            found.update((image.page, image) for image in made.result())
+    return (found[entry.page] for entry in entries)
+
+
+def _runs(path: Path, entries: list[PageEntry]) -> Iterator[tuple[Path, list[PageEntry]]]:
+    """Yield the entries that lie side by side in one file, some MiB at a time."""
+    run: list[PageEntry] = []
+    for entry in sorted(entries, key=lambda entry: (entry.holder_lsn, entry.offset)):
+        if not 0 < entry.size_bytes <= PAGE_BYTES_MAX or entry.stored_bytes > entry.size_bytes:
+            raise FormatError("page in the checkpoint has no size", where=str(path), got=str(entry.size_bytes))
+        last = run[-1] if run else entry
+        beside = last.holder_lsn == entry.holder_lsn and 0 <= entry.offset - last.offset - last.stored_bytes < ALIGN
+        if run and not (beside and entry.offset + entry.stored_bytes - run[0].offset <= GROUP_BYTES):
+            yield path.with_name(checkpoint_name(last.holder_lsn)), run
+            run = []
+        run.append(entry)
+    if run:
+        yield path.with_name(checkpoint_name(run[0].holder_lsn)), run
+
+
+def _run_images(disk: Disk, run: tuple[Path, list[PageEntry]]) -> list[PageImage]:
+    holder, entries = run
+    start = entries[0].offset
+    data = bytearray(disk.read(holder, start, entries[-1].offset + entries[-1].stored_bytes - start))
+    return [_image(holder, entry, memoryview(data)[entry.offset - start :][: entry.stored_bytes]) for entry in entries]
+
+
+def _image(holder: Path, entry: PageEntry, stored: memoryview) -> PageImage:
+    """Return a page from what is stored of it, which becomes its memory where it is as it was."""
+    plain: memoryview | bytearray = stored
     if entry.codec == ZSTD:
         try:
-            plain = zstandard.ZstdDecompressor().decompress(stored, max_output_size=entry.size_bytes)
+            plain = bytearray(zstandard.ZstdDecompressor().decompress(stored, max_output_size=entry.size_bytes))
         except zstandard.ZstdError as error:
             raise ChecksumError("page in the checkpoint cannot be unpacked", where=str(holder)) from error
-    elif entry.codec == RAW:
-        plain = stored
-    else:
+    elif entry.codec != RAW:
         raise FormatError("page in the checkpoint has an unknown codec", where=str(holder), got=str(entry.codec))
     if len(plain) != entry.size_bytes or xxhash.xxh3_128_digest(plain) != entry.digest:
         raise ChecksumError("page in the checkpoint is damaged", where=str(holder), got=f"page {entry.page}")
@@ -145,7 +182,7 @@ def _page(disk: Disk, holder: Path, entry: PageEntry) -> PageImage:
         entry.page,
         entry.epoch,
         entry.lsn,
-        np.frombuffer(bytearray(plain), np.uint8),
+        np.frombuffer(plain, np.uint8),
         entry.state,
         entry.location,
         entry.residency,

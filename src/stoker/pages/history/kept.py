@@ -8,9 +8,9 @@ from stoker.pages.errors import CorruptLog, CorruptPages, PagesError
 from stoker.pages.frames import Frame, FrameType
 from stoker.pages.history.checkpoint import checkpoint_name
 from stoker.pages.history.checkpoint_read import latest_valid, list_checkpoints, open_checkpoint
-from stoker.pages.history.replay import NOW, PageVersion, Target, page_history, replay
+from stoker.pages.history.replay import NOW, PageVersion, Target, page_history, replay_tables
 from stoker.pages.history.state import State
-from stoker.pages.journal import Recovered, recover, scan, sources
+from stoker.pages.journal import Recovered, recover, scan, scan_tables, sources
 
 
 class Kept:
@@ -90,7 +90,7 @@ class Kept:
     def replay(self, to: Target = NOW) -> State:
         """Return all pages as they were at a moment. Raises PagesError for one that is gone, or never was."""
         base = self.base(to)
-        return replay(base, self.scan(since=base.lsn + 1), to)
+        return replay_tables(base, scan_tables(self._log, since=base.lsn + 1), to)
 
     def history(self, page: int, *, with_data: bool = False) -> list[PageVersion]:
         """Return what each commit that is kept made of a page, oldest first. Raises PageNotFound."""

@@ -9,9 +9,15 @@ from numpy.typing import NDArray
 
 from stoker.core.clock import utc_text_of_ns
 from stoker.core.errors import UsageError
+from stoker.kernels.replaying import KINDS, LSN, PAGE, TIME_NS, Rows, replay_frames
 from stoker.pages.errors import PageNotFound, PagesError
-from stoker.pages.frames import Frame, FrameType
+from stoker.pages.frames import Frame, FrameType, PageState
 from stoker.pages.history.state import State
+from stoker.pages.images import PageImage
+from stoker.pages.journal.scan import FrameTable
+
+_RUN_MIN: Final = 32
+"""Fewer frames than this in a row are not worth a table of their pages."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -98,6 +104,87 @@ def replay(base: State, frames: Iterable[Frame], to: Target = NOW) -> State:
             "moment was never reached", expected=f"{to.text()} in the log", got=f"its end at LSN {base.lsn}"
         )
     return base
+
+
+def replay_tables(base: State, tables: Iterable[FrameTable], to: Target = NOW) -> State:
+    """Do as `replay` does with whole segments: changes of pages are made many in one call. Raises the same."""
+    to.check()
+    if to.epoch is not None or to.mark is not None:
+        return replay(base, (frame for table in tables for frame in table.frames()), to)
+    _require_kept(to, base)
+    for table in tables:
+        new = FrameTable(table.data, table.rows[np.searchsorted(table.rows[:, LSN], base.lsn, "right") :])
+        if not len(new.rows):
+            continue
+        _require_whole(base, new)
+        kept = _kept(new, to)
+        _apply_table(base, FrameTable(new.data, new.rows[:kept]))
+        if kept < len(new.rows):
+            return base  # a commit behind the moment
+    return replay(base, (), to)  # tells whether the moment was reached
+
+
+def _require_whole(base: State, table: FrameTable) -> None:
+    lsns = table.rows[:, LSN].astype(np.int64)
+    before = np.concatenate(([base.lsn or lsns[0] - 1], lsns[:-1]))
+    gaps = np.flatnonzero(lsns != before + 1)
+    if gaps.size:
+        raise PagesError("frames are missing", expected=f"LSN {before[gaps[0]] + 1}", got=f"LSN {lsns[gaps[0]]}")
+
+
+def _kept(table: FrameTable, to: Target) -> int:
+    """Return how many frames lie in whole commits at or before the moment."""
+    ends = table.commit_ends()
+    beyond = np.zeros(len(ends), np.bool_)
+    if to.lsn is not None:
+        beyond = table.rows[ends, LSN] > np.uint64(to.lsn)
+    elif to.time_ns is not None:
+        beyond = table.rows[ends, TIME_NS] > np.uint64(max(0, to.time_ns))
+    count = int(np.argmax(beyond)) if beyond.any() else len(ends)
+    return int(ends[count - 1]) + 1 if count else 0
+
+
+def _apply_table(base: State, table: FrameTable) -> None:
+    kinds = table.rows[:, KINDS] & np.uint64(0xFF)
+    others = np.flatnonzero((kinds != FrameType.DELTA) & (kinds != FrameType.IMAGE))
+    start = 0
+    for other in [*others.tolist(), len(table.rows)]:
+        _apply_run(base, table, start, other)
+        if other < len(table.rows):
+            base.apply(table.frame(other))
+        start = other + 1
+
+
+def _apply_run(base: State, table: FrameTable, start: int, end: int) -> None:
+    """Do what DELTA and IMAGE frames say: many by the kernel, few one by one, as those that it refuses."""
+    while end - start >= _RUN_MIN:
+        rows = table.rows[start:end]
+        ids, slots = np.unique(rows[:, PAGE], return_inverse=True)
+        images = [base.pages.get(page) for page in ids.tolist()]
+        if any(image is None for image in images):
+            break
+        done = _replay_images(base, table, rows, ([image for image in images if image], slots))
+        start += done
+        if start < end:
+            base.apply(table.frame(start))  # which says what is wrong with it
+            start += 1
+    for index in range(start, end):
+        base.apply(table.frame(index))
+
+
+def _replay_images(base: State, table: FrameTable, rows: Rows, places: tuple[list[PageImage], NDArray[np.intp]]) -> int:
+    images, slots = places
+    pages = np.array(
+        [(image.data.__array_interface__["data"][0], image.size_bytes, image.epoch, image.lsn) for image in images],
+        np.uint64,
+    )
+    done = replay_frames(table.data, rows, slots.astype(np.int64), pages)
+    for image, (epoch, lsn) in zip(images, pages[:, 2:].tolist(), strict=True):
+        if lsn != image.lsn:
+            image.epoch, image.lsn, image.state = epoch, lsn, PageState.CLEAN
+    if done:
+        base.lsn, base.time_ns = int(rows[done - 1, LSN]), int(rows[done - 1, TIME_NS])
+    return done
 
 
 def _require_kept(to: Target, base: State) -> None:

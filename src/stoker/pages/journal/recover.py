@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from stoker.kernels.replaying import LSN, START
 from stoker.pages.disk import Disk, OsDisk, disk_error
 from stoker.pages.errors import CorruptLog, CorruptPages, FormatError
 from stoker.pages.frames import HEADER
@@ -97,6 +98,7 @@ def _chain(disk: Disk, folder: Path, names: list[str]) -> tuple[list[Segment], s
                 return whole, f"{name} does not follow LSN {lsn}"
             if segment.header.previous_crc != crc:
                 return whole, f"{name} follows another frame than LSN {lsn}"
+            before.data = before.table.data = b""  # of those behind which others follow, all is known that matters
         whole.append(segment)
     return whole, ""
 
@@ -104,10 +106,11 @@ def _chain(disk: Disk, folder: Path, names: list[str]) -> tuple[list[Segment], s
 def _last_commit(whole: list[Segment]) -> tuple[int, int, int]:
     """Return offset behind the last commit in the last segment, its LSN and CRC."""
     last = whole[-1]
-    for start, frame in reversed(last.frames):
-        if frame.last:
-            length, crc = HEADER.unpack_from(last.data, start)[:2]
-            return start + length, frame.lsn, crc
+    ends = last.table.commit_ends()
+    if len(ends):
+        start, lsn = (int(number) for number in last.table.rows[ends[-1], [START, LSN]])
+        length, crc = HEADER.unpack_from(last.data, start)[:2]
+        return start + length, lsn, crc
     return SEGMENT_HEADER_BYTES, last.header.first_lsn - 1, last.header.previous_crc
 
 

@@ -3,19 +3,27 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from stoker.kernels.replaying import KINDS, LSN, Rows, scan_frames
 from stoker.pages.disk import Disk, OsDisk
 from stoker.pages.errors import CorruptLog
-from stoker.pages.frames import Frame, FrameType, decode_frame, frame_bytes, source_number
+from stoker.pages.frames import HEADER_BYTES, LAST, Frame, FrameType, frame_bytes, source_number
 from stoker.pages.journal.segments import (
     COMPACTED,
     SEGMENT_HEADER_BYTES,
+    JournalEnd,
     SegmentHeader,
     decode_header,
+    segment_name,
     segment_names,
 )
+
+_STEP_BYTES: Final = 4 << 20
 
 
 class JournalStats(msgspec.Struct):
@@ -32,29 +40,73 @@ class JournalStats(msgspec.Struct):
     by_source: dict[str, int] = {}
 
 
+class FrameTable(msgspec.Struct):
+    """Frames in a buffer: a row of numbers each, see `stoker.kernels.replaying`."""
+
+    data: bytes
+    rows: Rows
+
+    def frame(self, index: int) -> Frame:
+        """Return one of the frames, its payload a view of the buffer."""
+        start, lsn, page, epoch, time_ns, kinds, source, payload_bytes = self.rows[index].tolist()
+        body = memoryview(self.data)[start + HEADER_BYTES : start + HEADER_BYTES + payload_bytes]
+        kind, codec, width, flags = (kinds >> shift & 0xFF for shift in (0, 8, 16, 24))
+        return Frame(lsn, kind, page, epoch, time_ns, codec, width, flags, source, body)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield all frames."""
+        return (self.frame(index) for index in range(len(self.rows)))
+
+    def of_types(self, *types: FrameType) -> Iterator[Frame]:
+        """Yield the frames of some types."""
+        found = np.flatnonzero(np.isin(self.rows[:, KINDS] & np.uint64(0xFF), types))
+        return (self.frame(int(index)) for index in found)
+
+    def commit_ends(self) -> NDArray[np.intp]:
+        """Return the indices of the last frames of commits."""
+        return np.flatnonzero(self.rows[:, KINDS] >> np.uint64(24) & np.uint64(LAST))
+
+
+def _read_used(disk: Disk, path: Path, start: int = 0) -> bytes:
+    """Return a segment from an offset up to some MiB of zeros, which may lie inside a frame."""
+    pieces: list[bytes] = []
+    while piece := disk.read(path, start + len(pieces) * _STEP_BYTES, _STEP_BYTES):
+        pieces.append(piece)
+        if len(piece) < _STEP_BYTES or not np.frombuffer(piece, np.uint64).any():
+            break
+    return b"".join(pieces)
+
+
 class Segment(msgspec.Struct):
-    """One segment read into memory: its header, its bytes, and where its valid frames end."""
+    """One segment read into memory: its header, its bytes, its valid frames and where they end."""
 
     name: str
     header: SegmentHeader
     data: bytes
-    frames: list[tuple[int, Frame]]
+    table: FrameTable
     end_bytes: int
 
+    @property
+    def last_lsn(self) -> int:
+        """LSN of the last valid frame, of an unfinished commit too; that before the first where there is none."""
+        rows = self.table.rows
+        return int(rows[-1, LSN]) if len(rows) else self.header.first_lsn - 1
 
-def read_segment(disk: Disk, path: Path) -> Segment:
-    """Read a segment and its valid frames: LSNs without a gap, or only growing in a compacted one."""
-    data = disk.read(path)
+
+def read_segment(disk: Disk, path: Path, *, whole: bool = True) -> Segment:
+    """Read a segment and its valid frames: LSNs without a gap, or only growing in a compacted one.
+
+    whole  also what lies behind the last frame: else mostly not, it is room for more
+    """
+    data = disk.read(path) if whole else _read_used(disk, path)
     header = decode_header(data[:SEGMENT_HEADER_BYTES], str(path))
-    frames: list[tuple[int, Frame]] = []
-    start, expected = SEGMENT_HEADER_BYTES, header.first_lsn
-    loose = bool(header.flags & COMPACTED)
-    while (frame := decode_frame(data, start, header.salt)) is not None:
-        if frame.lsn != expected and not (loose and expected < frame.lsn <= header.covers_lsn):
-            break
-        frames.append((start, frame))
-        start, expected = start + frame_bytes(frame), frame.lsn + 1
-    return Segment(path.name, header, data, frames, start)
+    covers_lsn = header.covers_lsn if header.flags & COMPACTED else 0
+    rows, end = scan_frames(
+        data, SEGMENT_HEADER_BYTES, salt=header.salt, first_lsn=header.first_lsn, covers_lsn=covers_lsn
+    )
+    if not whole and data[end : end + 4] != bytes(4):
+        return read_segment(disk, path)  # a frame may go on behind what was read
+    return Segment(path.name, header, data, FrameTable(data, rows), end)
 
 
 def scan(
@@ -71,9 +123,8 @@ def scan(
 
     A commit without its last frame is never seen. Raises CorruptLog where a segment is missing between two others.
     """
-    disk = disk or OsDisk()
     names: dict[int, str] = {}
-    for frame in _committed(disk, folder, since):
+    for frame in (frame for table in scan_tables(folder, since=since, disk=disk) for frame in table.frames()):
         if frame.type == FrameType.SOURCE:
             names[frame.source] = bytes(frame.payload).decode(errors="replace")
         if until is not None and frame.lsn > until:
@@ -90,26 +141,46 @@ def is_of(frame: Frame, source: str, names: dict[int, str]) -> bool:
     return frame.source == source_number(source) if told is None else told == source
 
 
-def _committed(disk: Disk, folder: Path, since: int) -> Iterator[Frame]:
+def scan_tables(folder: Path, *, since: int = 0, disk: Disk | None = None) -> Iterator[FrameTable]:
+    """Yield the committed frames of each segment that has any from `since` on. Raises CorruptLog for a gap."""
+    disk = disk or OsDisk()
     names = segment_names(disk, folder)
     firsts = [int(name[4:24]) for name in names]
-    waiting: list[Frame] = []
     expected = 0
     for index, name in enumerate(names):
         if index + 1 < len(names) and firsts[index + 1] <= since:
             continue
-        segment = read_segment(disk, folder / name)
+        segment = read_segment(disk, folder / name, whole=False)
         if expected and segment.header.first_lsn != expected:
             raise CorruptLog(
                 "log has a gap", where=name, expected=f"LSN {expected}", got=f"LSN {segment.header.first_lsn}"
             )
-        for _, frame in segment.frames:
-            waiting.append(frame)
-            if frame.last:
-                yield from waiting
-                waiting = []
-        last = segment.frames[-1][1].lsn if segment.frames else segment.header.first_lsn - 1
-        expected = max(last, segment.header.covers_lsn) + 1
+        ends = segment.table.commit_ends()
+        if len(ends):
+            yield FrameTable(segment.data, segment.table.rows[: int(ends[-1]) + 1])
+        expected = max(segment.last_lsn, segment.header.covers_lsn) + 1
+
+
+def scan_behind(folder: Path, end: JournalEnd, *, disk: Disk | None = None) -> Iterator[FrameTable]:
+    """Yield the committed frames behind a place where the log once ended, without reading what lies before it.
+
+    Raises CorruptLog where its segment is gone, or for a gap.
+    """
+    disk = disk or OsDisk()
+    name = segment_name(end.segment_first_lsn)
+    if name not in disk.names(folder):
+        raise CorruptLog("segment of the log is gone", where=str(folder / name))
+    header = decode_header(disk.read(folder / name, 0, SEGMENT_HEADER_BYTES), name)
+    data = _read_used(disk, folder / name, end.offset_bytes)
+    rows, _ = scan_frames(data, 0, salt=header.salt, first_lsn=end.last_lsn + 1)
+    table = FrameTable(data, rows)
+    ends = table.commit_ends()
+    last_lsn = end.last_lsn
+    if len(ends):
+        last_lsn = int(rows[ends[-1], LSN])
+        yield FrameTable(data, rows[: int(ends[-1]) + 1])
+    if any(int(other[4:24]) > last_lsn for other in segment_names(disk, folder)):
+        yield from scan_tables(folder, since=last_lsn + 1, disk=disk)
 
 
 def sources(frames: Iterator[Frame]) -> dict[int, str]:

@@ -30,6 +30,7 @@ from typing import Final
 import msgspec
 
 from stoker.kernels.checking import crc32c
+from stoker.kernels.replaying import LSN, START, scan_frames
 from stoker.pages.disk import Disk, OsDisk, disk_error
 from stoker.pages.errors import ChecksumError, FormatError, PagesError, Poisoned
 from stoker.pages.frames import FORMAT_VERSION, HEADER, HEADER_BYTES, LAST
@@ -205,7 +206,8 @@ class Journal:
         Raises OutOfSpace and PagesError for the disk's failures, and Poisoned ever after.
         """
         self._check()
-        for run, last_lsn, last_crc in _commits(chunks, end, self._segment_bytes):
+        runs = _whole_run(chunks, end, self._segment_bytes, self._header.salt)
+        for run, last_lsn, last_crc in runs or _commits(chunks, end, self._segment_bytes):
             try:
                 self._note(end, durable_lsn)
                 end = self._append_run(end, run, last_lsn, last_crc)
@@ -287,6 +289,23 @@ class Journal:
     def close(self) -> None:
         """Close the open file. Twice is no error."""
         self._close_segment()
+
+
+def _whole_run(
+    chunks: Sequence[bytes | memoryview], end: JournalEnd, limit_bytes: int, salt: int
+) -> list[tuple[list[memoryview], int, int]]:
+    """Return all frames as one run, where that is what they are; none where they must be looked at one by one."""
+    views = [memoryview(chunk) for chunk in chunks if len(chunk)]
+    if not views or sum(len(view) for view in views) > limit_bytes - SEGMENT_HEADER_BYTES:
+        return []
+    expected, last = end.last_lsn + 1, 0
+    for view in views:
+        rows, behind = scan_frames(view, 0, salt=salt, first_lsn=expected)
+        if behind != len(view) or not len(rows):
+            return []
+        expected, last = int(rows[-1, LSN]) + 1, int(rows[-1, START])
+    _, crc, lsn = HEADER.unpack_from(views[-1], last)[:3]
+    return [(views, lsn, crc)] if views[-1][last + 43] & LAST else []
 
 
 def _commits(
