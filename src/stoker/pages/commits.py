@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.clock import wall_tick_ns
-from stoker.kernels.deltas import two_level_diff
+from stoker.core.errors import CorruptError
+from stoker.kernels.deltas import two_level_apply, two_level_changed, two_level_diff
 from stoker.pages.arena.arena import Arena, PageFacts
 from stoker.pages.arena.extents import Extent
 from stoker.pages.arena.layout import Counter, Word
@@ -47,6 +48,7 @@ class Commit:
         self._frames: list[Frame] = []
         self._images: dict[int, NDArray[np.uint8]] = {}
         self._bases: dict[int, NDArray[np.uint8]] = {}
+        self._given: dict[int, list[bytes]] = {}
         self._facts: dict[int, PageFacts] = {}
         self._freed: set[int] = set()
         self._taken: list[Extent] = []
@@ -67,7 +69,12 @@ class Commit:
         facts = self.facts(page)
         if page not in self._images:
             self._bases[page] = self._arena.view(facts.offset, facts.size_bytes)
-            self._images[page] = self._bases[page].copy()
+            image = self._bases[page].copy()
+            if page in self._given:
+                for payload in self._given[page]:
+                    two_level_apply(image.data, payload)
+                self._bases[page] = image.copy()
+            self._images[page] = image
         return self._images[page]
 
     def expect(self, page: int, epoch: int | None) -> None:
@@ -116,8 +123,8 @@ class Commit:
                 expected=f"within {facts.size_bytes} bytes",
                 got=f"{data.size} bytes at {offset}",
             )
-        if page in self._images:
-            self._images[page][offset : offset + data.size] = data
+        if page in self._images or page in self._given:
+            self.image(page)[offset : offset + data.size] = data
             return
         differs = np.flatnonzero(self._arena.view(facts.offset + offset, data.size) != data)
         if not differs.size:
@@ -137,6 +144,21 @@ class Commit:
         image = self._arena.view(facts.offset, facts.size_bytes).copy()
         image[offset : offset + data.size] = data
         self._images[page], self._bases[page] = image, image.copy()
+
+    def apply_delta(self, page: int, payload: bytes) -> None:
+        """Overwrite what a TWO_LEVEL payload says; nothing is compared. Raises InvalidDelta where it does not fit."""
+        facts = self.facts(page)
+        try:
+            changed = two_level_changed(facts.size_bytes, payload)
+        except CorruptError as error:
+            raise InvalidDelta("delta does not fit its page", where=str(page), got=str(error)) from error
+        if page in self._images or len(payload) >= facts.size_bytes:
+            two_level_apply(self.image(page).data, payload)
+        elif changed:
+            self._add(FrameType.DELTA, page, facts.epoch + 1, payload, facts.elem_width, Codec.TWO_LEVEL)
+            self._change(page, epoch=facts.epoch + 1)
+            self._count(changed, len(payload))
+            self._given.setdefault(page, []).append(payload)
 
     def resize(self, page: int, size_bytes: int) -> None:
         """Give a page another size: what fits is kept, the rest is zero. Raises PageNotFound, OutOfSpace."""
@@ -218,9 +240,11 @@ class Commit:
         self._add(kind, page, facts.epoch + 1, payload, facts.elem_width, codec)
         self._change(page, epoch=facts.epoch + 1)
         self._bases[page] = image.copy()
-        counters = self._arena.words
-        counters[Word.COUNTERS + Counter.CHANGED_BYTES] += changed
-        counters[Word.COUNTERS + Counter.DELTA_BYTES] += len(payload)
+        self._count(changed, len(payload))
+
+    def _count(self, changed_bytes: int, payload_bytes: int) -> None:
+        self._arena.words[Word.COUNTERS + Counter.CHANGED_BYTES] += changed_bytes
+        self._arena.words[Word.COUNTERS + Counter.DELTA_BYTES] += payload_bytes
 
     # -- the end -------------------------------------------------------------------------------------------------
 
