@@ -1,0 +1,1 @@
+"""Pages on devices: copies in the memory of a GPU, kernels that compare them there, and the way of their changes."""
