@@ -1,14 +1,18 @@
 """Copies of pages on a device: they come, are changed, are committed and follow what others commit."""
 
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from stoker.core.errors import UsageError
+from stoker.core.errors import MissingExtraError, UsageError
 from stoker.pages import Conflict, DeviceError, Location, OutOfSpace, PageNotFound, State, Store
 from stoker.pages.devices import DevicePages, cast_pages, recall
+from stoker.pages.devices.cupy_arrays import cupy_array
+from stoker.pages.devices.kernels import has_triton
 from stoker.pages.devices.slabs import MODES
 from stoker.pages.frames import FrameType, Residency
 
@@ -464,3 +468,86 @@ def test_nothing_is_left_behind(device):
             store.use_devices(copies)
     gc.collect()
     assert copies.homes == []
+
+
+def test_a_batch_is_one_copy_over_the_bus(store, device, kernels):
+    copies = store.use_devices(DevicePages(store, device=device, kernels=kernels.name, crossover_bytes=0, **SMALL))
+    pages = filled(store, *range(100, 3100, 100))
+    copies.push(pages)
+    ring = copies.home().ring
+    before = ring.copies
+    with copies.edit(pages) as tensors:
+        for tensor in tensors:
+            tensor[0] ^= 1
+    assert ring.copies == before + 1
+    with store.batch() as batch:
+        for page in pages:
+            batch.write_at(page, 5, b"new")
+    before = ring.copies
+    assert len(copies.refresh().by_delta) == len(pages)
+    assert ring.copies == before + 1
+    assert_equal(copies, pages)
+
+
+@pytest.mark.skipif(not has_triton(), reason="the package triton is not installed")
+def test_launches_do_not_grow_with_pages(store, device, monkeypatch):
+    from stoker.pages.devices import triton_tiles
+
+    launches = []
+
+    class Counted:
+        def __init__(self, name):
+            self._name, self._kernel = name, getattr(triton_tiles.launched, name)
+
+        def __getitem__(self, grid):
+            launches.append(self._name)
+            return self._kernel[grid]
+
+    for name in ("compare_tiles", "emit_tiles", "apply_tiles", "copy_tiles"):
+        monkeypatch.setattr(triton_tiles.launched, name, Counted(name))
+    copies = store.use_devices(DevicePages(store, device=device, kernels="triton", crossover_bytes=0, **SMALL))
+    for count in (1, 40):
+        pages = filled(store, *[300] * count)
+        copies.push(pages)
+        launches.clear()
+        with copies.edit(pages) as tensors:
+            for tensor in tensors:
+                tensor[0] ^= 1
+        assert launches == ["copy_tiles", "compare_tiles", "emit_tiles", "apply_tiles"]
+
+
+def test_cupy_is_asked_for_and_not_imported(store, device):
+    (page,) = filled(store, 64)
+    store.devices.push([page], device)
+    try:
+        import cupy  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingExtraError, match="pip install cupy-cuda12x"):
+            cupy_array(store.devices, page)
+        return
+    if device == "cpu":
+        with pytest.raises(DeviceError, match="only CUDA devices"):
+            cupy_array(store.devices, page)
+    else:
+        assert cupy_array(store.devices, page).get().tobytes() == page.read().tobytes()
+
+
+def test_pages_can_be_used_without_importing_torch():
+    code = """
+import sys
+from stoker.pages import Store
+Store.open(size_bytes=1 << 20).allocate(64).write(bytes(64))
+sys.exit("torch" in sys.modules or "triton" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_devices_need_torch_and_say_so(store, monkeypatch):
+    (page,) = filled(store, 64)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'stoker\[torch\]'"):
+        page.to("cuda")
+    with pytest.raises(MissingExtraError):
+        store.allocate(64, device="cuda")
+    assert page.location == Location.HOST
+    assert page.to("host") == store.lsn
