@@ -13,10 +13,9 @@ import numpy as np
 
 from stoker.core.errors import UsageError
 from stoker.pages.batch import Batch
-from stoker.pages.devices.casting import cast_payloads, settle_cast
+from stoker.pages.devices.casting import cast_payloads, checked_masters, settle_cast
 from stoker.pages.devices.copies import Copy, DevicePages
 from stoker.pages.devices.host_kernels import bfloat16_bits
-from stoker.pages.errors import Conflict
 from stoker.pages.interchange import loaded_torch
 
 BFLOAT16: Final = "bfloat16"
@@ -79,8 +78,9 @@ def cast_masters(copies: DevicePages | None, pages: Sequence[tuple[int, Any]]) -
         return
     with copies.lock:
         chosen = _ready(copies, rows)
+        flat = checked_masters(chosen, [values for _, values in rows])
         try:
-            payloads = cast_payloads(chosen, [values for _, values in rows])
+            payloads = cast_payloads(chosen, flat)
             made = {
                 copy.page: Given(payload, copy.epoch, copy.place.size_bytes)
                 for copy, payload in zip(chosen, payloads, strict=True)
@@ -97,12 +97,8 @@ def _ready(copies: DevicePages, rows: Sequence[tuple[int, Any]]) -> list[Copy]:
     for device in dict.fromkeys(str(values.device) for _, values in rows):
         here = [page for page, values in rows if str(values.device) == device]
         copies.prefetch([page for page in here if not copies.has(page)], device)
-    chosen = [copies.copy_of(page) for page, _ in rows]
-    for copy in chosen:
-        if copy.changing:
-            raise Conflict("page of the weights is being changed on its device", where=str(copy.page))
-    copies.refresh([copy.page for copy in chosen])
-    return chosen
+    copies.refresh([page for page, _ in rows])
+    return [copies.copy_of(page) for page, _ in rows]
 
 
 def write_all(batch: Batch, pages: Iterable[tuple[int, Any]]) -> None:

@@ -7,10 +7,12 @@
 | kernels, eager, triton_tiles, host_kernels | three sets of kernels that give the same bytes |
 | tiles, changes, casting | how changes travel: between kernels, from the log, out of a cast |
 | routing | host or device, by a crossover that is measured |
-| waves, recall, stats, cupy_arrays | the graph's device edges, restarts, numbers, CuPy |
+| waves, recall, checks | the graph's device edges, restarts, whether copies are sound |
+| stats, cupy_arrays | numbers, CuPy |
 """
 
 from stoker.pages.devices.casting import cast_pages
+from stoker.pages.devices.checks import differing
 from stoker.pages.devices.copies import DevicePages, Refreshed
 from stoker.pages.devices.kernels import TileKernels, kernels_for
 from stoker.pages.devices.lanes import Arrival
@@ -26,6 +28,7 @@ __all__ = [
     "Refreshed",
     "TileKernels",
     "cast_pages",
+    "differing",
     "kernels_for",
     "measure_crossover",
     "pin_crossover",

@@ -23,9 +23,9 @@ def cast_pages(copies: DevicePages, pages: Sequence[AnyPage], masters: Sequence[
     with copies.lock:
         copies.refresh(pages)
         chosen = [copies.copy_of(page) for page in pages]
-        flat = [_checked(copy, master) for copy, master in zip(chosen, masters, strict=True)]
-        payloads = cast_payloads(chosen, flat)
+        flat = checked_masters(chosen, masters)
         try:
+            payloads = cast_payloads(chosen, flat)
             with copies.store.batch(source=source) as batch:
                 for copy, payload in zip(chosen, payloads, strict=True):
                     batch.apply_delta(copy.page, payload, expect_epoch=copy.epoch)
@@ -52,6 +52,11 @@ def settle_cast(chosen: Sequence[Copy], payloads: Sequence[bytes], lsn: int) -> 
     for copy, payload in zip(chosen, payloads, strict=True):
         if payload:
             copy.epoch, copy.lsn, copy.shadowed = copy.epoch + 1, lsn, False
+
+
+def checked_masters(chosen: Sequence[Copy], masters: Sequence[Any]) -> list[Any]:
+    """Return masters as flat tensors. Raises UsageError where one does not fit, Conflict for a page being changed."""
+    return [_checked(copy, master) for copy, master in zip(chosen, masters, strict=True)]
 
 
 def _checked(copy: Copy, master: Any) -> Any:

@@ -41,6 +41,7 @@ class ChangeLog:
             frames = self._follower.poll()
         except FellBehind:
             self._follower = RingFollower(self._arena)
+            self._frames.clear()
             return
         for frame in frames:
             if frame.page in wanted and frame.type in _CHANGING:

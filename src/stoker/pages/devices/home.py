@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from stoker.core.errors import UsageError
 from stoker.pages.devices.kernels import TileKernels, kernels_for
 from stoker.pages.devices.lanes import Arrival, Lane
@@ -100,9 +102,7 @@ class DeviceHome:
                 self._kernels_of(slab).copy(slab.current, table, staged, source)
                 if slab.shadow is not None:
                     self._kernels_of(slab).copy(slab.shadow, table, staged, source)
-        arrival = self.lane.arrival(stream)
-        self.lane.join()
-        return arrival
+            return self.lane.arrival()
 
     def _write_in_place(
         self, slab: Slab, table: TileTable, places: Sequence[Place], indices: Sequence[int], images: Sequence[Bytes]
@@ -115,6 +115,17 @@ class DeviceHome:
             memory[offset : offset + image.size] = image
         if slab.shadow is not None:
             self._kernels_of(slab).copy(slab.shadow, table, slab.current, table)
+
+    def hashes(self, places: Sequence[Place]) -> list[list[int]]:
+        """Return XXH3-64 of each place's tiles of 4 KiB, the last one padded with zeros; 8 bytes a tile come over."""
+        found: list[list[int]] = [[]] * len(places)
+        with self.lane.running():
+            for slab, indices, table in self._grouped(places):
+                made = self._kernels_of(slab).hashes(slab.current, table)
+                words = self.ring.fetch(made.view(self.torch.uint8)).view(np.uint64)
+                for row, index in enumerate(indices):
+                    found[index] = words[table.firsts[row] : table.firsts[row + 1]].tolist()
+        return found
 
     def prefetch(self, place: Place, *, to_host: bool) -> None:
         """Have unified memory moved to the device or the host; other memory stays where it is."""
@@ -135,7 +146,6 @@ class DeviceHome:
         with self.lane.running():
             for slab, _, table in self._grouped(places):
                 self._kernels_of(slab).zero(slab.current, table)
-        self.lane.join()
 
     def get(self, places: Sequence[Place]) -> list[Bytes]:
         """Return the bytes of places as they are now, copies."""
@@ -165,7 +175,6 @@ class DeviceHome:
                     self._check_room(slab.size_bytes)
                     slab.ensure_shadow()
                 self._kernels_of(slab).copy(slab.shadow, table, slab.current, table)
-        self.lane.join()
 
     def changes(self, places: Sequence[Place]) -> tuple[list[bytes], list[tuple[Slab, TileTable, Columns]]]:
         """Return the payload of each place against its shadow, and what `settle` needs: one copy a slab."""
@@ -185,7 +194,6 @@ class DeviceHome:
         with self.lane.running():
             for slab, table, columns in kept:
                 self._kernels_of(slab).apply([slab.shadow], table, columns)
-        self.lane.join()
 
     def apply(self, places: Sequence[Place], payloads: Sequence[bytes | memoryview]) -> Arrival:
         """Write payloads into places and their shadows; only they cross the bus, one copy a slab."""
@@ -197,9 +205,7 @@ class DeviceHome:
                 targets = [slab.current] if slab.shadow is None else [slab.current, slab.shadow]
                 columns = Columns(on_device, made.dirty_lines, made.changed_bytes)
                 self._kernels_of(slab).apply(targets, table, columns)
-        arrival = self.lane.arrival()
-        self.lane.join()
-        return arrival
+            return self.lane.arrival()
 
     def cast(self, places: Sequence[Place], masters: Sequence[Any]) -> list[bytes]:
         """Round float32 masters to bfloat16 into places, and return the payload of each."""
@@ -211,7 +217,6 @@ class DeviceHome:
                 found = payloads_of(table, Columns(on_host, columns.dirty_lines, columns.changed_bytes))
                 for index, payload in zip(indices, found, strict=True):
                     payloads[index] = payload
-        self.lane.join()
         return payloads
 
 

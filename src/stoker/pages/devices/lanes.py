@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from stoker.pages.errors import DeviceError
+
 
 class Arrival:
     """Copies that are on their way. `done` asks, `wait` waits; a tensor may be used before, work on it waits there."""
@@ -35,25 +37,29 @@ class Lane:
 
     @contextmanager
     def running(self, stream: Any = None) -> Iterator[None]:
-        """Queue work on the lane's stream, or on the one that is given, for a `with` block."""
-        chosen = stream if stream is not None else self._stream
-        if chosen is None:
-            yield
-            return
-        cuda = self._torch.cuda
-        chosen.wait_stream(cuda.current_stream(self._device))
-        with cuda.stream(chosen):
-            yield
+        """Queue work on the lane's stream, or on the one that is given, for a `with` block.
 
-    def arrival(self, stream: Any = None) -> Arrival:
-        """Return what tells when the work queued so far is done."""
+        What its user queues afterwards comes behind it. Raises DeviceError where the device fails or is full.
+        """
         chosen = stream if stream is not None else self._stream
-        return Arrival(chosen.record_event() if chosen is not None else None)
+        try:
+            if chosen is None:
+                yield
+                return
+            users = self._torch.cuda.current_stream(self._device)
+            chosen.wait_stream(users)
+            with self._torch.cuda.stream(chosen):
+                yield
+            users.wait_stream(chosen)
+        except RuntimeError as error:
+            told = str(error).partition("\n")[0]
+            raise DeviceError("work on the device failed", where=str(self._device), got=told) from error
 
-    def join(self) -> None:
-        """Let what its user queues from now on come behind the lane's work."""
-        if self._stream is not None:
-            self._torch.cuda.current_stream(self._device).wait_stream(self._stream)
+    def arrival(self) -> Arrival:
+        """Return what tells when the work queued so far is done; inside `running`."""
+        if self._stream is None:
+            return Arrival()
+        return Arrival(self._torch.cuda.current_stream(self._device).record_event())
 
     def barrier(self) -> None:
         """Return when the lane's work is done; other streams of the device go on."""

@@ -10,7 +10,7 @@ import torch
 
 from stoker.core.errors import MissingExtraError, UsageError
 from stoker.pages import Conflict, DeviceError, Location, OutOfSpace, PageNotFound, State, Store
-from stoker.pages.devices import DevicePages, cast_pages, recall
+from stoker.pages.devices import DevicePages, cast_pages, differing, recall
 from stoker.pages.devices.cupy_arrays import cupy_array
 from stoker.pages.devices.kernels import has_triton
 from stoker.pages.devices.slabs import MODES
@@ -551,3 +551,82 @@ def test_devices_need_torch_and_say_so(store, monkeypatch):
         store.allocate(64, device="cuda")
     assert page.location == Location.HOST
     assert page.to("host") == store.lsn
+
+
+def test_hashes_find_a_damaged_copy(store, copies):
+    pages = filled(store, 100, 5000, 70_000)
+    copies.push(pages)
+    assert differing(copies) == []
+    copies.copy_of(pages[2]).place.bytes[69_999] ^= 1
+    copies.changing(pages[:1])[0][0] ^= 1
+    fetched = copies.home().ring.fetched_bytes
+    assert differing(copies) == [pages[2].id]
+    assert copies.home().ring.fetched_bytes - fetched == 8 * (2 + 18)
+    pages[2].write_at(0, b"behind")
+    assert differing(copies) == []
+
+
+def test_a_device_that_fails_leaves_the_store_sound(store, device, kernels, monkeypatch):
+    copies = store.use_devices(DevicePages(store, device=device, kernels=kernels.name, crossover_bytes=0, **SMALL))
+    pages = filled(store, 5000, 300)
+    copies.push(pages)
+    before, lsn = [page.read() for page in pages], store.lsn
+
+    def fails(*given, **more):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for tensor in copies.changing(pages):
+        tensor[7] ^= 1
+    with monkeypatch.context() as patched:
+        patched.setattr(copies.home().kernels, "compare", fails)
+        with pytest.raises(DeviceError, match="work on the device failed"):
+            copies.commit()
+    assert store.lsn == lsn
+    assert all(np.array_equal(page.read(), was) for page, was in zip(pages, before, strict=True))
+    copies.commit()
+    assert_equal(copies, pages)
+    pages[0].write_at(0, b"next")
+    with monkeypatch.context() as patched:
+        patched.setattr(copies.home().kernels, "apply", fails)
+        with pytest.raises(DeviceError, match="work on the device failed"):
+            copies.refresh()
+    assert copies.refresh().whole == [pages[0].id]
+    assert_equal(copies, pages)
+
+
+def test_a_checkpoint_loads_its_device_pages_on_the_host(tmp_path, store, device):
+    page = store.allocate(5000, name="kept", device=device)
+    with store.devices.edit([page]) as (tensor,):
+        tensor[4999] = 3
+    store.checkpoint(tmp_path)
+    with Store.restore(tmp_path) as again:
+        found = again.page("kept")
+        assert np.array_equal(found.read(), page.read())
+        assert found.location == Location.DEVICE
+        assert recall(again.devices, device).on_device == [found.id]
+
+
+def test_a_gap_in_what_is_known_of_a_page_is_seen(device):
+    with Store.open(size_bytes=4 << 20, log_bytes=64 << 10) as store:
+        copies = store.use_devices(DevicePages(store, device=device, **SMALL))
+        left, asked = filled(store, 5000, 5000)
+        copies.push([left, asked])
+
+        def overrun():
+            for turn in range(30):
+                asked.write(np.random.default_rng(turn).integers(0, 256, 5000, np.uint8))
+
+        left.write_at(0, b"known")
+        copies.refresh([asked])
+        left.write_at(100, b"lost")
+        overrun()
+        copies.refresh([asked])
+        left.write_at(200, b"known again")
+        assert copies.refresh().whole == [left.id]
+        assert_equal(copies, [left, asked])
+        left.write_at(300, b"known")
+        copies.refresh([asked])
+        left.write_at(400, b"lost")
+        overrun()
+        assert left.id in copies.refresh().whole
+        assert_equal(copies, [left, asked])
