@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from stoker.core.errors import MissingExtraError, UsageError
 from stoker.pages import Conflict, DeviceError, Location, OutOfSpace, PageNotFound, State, Store
@@ -15,6 +14,8 @@ from stoker.pages.devices.cupy_arrays import cupy_array
 from stoker.pages.devices.kernels import has_triton
 from stoker.pages.devices.slabs import MODES
 from stoker.pages.frames import FrameType, Residency
+
+torch = pytest.importorskip("torch", reason="the package torch is not installed")
 
 SMALL = {"slab_bytes": 1 << 20, "staging_bytes": 64 << 10}
 

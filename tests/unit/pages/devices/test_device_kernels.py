@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import xxhash
 
 from stoker.core.errors import MissingExtraError, UsageError
@@ -18,6 +17,8 @@ from stoker.pages.devices.host_kernels import bfloat16_bits
 from stoker.pages.devices.kernels import kernels_for
 from stoker.pages.devices.tiles import Columns, TileTable, columns_of, payloads_of
 from stoker.pages.errors import DeviceError, InvalidDelta
+
+torch = pytest.importorskip("torch", reason="the package torch is not installed")
 
 SIZES = [1, 7, 8, 63, 64, 65, 4095, 4096, 4097, 8192, 10_000]
 RATIOS = [0.0, 0.002, 0.05, 0.5, 1.0]

@@ -1,7 +1,7 @@
 """Copies against a model: whatever is done in whatever order, host, device, log and model hold the same bytes."""
 
 import numpy as np
-import torch
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -10,6 +10,8 @@ from stoker.kernels.deltas import two_level_diff
 from stoker.pages import Conflict, Store
 from stoker.pages.devices import DevicePages, kernels_for
 from stoker.pages.devices.tiles import Columns, TileTable, columns_of, payloads_of
+
+torch = pytest.importorskip("torch", reason="the package torch is not installed")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WHICH = st.integers(0, 2)

@@ -11,6 +11,8 @@ from stoker.pages.devices import DevicePages, measure_crossover, pin_crossover, 
 from stoker.pages.devices.home import DeviceHome
 from stoker.pages.devices.routing import DEFAULT_BYTES, NEVER_BYTES, SIZES, cache_path, device_key, kept_crossover
 
+pytest.importorskip("torch", reason="the package torch is not installed")
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):

@@ -4,10 +4,11 @@ import threading
 
 import numpy as np
 import pytest
-import torch
 
 from stoker.pages import EdgeKind, EventKind, Store
 from stoker.pages.devices import DevicePages
+
+torch = pytest.importorskip("torch", reason="the package torch is not installed")
 
 SMALL = {"slab_bytes": 1 << 20, "staging_bytes": 64 << 10}
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 
 from stoker.core.errors import UsageError
 from stoker.pages import Conflict, Store, apply_weights, publish_weights
 from stoker.pages.devices import DevicePages
+
+torch = pytest.importorskip("torch", reason="the package torch is not installed")
 
 
 class Model(torch.nn.Module):
