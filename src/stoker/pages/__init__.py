@@ -10,6 +10,7 @@ with Store.open("bus") as store:
 
 from stoker.pages.batch import Batch
 from stoker.pages.bus import Store
+from stoker.pages.devices import DevicePages
 from stoker.pages.errors import (
     ChecksumError,
     Conflict,
@@ -25,7 +26,7 @@ from stoker.pages.errors import (
     Poisoned,
     Timeout,
 )
-from stoker.pages.frames import Location, PageState
+from stoker.pages.frames import Location, PageState, Residency
 from stoker.pages.graph import EdgeKind, Event, EventKind, EventQueue
 from stoker.pages.history import State, Target
 from stoker.pages.page import Page
@@ -40,6 +41,7 @@ __all__ = [
     "CycleError",
     "DeriveError",
     "DeviceError",
+    "DevicePages",
     "EdgeKind",
     "Event",
     "EventKind",
@@ -53,6 +55,7 @@ __all__ = [
     "PageState",
     "PagesError",
     "Poisoned",
+    "Residency",
     "Snapshot",
     "State",
     "Store",

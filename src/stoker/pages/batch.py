@@ -2,12 +2,13 @@
 
 import math
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from stoker.pages.commits import Commit
+from stoker.pages.elements import element_type
 from stoker.pages.errors import InvalidDelta
 from stoker.pages.frames import Location, PageState
 from stoker.pages.host import Data, PageHost
@@ -68,7 +69,7 @@ class Batch:
         self,
         size_bytes: int = 0,
         *,
-        dtype: DTypeLike | None = None,
+        dtype: Any = None,
         shape: list[int] | tuple[int, ...] | None = None,
         name: str = "",
         location: Location = Location.HOST,
@@ -77,6 +78,8 @@ class Batch:
     ) -> Page:
         """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`.
 
+        dtype  of NumPy or torch, or a name such as `bfloat16`
+
         Raises OutOfSpace, InvalidDelta for a size below 1.
         """
         facts: Meta = dict(meta or {})
@@ -84,12 +87,11 @@ class Batch:
             facts["name"] = name
         elem_width = 1
         if dtype is not None:
-            kind = np.dtype(dtype)
-            facts[ELEMENTS_KEY] = kind.str
-            elem_width = kind.itemsize if kind.itemsize in (1, 2, 4, 8) else 1
+            facts[ELEMENTS_KEY], item_bytes = element_type(dtype)
+            elem_width = item_bytes if item_bytes in (1, 2, 4, 8) else 1
             if shape is not None:
                 facts[SHAPE_KEY] = [int(side) for side in shape]
-                size_bytes = size_bytes or math.prod(shape) * kind.itemsize
+                size_bytes = size_bytes or math.prod(shape) * item_bytes
         page = self.commit.create(size_bytes, facts, elem_width=elem_width, location=location, flags=flags)
         return Page(self._store, page)
 
@@ -122,6 +124,14 @@ class Batch:
         """
         self.commit.expect(page_id(page), expect_epoch)
         self.commit.write_at(page_id(page), offset, as_bytes(data))
+
+    def apply_delta(self, page: int | Page, payload: bytes, *, expect_epoch: int) -> None:
+        """Overwrite what a TWO_LEVEL payload says; it was made against the page as of `expect_epoch`.
+
+        Raises InvalidDelta for a payload that does not fit the page, Conflict for another epoch.
+        """
+        self.commit.expect(page_id(page), expect_epoch)
+        self.commit.apply_delta(page_id(page), payload)
 
     def resize(self, page: int | Page, size_bytes: int) -> None:
         """Give a page another size: what fits is kept, the rest is zero.

@@ -3,13 +3,18 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from stoker.core.errors import UsageError
 from stoker.pages.arena.loading import load_images
+from stoker.pages.devices.copies import DevicePages
+from stoker.pages.devices.stats import DeviceStats, device_stats
+from stoker.pages.devices.waves import DeviceWaves
+from stoker.pages.frames import Location, Residency
 from stoker.pages.graph import EdgeKind, Event, EventKind, Propagation, WaveReport
 from stoker.pages.graph.nodes import Function
 from stoker.pages.history import NOW, PageVersion, State, StateDiff, Target, Written, latest_valid, read_checkpoint
+from stoker.pages.images import Meta
 from stoker.pages.metrics import StoreStats, metrics_text, store_stats
 from stoker.pages.page import Page
 from stoker.pages.store import LOG_BYTES, PAGES_MAX, SIZE_BYTES, memory_arena
@@ -21,6 +26,8 @@ class Store(CoreStore):
     """Pages that processes share; see `stoker.pages.store.Store` for opening, reading and writing."""
 
     _graph: Propagation | None = None
+    _devices: DevicePages | None = None
+    _waves: DeviceWaves | None = None
 
     @property
     def journal(self) -> Timeline:
@@ -32,6 +39,9 @@ class Store(CoreStore):
         if self._graph is not None and self._open and self._pid == os.getpid():
             self._graph.close()
             self._graph = None
+        if self._devices is not None and self._open and self._pid == os.getpid():
+            self._devices.close()
+            self._devices = self._waves = None
         super().close()
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -118,6 +128,7 @@ class Store(CoreStore):
         self.check_open()
         if self._graph is None:
             self._graph = Propagation(self)
+            self._join_waves()
         return self._graph
 
     def derive(
@@ -139,7 +150,10 @@ class Store(CoreStore):
 
     def stabilize(self) -> WaveReport:
         """Make all derived pages that are out of date anew; see `Propagation.stabilize`."""
-        return self.graph.stabilize()
+        report = self.graph.stabilize()
+        if self._waves is not None:
+            self._waves.settle()
+        return report
 
     def stale(self) -> list[int]:
         """Return derived pages that are out of date."""
@@ -155,7 +169,75 @@ class Store(CoreStore):
         """Hear of what this process commits; return a handle for `graph.events.unsubscribe`."""
         return self.graph.events.subscribe(kinds, handler, wanted=wanted)
 
+    # -- devices -------------------------------------------------------------------------------------------------
+
+    @property
+    def devices(self) -> DevicePages:
+        """The copies of pages that this process has on devices; made at the first use, and told of waves."""
+        self.check_open()
+        if self._devices is None:
+            self._devices = DevicePages(self)
+            self._join_waves()
+        return self._devices
+
+    def use_devices(self, copies: DevicePages) -> DevicePages:
+        """Have copies with other settings as `devices`. Raises UsageError when there are some already."""
+        if self._devices is not None:
+            raise UsageError("store has its copies on devices already", remedy="set them before the first use")
+        self._devices = copies
+        self._join_waves()
+        return copies
+
+    def _join_waves(self) -> None:
+        if self._graph is not None and self._devices is not None:
+            self._waves = DeviceWaves(self._devices, self._graph)
+
+    def allocate(  # noqa: PLR0913 - what a page is, and where it is
+        self,
+        size_bytes: int = 0,
+        *,
+        dtype: Any = None,
+        shape: list[int] | tuple[int, ...] | None = None,
+        name: str = "",
+        location: Location = Location.HOST,
+        meta: Meta | None = None,
+        device: str = "",
+        mode: str = "device",
+    ) -> Page:
+        """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`.
+
+        device  where it has a copy from the beginning, in memory of this mode; see `Page.to`
+
+        Raises OutOfSpace; DeviceError with no page added.
+        """
+        if not device or device == "host":
+            return super().allocate(size_bytes, dtype=dtype, shape=shape, name=name, location=location, meta=meta)
+        where = Location.UNIFIED if mode == "unified" else Location.DEVICE
+        with self.devices.lock:
+            page: Page | None = None
+            try:
+                with self.batch() as batch:
+                    page = batch.allocate(size_bytes, dtype=dtype, shape=shape, name=name, location=where, meta=meta)
+                    self.devices.add_new(page.id, batch.commit.facts(page.id).size_bytes, device, mode)
+                    batch.move(page, where, Residency.BOTH)
+            except BaseException:
+                if page is not None:
+                    self.devices.forget(page.id)
+                raise
+        return page
+
+    def move_to(self, page: int, device: str, *, mode: str = "device") -> int:
+        """Put a copy of a page on a device of this process, or take it back to the host; see `Page.to`."""
+        if device == "host":
+            return self.devices.take_back([page]) if self._devices is not None else super().move_to(page, device)
+        self.devices.push([page], device, mode=mode).wait()
+        return self.arena.facts(page).lsn
+
     # -- numbers -------------------------------------------------------------------------------------------------
+
+    def device_stats(self) -> list[DeviceStats]:
+        """Return what this process has on each of its devices; empty where it uses none."""
+        return device_stats(self._devices) if self._devices is not None else []
 
     def stats(self) -> StoreStats:
         """Return what the store is and did."""

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.clock import wall_tick_ns
-from stoker.kernels.deltas import two_level_apply, two_level_diff
+from stoker.core.errors import CorruptError
+from stoker.kernels.deltas import two_level_apply, two_level_changed, two_level_diff
 from stoker.pages.arena.arena import Arena, PageFacts
 from stoker.pages.arena.extents import Extent
 from stoker.pages.arena.layout import Counter, Word
@@ -179,6 +180,18 @@ class Commit:
         image = self._arena.view(facts.offset, facts.size_bytes).copy()
         image[offset : offset + data.size] = data
         self._images[page], self._bases[page] = image, image.copy()
+
+    def apply_delta(self, page: int, payload: bytes) -> None:
+        """Overwrite what a TWO_LEVEL payload says; nothing is compared. Raises InvalidDelta where it does not fit."""
+        facts = self.facts(page)
+        try:
+            changed = two_level_changed(facts.size_bytes, payload)
+        except CorruptError as error:
+            raise InvalidDelta("delta does not fit its page", where=str(page), got=str(error)) from error
+        if self._touched(page) or len(payload) >= facts.size_bytes:
+            two_level_apply(self.image(page).data, payload)
+        elif changed:
+            self._waiting[page] = Change(FrameType.DELTA, Codec.TWO_LEVEL, payload, changed)
 
     def resize(self, page: int, size_bytes: int) -> None:
         """Give a page another size: what fits is kept, the rest is zero. Raises PageNotFound, OutOfSpace."""

@@ -107,13 +107,14 @@ class Location(IntEnum):
 
 
 class Residency(IntEnum):
-    """Which copies of a page are the newest."""
+    """Which copies of a page are the newest; with BOTH they are equal."""
 
     HOST = 0
     DEVICE = 1
     BOTH_HOST_NEWER = 2
     BOTH_DEVICE_NEWER = 3
     SPILLED = 4
+    BOTH = 5
 
 
 class Frame(msgspec.Struct, frozen=True):

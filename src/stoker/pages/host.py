@@ -1,6 +1,6 @@
 """What handles and batches want of the store they belong to."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +30,7 @@ class PageHost(Protocol):
     def meta_of(self, page: int) -> Meta:
         """Return a page's metadata."""
 
-    def read(self, page: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def read(self, page: int, out: Any = None) -> NDArray[np.uint8]:
         """Return a copy of a page's bytes."""
 
     def write(self, page: int, data: Data, *, expect_epoch: int | None = None, source: str = "") -> int:
@@ -47,6 +47,9 @@ class PageHost(Protocol):
 
     def free(self, page: int) -> int:
         """Remove a page."""
+
+    def move_to(self, page: int, device: str, *, mode: str = "device") -> int:
+        """Put a copy of a page on a device, or take it back to the host."""
 
     def set_meta(self, page: int, **values: MetaValue) -> int:
         """Set entries of a page's metadata."""

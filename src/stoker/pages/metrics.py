@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from stoker.pages.arena.layout import Word
-from stoker.pages.frames import Location, PageState
+from stoker.pages.frames import Location, PageState, Residency
 from stoker.pages.store import Store
 
 
@@ -22,6 +22,8 @@ class StoreStats(msgspec.Struct, frozen=True):
     pages: int
     page_bytes: int
     pages_by_location: dict[str, int]
+    bytes_by_location: dict[str, int]
+    pages_by_residency: dict[str, int]
     pages_by_state: dict[str, int]
     arena_bytes: int
     free_bytes: int
@@ -48,6 +50,10 @@ def store_stats(store: Store) -> StoreStats:
         pages=int(words[Word.LIVE_PAGES]),
         page_bytes=int(words[Word.LIVE_BYTES]),
         pages_by_location={one.name.lower(): int((live["location"] == one).sum()) for one in Location},
+        bytes_by_location={one.name.lower(): int(live["size"][live["location"] == one].sum()) for one in Location},
+        pages_by_residency={
+            one.name.lower(): int((live["residency"] == one).sum()) for one in Residency if one in live["residency"]
+        },
         pages_by_state={
             one.name.lower(): int((live["state"] == one).sum()) for one in PageState if one in live["state"]
         },
@@ -85,6 +91,11 @@ def metrics_text(stats: StoreStats) -> str:
     for name, meaning in _GAUGES.items():
         lines += [f"# HELP stoker_pages_{name} {meaning}", f"# TYPE stoker_pages_{name} gauge"]
         lines.append(f"stoker_pages_{name}{label} {int(told[name])}")
+    for kind in ("pages", "bytes"):
+        metric = f"stoker_pages_location_{kind}"
+        lines += [f"# HELP {metric} live pages by where they live", f"# TYPE {metric} gauge"]
+        for place, value in told[f"{kind}_by_location"].items():
+            lines.append(f'{metric}{label[:-1]},location="{place}"}} {value}')
     for name, value in stats.counters.items():
         metric = f"stoker_pages_{name}_total"
         lines += [f"# HELP {metric} {name.replace('_', ' ')}", f"# TYPE {metric} counter", f"{metric}{label} {value}"]

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from stoker.pages.elements import numpy_type, torch_type
 from stoker.pages.errors import InvalidDelta
-from stoker.pages.frames import Location, PageState
+from stoker.pages.frames import Location, PageState, Residency
 from stoker.pages.host import Data, PageHost
 from stoker.pages.images import Meta, MetaValue
+from stoker.pages.interchange import foreign_bytes, is_foreign, need_torch
 from stoker.pages.snapshot import Snapshot
 
 ELEMENTS_KEY = "dtype"
@@ -17,9 +20,15 @@ SHAPE_KEY = "shape"
 
 
 def as_bytes(data: Data) -> NDArray[np.uint8]:
-    """Return any contiguous data as bytes, shape (n,), without a copy where that is possible."""
+    """Return any data as bytes, shape (n,), without a copy where they are contiguous and on the host.
+
+    Takes buffers, NumPy arrays, and whatever has `__dlpack__` or `__cuda_array_interface__`. Raises InvalidDelta for
+    what cannot be seen as bytes, DeviceError where the memory of a device cannot be read.
+    """
     if isinstance(data, bytes | bytearray | memoryview):
         return np.frombuffer(data, np.uint8)
+    if is_foreign(data):
+        return foreign_bytes(data)
     return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
 
 
@@ -68,6 +77,11 @@ class Page:
         return Location(self.store.arena.facts(self.id).location)
 
     @property
+    def residency(self) -> Residency:
+        """Which copies are the newest, as was last logged."""
+        return Residency(self.store.arena.facts(self.id).residency)
+
+    @property
     def meta(self) -> Meta:
         """What the page carries beside its bytes; a copy."""
         return self.store.meta_of(self.id)
@@ -79,17 +93,37 @@ class Page:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def read(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Return a copy of the bytes, uint8 of shape (size_bytes,), in `out` when it is given.
+    def read(self, out: Any = None) -> NDArray[np.uint8]:
+        """Return a copy of the bytes, uint8 of shape (size_bytes,); in `out` when it is given, and then `out`.
+
+        out  a contiguous array of NumPy, torch, CuPy or another package with DLPack, on the host or on a device
 
         Raises InvalidDelta for an `out` of another size.
         """
         return self.store.read(self.id, out)
 
-    def array(self) -> NDArray[np.generic]:
-        """Return a copy as the array that the page was allocated for: its dtype and shape; bytes where none is told."""
-        meta = self.meta
-        return typed(self.read(), meta)
+    def array(self, snapshot: Snapshot | None = None) -> NDArray[np.generic]:
+        """Return the array that the page was allocated for: its dtype and shape; bytes where none is told.
+
+        Without a snapshot it is a copy. With one it is the snapshot's own memory, and any consumer of DLPack can take
+        it: what is written to it stays in this process and never reaches the store; good until the snapshot closes.
+        Types that NumPy does not have come as unsigned numbers of the same width.
+        """
+        data = self.read() if snapshot is None else snapshot.private_view(self.id)
+        return typed(data, self.meta)
+
+    def tensor(self, snapshot: Snapshot | None = None) -> Any:
+        """Return the same as a torch tensor, of the torch type the page was allocated for, bfloat16 and float8 too.
+
+        With a snapshot the tensor is made once and then kept. Raises MissingExtraError without torch.
+        """
+        if snapshot is None:
+            return self._tensor_of(self.read())
+        return snapshot.kept(self.id, lambda: self._tensor_of(snapshot.private_view(self.id)))
+
+    def _tensor_of(self, data: NDArray[np.uint8]) -> Any:
+        torch = need_torch("a page as a tensor")
+        return typed_tensor(torch, torch.from_numpy(data), self.meta)
 
     def view(self, snapshot: Snapshot) -> NDArray[np.uint8]:
         """Return the bytes as the snapshot holds them, read-only and without a copy; good until the snapshot closes."""
@@ -134,6 +168,16 @@ class Page:
         """Set or, with None, remove entries of the metadata. Returns the LSN. Raises OutOfSpace."""
         return self.store.set_meta(self.id, **values)
 
+    def to(self, device: str, *, mode: str = "device") -> int:
+        """Put a copy of the page on a device of this process, or with `host` take it back; return the LSN.
+
+        device  as torch names it: `cuda`, `cuda:1`, `cpu`
+        mode    the memory that the copy lies in, see `stoker.pages.devices.slabs`: device, pinned, mapped, unified
+
+        Raises DeviceError where the device is missing or full; then nothing is logged.
+        """
+        return self.store.move_to(self.id, device, mode=mode)
+
     def free(self) -> int:
         """Remove the page; snapshots that hold it keep it. Returns the LSN."""
         return self.store.free(self.id)
@@ -145,7 +189,19 @@ def typed(data: NDArray[np.uint8], meta: Meta) -> NDArray[np.generic]:
     if not isinstance(kind, str):
         return data
     try:
-        array = data.view(np.dtype(kind))
+        array = data.view(numpy_type(kind))
         return array.reshape([int(side) for side in shape]) if isinstance(shape, list) else array
     except (TypeError, ValueError) as error:
+        raise InvalidDelta("bytes of the page do not fit its dtype and shape", got=str(error)) from error
+
+
+def typed_tensor(torch: Any, data: Any, meta: Meta) -> Any:
+    """Return a uint8 tensor as the metadata's dtype and shape tell. Raises InvalidDelta where they do not fit."""
+    kind, shape = meta.get(ELEMENTS_KEY), meta.get(SHAPE_KEY)
+    if not isinstance(kind, str):
+        return data
+    try:
+        found = data.view(torch_type(torch, kind))
+        return found.reshape([int(side) for side in shape]) if isinstance(shape, list) else found
+    except (RuntimeError, TypeError) as error:
         raise InvalidDelta("bytes of the page do not fit its dtype and shape", got=str(error)) from error

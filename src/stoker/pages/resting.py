@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from stoker.pages.arena.mapping import named_arenas
 from stoker.pages.errors import CorruptPages, PagesError
 from stoker.pages.folder import StoreFolder, folder_kept_still
-from stoker.pages.frames import Location, PageState
+from stoker.pages.frames import Location, PageState, Residency
 from stoker.pages.history import Kept, State, StateDiff, Target, checkpoint_name, diff_states, replay, verify_checkpoint
 from stoker.pages.history.replay import NOW
 from stoker.pages.images import PageImage
@@ -59,6 +59,10 @@ class RestingStore(Kept):
             pages=len(state.pages),
             page_bytes=state.page_bytes,
             pages_by_location={one.name.lower(): sum(image.location == one for image in images) for one in Location},
+            bytes_by_location={
+                one.name.lower(): sum(image.size_bytes for image in images if image.location == one) for one in Location
+            },
+            pages_by_residency=dict(Counter(Residency(image.residency).name.lower() for image in images)),
             pages_by_state=dict(Counter(PageState(image.state).name.lower() for image in images)),
             arena_bytes=identity.size_bytes,
             free_bytes=identity.size_bytes,

@@ -2,9 +2,9 @@
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ class Snapshot:
         self._arena = arena
         self._line, self.lsn, self._records = self._arena.pin()
         self._found: dict[int, int] | None = None
+        self._private: NDArray[np.uint8] | None = None
+        self._kept: dict[int, Any] = {}
         self._closer = weakref.finalize(self, _unpin, self._arena, self._line, os.getpid())
 
     def __enter__(self) -> Self:
@@ -54,6 +56,8 @@ class Snapshot:
 
     def close(self) -> None:
         """Let go of the versions; views of them must not be used any more. Twice is no error."""
+        self._kept.clear()
+        self._private = None
         self._closer()
 
     def __len__(self) -> int:
@@ -81,6 +85,24 @@ class Snapshot:
         found = self._arena.view(int(row["offset"]), int(row["size"]))
         found.flags.writeable = False
         return found
+
+    def private_view(self, page: int) -> NDArray[np.uint8]:
+        """Return a page's bytes without a copy, in memory that may be written: what is written stays in this process.
+
+        For consumers that know no read-only memory, torch above all. Raises as `view`.
+        """
+        row = self._row(page)
+        if self._private is None:
+            self._private = self._arena.mapping.private()
+        start = int(row["offset"])
+        return self._private[start : start + int(row["size"])]
+
+    def kept(self, page: int, make: Callable[[], Any]) -> Any:
+        """Return what `make` gave for the page the first time; forgotten when the snapshot closes."""
+        self._row(page)
+        if page not in self._kept:
+            self._kept[page] = make()
+        return self._kept[page]
 
     def image(self, page: int) -> PageImage:
         """Return all about a page; its data as `view`. Raises PageNotFound; PagesError once it is closed."""

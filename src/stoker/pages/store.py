@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from stoker.core.clock import wall_tick_ns
 from stoker.core.errors import UsageError
@@ -26,14 +26,15 @@ from stoker.pages.arena.layout import Counter, Word, plan_geometry
 from stoker.pages.arena.mapping import attach_mapping, create_mapping, unlink_mapping
 from stoker.pages.batch import Batch, page_id
 from stoker.pages.commits import Commit
-from stoker.pages.errors import InvalidDelta, PageNotFound, PagesError
+from stoker.pages.errors import DeviceError, InvalidDelta, PageNotFound, PagesError
 from stoker.pages.flushing import Flusher, checked_durability
 from stoker.pages.folder import StoreFolder, folder_lock
-from stoker.pages.frames import Location, source_number
+from stoker.pages.frames import Location, Residency, source_number
 from stoker.pages.host import Data
 from stoker.pages.images import SYSTEM, Meta, MetaValue, decode_meta
+from stoker.pages.interchange import write_foreign
 from stoker.pages.opening import create_folder, open_arena
-from stoker.pages.page import Page
+from stoker.pages.page import Page, as_bytes
 from stoker.pages.snapshot import Snapshot
 
 SIZE_BYTES: Final = 256 << 20
@@ -229,13 +230,13 @@ class Store:
         self,
         size_bytes: int = 0,
         *,
-        dtype: DTypeLike | None = None,
+        dtype: Any = None,
         shape: list[int] | tuple[int, ...] | None = None,
         name: str = "",
         location: Location = Location.HOST,
         meta: Meta | None = None,
     ) -> Page:
-        """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`. Raises as `Batch.allocate`."""
+        """Add a page of zeros: of `size_bytes`, or for an array of `dtype` and `shape`; see `Batch.allocate`."""
         with self.batch() as batch:
             return batch.allocate(size_bytes, dtype=dtype, shape=shape, name=name, location=location, meta=meta)
 
@@ -283,9 +284,12 @@ class Store:
 
     # -- reading and writing -------------------------------------------------------------------------------------
 
-    def read(self, page: int | Page, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Return a copy of a page's bytes, in `out` when it is given. Raises PageNotFound, InvalidDelta."""
+    def read(self, page: int | Page, out: Any = None) -> NDArray[np.uint8]:
+        """Return a copy of a page's bytes, in `out` when it is given; see `Page.read`."""
         number = page if isinstance(page, int) else page.id
+        if out is not None and not isinstance(out, np.ndarray):
+            foreign: NDArray[np.uint8] = write_foreign(out, self.read(number))
+            return foreign
         if self._fast is not None:
             given = np.empty(self._fast.page_bytes(number), np.uint8) if out is None else out
             if given.flags.c_contiguous and self._fast.read(number, given) >= 0:
@@ -309,7 +313,9 @@ class Store:
         """Replace all bytes of a page, and return the LSN. Raises as `Page.write`."""
         number = page if isinstance(page, int) else page.id
         writer = self._sources.get(source)
-        if self._fast is not None and writer is not None and type(data) in _BUFFERS:
+        if type(data) not in _BUFFERS:
+            data = as_bytes(data)
+        if self._fast is not None and writer is not None:
             epoch = -1 if expect_epoch is None else expect_epoch
             try:
                 lsn = self._fast.write(number, data, epoch, writer)
@@ -333,7 +339,9 @@ class Store:
         """Overwrite bytes of a page from `offset` on, and return the LSN. Raises as `Page.write_at`."""
         number = page if isinstance(page, int) else page.id
         writer = self._sources.get(source)
-        if self._fast is not None and writer is not None and type(data) in _BUFFERS and offset >= 0:
+        if type(data) not in _BUFFERS:
+            data = as_bytes(data)
+        if self._fast is not None and writer is not None and offset >= 0:
             epoch = -1 if expect_epoch is None else expect_epoch
             try:
                 lsn = self._fast.write_at(number, offset, data, epoch, writer)
@@ -356,6 +364,8 @@ class Store:
 
         Returns the LSN. Raises InvalidDelta and PageNotFound with nothing changed.
         """
+        if hasattr(arrays, "__dlpack__") and not isinstance(arrays, np.ndarray) and len(pages):
+            arrays = as_bytes(arrays).reshape(len(pages), -1)
         if self._fast is not None and isinstance(arrays, np.ndarray) and source in self._sources:
             numbers = np.ascontiguousarray(pages, np.uint64)
             if arrays.flags.c_contiguous and arrays.ndim and len(arrays) == len(numbers):
@@ -385,6 +395,14 @@ class Store:
         """Remove a page; snapshots that hold it keep it. Returns the LSN. Raises PageNotFound."""
         with self.batch() as batch:
             batch.free(page)
+        return batch.lsn
+
+    def move_to(self, page: int, device: str, *, mode: str = "device") -> int:
+        """Take a page back to the host; `stoker.pages.Store` knows devices too. Returns the LSN, raises DeviceError."""
+        if device != "host":
+            raise DeviceError("core of a store knows no devices", got=device, remedy="open it as stoker.pages.Store")
+        with self.batch() as batch:
+            batch.move(page, Location.HOST, Residency.HOST)
         return batch.lsn
 
     def set_meta(self, page: int | Page, **values: MetaValue) -> int:

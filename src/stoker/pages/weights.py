@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from stoker.core.errors import UsageError
 from stoker.pages.arena.layout import Word
 from stoker.pages.batch import Batch
+from stoker.pages.devices.copies import DevicePages
 from stoker.pages.errors import FormatError, OutOfSpace, PageNotFound, PagesError
 from stoker.pages.snapshot import Snapshot
 from stoker.pages.store import Store
+from stoker.pages.weights_cast import cast_masters, check_dtype, is_master, master_bytes, write_all
 
 PREFIX: Final = "weights"
 CHUNK_BYTES: Final = 4 << 20
@@ -55,6 +57,8 @@ class HasStateDict(Protocol):
 
 
 Weights = HasStateDict | Mapping[str, Any]
+Tensors = Mapping[str, tuple[Any, str, list[int], int]]
+"""By name: bytes, or a `Master` that will become some; dtype, shape and bytes an element."""
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -118,9 +122,19 @@ def take_bytes(tensor: Any, start: int, data: NDArray[np.uint8]) -> None:
 
 
 def publish_weights(
-    model: Weights, store: Store, *, name: str = PREFIX, chunk_bytes: int = CHUNK_BYTES, source: str = "trainer"
+    model: Weights,
+    store: Store,
+    *,
+    name: str = PREFIX,
+    chunk_bytes: int = CHUNK_BYTES,
+    source: str = "trainer",
+    dtype: str = "",
+    copies: DevicePages | None = None,
 ) -> Published:
     """Put a model's weights into the store, and return what that took.
+
+    dtype   `bfloat16` publishes those of float32 rounded, for models of that type; else all are as they are
+    copies  with it, what the rounding changed is found on the device that the weights are on, see `weights_cast`
 
     What changed since the last publication is one commit. When it is larger than a commit may be (the first time,
     mostly), it takes several, and workers wait for the last one.
@@ -130,7 +144,11 @@ def publish_weights(
     Raises UsageError for no tensors, or others than at first; OutOfSpace; FormatError for a manifest that cannot be
     read, PagesError for one that does not fit its page any more.
     """
-    tensors = {key: bytes_of(tensor) for key, tensor in tensors_of(model).items()}
+    check_dtype(dtype)
+    tensors = {
+        key: master_bytes(tensor, copies) if dtype and is_master(tensor) else bytes_of(tensor)
+        for key, tensor in tensors_of(model).items()
+    }
     if not tensors:
         raise UsageError("model has no weights to publish")
     manifest = _existing(store, name)
@@ -139,16 +157,16 @@ def publish_weights(
     _check_same(manifest, tensors)
     before = store.counters()
     whole = msgspec.structs.replace(manifest, version=manifest.version + 1, state=_WHOLE)
-    pages = list(_chunks(manifest, tensors))
-    try:
-        with store.batch(source=source) as batch:
-            _write(batch, pages)
-            _put_manifest(store, batch, name, whole)
-    except OutOfSpace:
-        _publish_in_steps(store, name, whole, pages, source)
-        lsn = store.lsn
-    else:
-        lsn = batch.lsn
+    with cast_masters(copies, list(_chunks(manifest, tensors))) as pages:
+        try:
+            with store.batch(source=source) as batch:
+                write_all(batch, pages)
+                _put_manifest(store, batch, name, whole)
+        except OutOfSpace:
+            _publish_in_steps(store, name, whole, pages, source)
+            lsn = store.lsn
+        else:
+            lsn = batch.lsn
     after = store.counters()
     return Published(
         lsn,
@@ -159,9 +177,7 @@ def publish_weights(
     )
 
 
-def _chunks(
-    manifest: Manifest, tensors: Mapping[str, tuple[NDArray[np.uint8], str, list[int], int]]
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _chunks(manifest: Manifest, tensors: Tensors) -> Iterator[tuple[int, Any]]:
     for facts in manifest.tensors:
         data = tensors[facts.name][0]
         chunk_bytes = -(-facts.size_bytes // len(facts.pages)) if facts.pages else 0
@@ -170,34 +186,25 @@ def _chunks(
             yield page, data[index * chunk_bytes : (index + 1) * chunk_bytes]
 
 
-def _write(batch: Batch, pages: list[tuple[int, NDArray[np.uint8]]]) -> None:
-    for page, data in pages:
-        batch.write(page, data)
-
-
-def _publish_in_steps(
-    store: Store, name: str, whole: Manifest, pages: list[tuple[int, NDArray[np.uint8]]], source: str
-) -> None:
+def _publish_in_steps(store: Store, name: str, whole: Manifest, pages: list[tuple[int, Any]], source: str) -> None:
     """Publish more than one commit can take: as much a commit as surely fits, between two manifests."""
     with store.batch(source=source) as batch:
         _put_manifest(store, batch, name, msgspec.structs.replace(whole, state=_WRITING))
     # A frame is never much larger than its page; half of what a commit may take leaves room for the headers.
     limit = store.arena.ring.ring_bytes // 4
-    waiting: list[tuple[int, NDArray[np.uint8]]] = []
+    waiting: list[tuple[int, Any]] = []
     for page, data in pages:
         if waiting and sum(part.size for _, part in waiting) + data.size > limit:
             with store.batch(source=source) as batch:
-                _write(batch, waiting)
+                write_all(batch, waiting)
             waiting = []
         waiting.append((page, data))
     with store.batch(source=source) as batch:
-        _write(batch, waiting)
+        write_all(batch, waiting)
         _put_manifest(store, batch, name, whole)
 
 
-def _lay_out(
-    store: Store, name: str, tensors: Mapping[str, tuple[NDArray[np.uint8], str, list[int], int]], chunk_bytes: int
-) -> Manifest:
+def _lay_out(store: Store, name: str, tensors: Tensors, chunk_bytes: int) -> Manifest:
     """Allocate pages for all tensors and the manifest. Raises OutOfSpace with nothing left behind."""
     chunk_bytes = min(chunk_bytes, store.arena.ring.ring_bytes // 8)
     facts: list[TensorFacts] = []
@@ -242,7 +249,7 @@ def _decode_manifest(data: NDArray[np.uint8]) -> Manifest:
         raise FormatError("manifest of the weights cannot be read", got=str(error)) from error
 
 
-def _check_same(manifest: Manifest, tensors: Mapping[str, tuple[NDArray[np.uint8], str, list[int], int]]) -> None:
+def _check_same(manifest: Manifest, tensors: Tensors) -> None:
     published = {facts.name: (facts.dtype, facts.shape) for facts in manifest.tensors}
     given = {key: (dtype, shape) for key, (_, dtype, shape, _) in tensors.items()}
     if published != given:

@@ -11,6 +11,9 @@ import re
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stoker.core.errors import AlreadyExistsError, UsageError
 from stoker.pages.arena.layout import Geometry, decode_static, encode_static
 from stoker.pages.errors import OutOfSpace, PageNotFound
@@ -18,6 +21,7 @@ from stoker.pages.errors import OutOfSpace, PageNotFound
 FOLDER: Final = Path("/dev/shm")  # noqa: S108 - this is where Linux keeps shared memory
 PREFIX: Final = "stoker-pages-"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_MAP_NORESERVE: Final = 0x4000
 _SEAL_SHRINK: Final = 0x0002
 _ADD_SEALS: Final = 1033
 
@@ -59,6 +63,11 @@ class Mapping:
             return self.path is not None and os.path.samestat(self.path.stat(), os.fstat(self.descriptor))
         except FileNotFoundError:
             return False
+
+    def private(self) -> NDArray[np.uint8]:
+        """Return all bytes in a mapping of their own: a page of it that is written becomes this process's copy."""
+        flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+        return np.frombuffer(mmap.mmap(self.descriptor, self.geometry.arena_bytes, flags), np.uint8)
 
     def discard(self) -> None:
         """Give up an arena that was never published."""

@@ -73,6 +73,16 @@ class Propagation:
         self._pool = ThreadPoolExecutor(workers, "stoker-pages-wave") if workers > 1 else None
         store.listeners.append(self._committed)
 
+    @property
+    def lock(self) -> threading.RLock:
+        """What is held while edges change and waves run."""
+        return self._lock
+
+    @property
+    def running(self) -> bool:
+        """Tell whether a wave is being committed."""
+        return self._running
+
     def close(self) -> None:
         """Stop listening, keep the signatures, end the threads."""
         if self._committed in self.store.listeners:
@@ -403,8 +413,6 @@ class _Wave:
             for page in engine.graph.order(self._staged)
             for child in engine.graph.children(page, EdgeKind.DEVICE)
         ]
-        if pairs and engine.device_hook:
-            engine.device_hook(pairs)
         if len(engine.events):
             lsn, now_ns = self.report.lsn, wall_ns()
             engine.events.emit(engine._page_events(lsn, list(self._staged)))
@@ -413,3 +421,5 @@ class _Wave:
             artefacts = sorted(self._below(EdgeKind.ARTEFACT))
             engine.events.emit(Event(EventKind.IR_INVALIDATED, page, 0, lsn, now_ns) for page in artefacts)
             engine.events.emit(Event(EventKind.GPU_SYNC_NEEDED, child, 0, lsn, now_ns) for _, child in pairs)
+        if pairs and engine.device_hook:
+            engine.device_hook(pairs)
