@@ -1,15 +1,14 @@
 #include "stoker/arena.hpp"
 
 #include <pthread.h>
-#include <signal.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
 #include <vector>
 
 #include "arena_layout.hpp"
+#include "arena_writing.hpp"
 #include "stoker/check.hpp"
 #include "stoker/delta.hpp"
 
@@ -18,13 +17,6 @@ namespace stoker {
 using namespace arena;  // NOLINT: the names of the layout are this file's vocabulary
 
 namespace {
-
-int kill_countdown = 0;
-
-// Between any two of these the process may die; the tests make it so.
-inline void step() {
-  if (kill_countdown != 0 && --kill_countdown == 0) kill(getpid(), SIGKILL);
-}
 
 // The time of the kernel's last tick, up to 4 ms ago: a commit is too short for a better one.
 std::uint64_t tick_ns() {
@@ -35,18 +27,9 @@ std::uint64_t tick_ns() {
 
 }  // namespace
 
-void arena_kill_at(int count) { kill_countdown = count; }
+int arena_kill_countdown = 0;
 
-struct Arena::Writing {
-  std::uint64_t end = 0;   // position behind the frames so far
-  std::uint64_t lsn = 0;   // of the last frame so far
-  std::uint64_t time_ns = 0;
-  std::uint32_t source = 0;
-  std::uint64_t wrap = 0;  // where the lap before ended, when `wrapped`
-  bool wrapped = false;
-  std::uint8_t* open = nullptr;  // the frame that is not closed yet: it may be the last
-  std::uint64_t frames = 0, deltas = 0, images = 0, delta_bytes = 0, changed_bytes = 0;
-};
+void arena_kill_at(int count) { arena_kill_countdown = count; }
 
 bool Arena::fits(const std::uint8_t* base, std::size_t arena_bytes) {
   if (arena_bytes < 4096 || std::memcmp(base, "STKPAGES", 8) != 0 || get<std::uint32_t>(base + 8) != 1) return false;

@@ -1,13 +1,14 @@
 """The store with all that belongs to it: past states, dependencies, events, numbers."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 from stoker.core.errors import UsageError
 from stoker.pages.arena.loading import load_images
-from stoker.pages.graph import EdgeKind, Event, EventKind, Propagation, WaveReport
+from stoker.pages.frames import FrameType
+from stoker.pages.graph import EdgeKind, Event, EventKind, Propagation, WaveReport, events_of
 from stoker.pages.graph.nodes import Function
 from stoker.pages.history import NOW, PageVersion, State, StateDiff, Target, Written, latest_valid, read_checkpoint
 from stoker.pages.metrics import StoreStats, metrics_text, store_stats
@@ -139,7 +140,7 @@ class Store(CoreStore):
 
     def stabilize(self) -> WaveReport:
         """Make all derived pages that are out of date anew; see `Propagation.stabilize`."""
-        return self.graph.stabilize()
+        return (self._graph or self.graph).stabilize()
 
     def stale(self) -> list[int]:
         """Return derived pages that are out of date."""
@@ -154,6 +155,10 @@ class Store(CoreStore):
     ) -> int:
         """Hear of what this process commits; return a handle for `graph.events.unsubscribe`."""
         return self.graph.events.subscribe(kinds, handler, wanted=wanted)
+
+    def logged_events(self, *, since: int = 0, until: int | None = None) -> Iterator[Event]:
+        """Yield the events that `graph.log_events` kept, in their order, with frames from LSN `since` to `until`."""
+        return events_of(self.journal.scan(since=since, until=until, kinds=frozenset({FrameType.EVENT})))
 
     # -- numbers -------------------------------------------------------------------------------------------------
 

@@ -403,6 +403,10 @@ class Store:
 
     # -- commits -------------------------------------------------------------------------------------------------
 
+    def source_number(self, source: str) -> int:
+        """Return the number that stands for a source in frames, 0 for one that this process has not told yet."""
+        return self._sources.get(source, 0)
+
     def new_commit(self, source: str) -> Commit:
         """Begin a commit; the lock is held. Its first frame names the source when this process has not told it."""
         number = self._sources.get(source, 0)

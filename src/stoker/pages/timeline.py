@@ -9,7 +9,7 @@ from stoker.core.errors import UsageError
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
 from stoker.pages.errors import FormatError, PagesError
-from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType
+from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType, asked_of
 from stoker.pages.history import (
     NOW,
     CheckpointFacts,
@@ -67,10 +67,8 @@ class Timeline:
         names = sources(iter(frames))
         for frame in frames:
             wanted = since <= frame.lsn and (until is None or frame.lsn <= until)
-            wanted = wanted and (page is None or frame.page == page)
-            wanted = wanted and (source is None or names.get(frame.source) == source)
-            if wanted and (kinds is None or frame.type in kinds):
-                yield frame
+            if wanted and (source is None or names.get(frame.source) == source):
+                yield from asked_of(frame, page, kinds)
 
     def _ring_frames(self) -> list[Frame]:
         arena = self._store.arena

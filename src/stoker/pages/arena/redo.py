@@ -27,6 +27,7 @@ from stoker.pages.frames import (
     FrameType,
     PageState,
     padded,
+    parts_of,
 )
 
 
@@ -54,6 +55,11 @@ class Redo:
 
     def apply(self, frame: Frame) -> None:
         """Do what the frame says, unless it was done. Frames that concern no page do nothing here."""
+        if frame.type == FrameType.WAVE:
+            for part in parts_of(frame):
+                self.apply(part)
+                step("wave: applied one")
+            return
         doer = self._doers.get(FrameType(frame.type))
         if doer is None:
             return

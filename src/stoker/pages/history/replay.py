@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stoker.core.errors import UsageError
 from stoker.pages.errors import PageNotFound, PagesError
-from stoker.pages.frames import Frame, FrameType
+from stoker.pages.frames import Frame, FrameType, pages_of, parts_of
 from stoker.pages.history.state import State
 
 
@@ -97,7 +97,7 @@ def _here(to: Target, state: State, commit: list[Frame]) -> bool:
     """Tell whether the moment is now."""
     if to.page is not None and to.epoch is not None:
         image = state.pages.get(to.page)
-        return image is not None and image.epoch >= to.epoch and any(frame.page == to.page for frame in commit)
+        return image is not None and image.epoch >= to.epoch and any(to.page in pages_of(frame) for frame in commit)
     if to.mark is not None:
         return any(frame.type == FrameType.MARK and bytes(frame.payload).decode() == to.mark for frame in commit)
     return to.lsn is not None and state.lsn >= to.lsn
@@ -109,7 +109,7 @@ def page_history(base: State, frames: Iterable[Frame], page: int, *, with_data: 
     for commit in commits(frames):
         for frame in commit:
             base.apply(frame)
-        touched = [frame for frame in commit if frame.page == page and frame.page]
+        touched = [part for frame in commit for part in parts_of(frame) if part.page == page and part.page]
         if touched:
             last, image = touched[-1], base.pages.get(page)
             versions.append(

@@ -8,7 +8,7 @@ import msgspec
 
 from stoker.pages.disk import Disk, OsDisk
 from stoker.pages.errors import CorruptLog
-from stoker.pages.frames import Frame, FrameType, decode_frame, frame_bytes
+from stoker.pages.frames import Frame, FrameType, asked_of, decode_frame, frame_bytes
 from stoker.pages.journal.segments import (
     COMPACTED,
     SEGMENT_HEADER_BYTES,
@@ -78,10 +78,8 @@ def scan(
             names[frame.source] = bytes(frame.payload).decode(errors="replace")
         if until is not None and frame.lsn > until:
             return
-        wanted = frame.lsn >= since and (page is None or frame.page == page)
-        wanted = wanted and (source is None or names.get(frame.source) == source)
-        if wanted and (kinds is None or frame.type in kinds):
-            yield frame
+        if frame.lsn >= since and (source is None or names.get(frame.source) == source):
+            yield from asked_of(frame, page, kinds)
 
 
 def _committed(disk: Disk, folder: Path, since: int) -> Iterator[Frame]:
