@@ -171,7 +171,7 @@ void Waves::make_due(std::uint32_t index) {
 void Waves::begin(const std::vector<std::uint64_t>* only) {
   ++wave_;
   torn_ = false;
-  images_used_ = 0;
+  images_used_ = staged_before_ = unchanged_before_ = 0;
   for (auto* list : {&level_, &calls_, &staged_, &unchanged_, &failed_, &blocked_, &marked_}) list->clear();
   states_.clear();
   const auto levels = static_cast<std::size_t>(highest_ - lowest_ + 1);
@@ -235,9 +235,19 @@ bool Waves::take_level() {
   return true;
 }
 
+// Pages of one height that were made here came before those that were called: by page from here on.
+void Waves::order_level() {
+  const auto by_page = [&](std::uint32_t one, std::uint32_t other) { return nodes_[one].page < nodes_[other].page; };
+  std::sort(staged_.begin() + static_cast<std::ptrdiff_t>(staged_before_), staged_.end(), by_page);
+  std::sort(unchanged_.begin() + static_cast<std::ptrdiff_t>(unchanged_before_), unchanged_.end(), by_page);
+}
+
 // True when nothing is left; false when nodes wait to be called.
 bool Waves::drain() {
+  order_level();
   while (take_level()) {
+    staged_before_ = staged_.size();
+    unchanged_before_ = unchanged_.size();
     for (const std::uint32_t index : level_) visit(index);
     if (!calls_.empty()) return false;
   }

@@ -149,6 +149,7 @@ class Waves {
   void queue_below(std::uint32_t index);
   bool take_level();
   bool drain();
+  void order_level();
   void visit(std::uint32_t index);
   bool needed(const Node& node) const;
   bool below_blocked(const Node& node) const;
@@ -193,6 +194,7 @@ class Waves {
   std::uint64_t wave_ = 0, lsn_ = 0;
   std::vector<std::uint32_t> dirty_, due_, only_;
   std::size_t dirty_begun_ = 0;
+  std::size_t staged_before_ = 0, unchanged_before_ = 0;  // the level that is being made
   std::vector<std::uint32_t> heads_;  // of each height: the first node that waits
   std::vector<std::uint64_t> waiting_;  // a bit a height
   std::int32_t lowest_ = 0, highest_ = -1;  // heights of the graph

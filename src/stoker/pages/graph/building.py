@@ -188,13 +188,25 @@ class Building:
             kind = int(EdgeKind.CONTROL if lazy else EdgeKind.DATA)
             self.link_all([(source, node.page, kind) for node in made for source in node.inputs])
             fresh = [node for node in made if self._derivations.get(node.page) != node]
+            self._unlink_old(fresh)
             for node in fresh:
                 self._derivations[node.page] = node
                 self._pending[node.page] = [NEVER] * len(node.inputs)
-                self._caller.forget(node.page)
+                self._caller.drop(node.page)
             if fresh:
                 self._keeper.save_derivations(self._derivations)
                 self._set_stale([node.page for node in fresh])
+
+    def _unlink_old(self, fresh: Sequence[Derivation]) -> None:
+        """Remove edges from what pages were made of before and are no more."""
+        gone = []
+        for node in fresh:
+            old = self._derivations.get(node.page)
+            kind = int(EdgeKind.CONTROL if old and old.lazy else EdgeKind.DATA)
+            kept = node.inputs if old and old.lazy == node.lazy else []
+            gone += [(source, node.page, kind) for source in (old.inputs if old else []) if source not in kept]
+        removed = [edge for edge in dict.fromkeys(gone) if self.graph.remove(*edge)]
+        self._keeper.append(removed, add=False)
 
     def _named(self, function: Function | str, name: str) -> tuple[str, str]:
         """Return the name and the digest of a function, bound."""
@@ -224,14 +236,13 @@ class Building:
         for page in pages:
             edges += self.graph.forget(page)
             self._engine.forget(page)
-            self._caller.forget(page)
             self._pending.pop(page, None)
             self._errors.pop(page, None)
         kept = {page: node for page, node in self._derivations.items() if page not in gone}
         for page, node in kept.items():
             if not gone.isdisjoint(node.inputs):
                 self._pending[page] = [NEVER] * len(node.inputs)
-        self._caller.forget()
+        self._caller.forget(*pages)
         self._keeper.append(sorted(set(edges)), add=False)
         if len(kept) != len(self._derivations):
             self._derivations.clear()

@@ -49,13 +49,15 @@ class Caller:
         self._calls: dict[int, Call] = {}
         self._mirrors: dict[int, Bytes] = {}
 
-    def forget(self, page: int | None = None) -> None:
-        """Prepare a page's call anew, or all, when next asked."""
-        if page is None:
-            self._calls.clear()
-        else:
-            self._calls.pop(page, None)
+    def forget(self, *pages: int) -> None:
+        """Prepare all calls anew when next asked; pages that are gone take their arrays with them."""
+        self._calls.clear()
+        for page in pages:
             self._mirrors.pop(page, None)
+
+    def drop(self, page: int) -> None:
+        """Prepare a page's call anew when next asked."""
+        self._calls.pop(page, None)
 
     def filled(self, node: Derivation) -> Call | None:
         """Return a page's call with its inputs as the wave sees them; None when somebody changed one meanwhile.
