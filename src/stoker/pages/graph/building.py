@@ -57,6 +57,7 @@ class Building:
         gone = [page for page in {*self.graph.nodes(), *self._derivations} if not self._is_there(page)]
         if gone:
             self._forget(sorted(gone))
+        self._note(self.graph.nodes())
 
     def _is_there(self, page: int) -> bool:
         try:
@@ -106,6 +107,7 @@ class Building:
             self.store.arena.facts(page)
         with self._exclusive():
             if self.graph.add(*edge):
+                self._note(edge[:2])
                 self._keeper.append([edge], add=True)
 
     def link_all(self, edges: Sequence[Edge]) -> int:
@@ -113,8 +115,14 @@ class Building:
         with self._exclusive():
             fresh = [edge for edge in dict.fromkeys(edges) if not self.graph.has(*edge)]
             added = self.graph.add_all(fresh)
+            self._note(page for edge in fresh for page in edge[:2])
             self._keeper.append(fresh, add=True)
             return added
+
+    def _note(self, pages: Iterable[int]) -> None:
+        """Let the engine see from now on what changes in pages; their edges are told before the next wave."""
+        for page in dict.fromkeys(pages):
+            self._engine.node(page, self.graph.height(page))
 
     def unlink(self, parent: int | Page, child: int | Page, kind: EdgeKind = EdgeKind.DATA) -> bool:
         """Remove an edge, logged; tell whether it was there."""
