@@ -172,10 +172,11 @@ void Waves::begin(const std::vector<std::uint64_t>* only) {
   ++wave_;
   torn_ = false;
   images_used_ = staged_before_ = unchanged_before_ = 0;
-  for (auto* list : {&level_, &calls_, &staged_, &unchanged_, &failed_, &blocked_, &marked_}) list->clear();
+  level_.clear();
+  for (auto* list : {&calls_, &staged_, &unchanged_, &failed_, &blocked_, &marked_}) list->clear();
   states_.clear();
   const auto levels = static_cast<std::size_t>(highest_ - lowest_ + 1);
-  for (std::size_t level = 0; take_level(); ++level) continue;  // what a wave that did not end left waiting
+  while (take_level()) continue;  // what a wave that did not end left waiting
   level_.clear();
   heads_.resize(levels, 0);
   waiting_.resize(levels / 64 + 1, 0);
@@ -225,12 +226,13 @@ bool Waves::take_level() {
   level_at_ = group * 64 + static_cast<std::size_t>(std::countr_zero(waiting_[group]));
   waiting_[group] &= waiting_[group] - 1;
   level_.clear();
-  for (std::uint32_t index = heads_[level_at_]; index != 0; index = nodes_[index].next) level_.push_back(index);
+  for (std::uint32_t index = heads_[level_at_]; index != 0; index = nodes_[index].next) {
+    level_.emplace_back(nodes_[index].page, index);
+  }
   heads_[level_at_] = 0;
   if (level_.size() > 1) {
     std::reverse(level_.begin(), level_.end());
-    const auto by_page = [&](std::uint32_t one, std::uint32_t other) { return nodes_[one].page < nodes_[other].page; };
-    if (!std::is_sorted(level_.begin(), level_.end(), by_page)) std::sort(level_.begin(), level_.end(), by_page);
+    if (!std::is_sorted(level_.begin(), level_.end())) std::sort(level_.begin(), level_.end());
   }
   return true;
 }
@@ -248,7 +250,7 @@ bool Waves::drain() {
   while (take_level()) {
     staged_before_ = staged_.size();
     unchanged_before_ = unchanged_.size();
-    for (const std::uint32_t index : level_) visit(index);
+    for (const auto& [page, index] : level_) visit(index);
     if (!calls_.empty()) return false;
   }
   return true;

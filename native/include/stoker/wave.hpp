@@ -199,7 +199,8 @@ class Waves {
   std::vector<std::uint64_t> waiting_;  // a bit a height
   std::int32_t lowest_ = 0, highest_ = -1;  // heights of the graph
   std::size_t level_at_ = 0;
-  std::vector<std::uint32_t> level_, calls_, staged_, unchanged_, failed_, blocked_, marked_;
+  std::vector<std::pair<std::uint64_t, std::uint32_t>> level_;  // page and node
+  std::vector<std::uint32_t> calls_, staged_, unchanged_, failed_, blocked_, marked_;
   std::vector<std::uint64_t> calls_pages_, gone_, changed_pages_;
   std::vector<std::pair<std::uint64_t, int>> states_;
   std::vector<Bytes> bytes_;  // of the inputs of the node that is being made

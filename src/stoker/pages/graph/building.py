@@ -80,7 +80,7 @@ class Building:
     def _exclusive(self) -> Iterator[None]:
         """Hold the graph and its engine. Raises UsageError in the functions that a wave calls."""
         if threading.get_ident() in self._makers:
-            raise UsageError("graph does not change while a wave makes its pages", remedy="change it after the wave")
+            raise inside_a_wave()
         with self._lock:
             self._engine.hold(1)
             try:
@@ -278,3 +278,8 @@ class Building:
         self._all_native = all(
             node.lazy or native_form(node)[0] != NodeKind.CALLED for node in self._derivations.values()
         )
+
+
+def inside_a_wave() -> UsageError:
+    """Return the error for a page's function that changes the graph or begins a wave."""
+    return UsageError("graph does not change while a wave makes its pages", remedy="change it after the wave")

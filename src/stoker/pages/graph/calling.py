@@ -4,9 +4,10 @@ The arrays that a function sees belong to the engine, which fills them anew for 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stoker.core.errors import UsageError
 from stoker.kernels.deltas import two_level_parts
@@ -36,7 +37,11 @@ class Call:
         """Leave the page's new bytes in `out`. Raises what the function raises, UsageError for another size."""
         made = self.function(self.inputs, self.out, **self.parameters)
         if made is not None and made is not self.out:
-            self.out[:] = checked_output(made, self.out, page)
+            self.take(made, page)
+
+    def take(self, made: "NDArray[Any] | bytes", page: int) -> None:
+        """Take what the function returned instead of filling `out`. Raises UsageError for another size."""
+        self.out[:] = checked_output(made, self.out, page)
 
 
 class Caller:
@@ -46,18 +51,18 @@ class Caller:
         self._arena = arena
         self._engine = engine
         self._functions = functions
-        self._calls: dict[int, Call] = {}
+        self.prepared: dict[int, Call] = {}  # to be filled before each call
         self._mirrors: dict[int, Bytes] = {}
 
     def forget(self, *pages: int) -> None:
         """Prepare all calls anew when next asked; pages that are gone take their arrays with them."""
-        self._calls.clear()
+        self.prepared.clear()
         for page in pages:
             self._mirrors.pop(page, None)
 
     def drop(self, page: int) -> None:
         """Prepare a page's call anew when next asked."""
-        self._calls.pop(page, None)
+        self.prepared.pop(page, None)
 
     def filled(self, node: Derivation) -> Call | None:
         """Return a page's call with its inputs as the wave sees them; None when somebody changed one meanwhile.
@@ -65,14 +70,14 @@ class Caller:
         Raises UsageError for an unbound function, PageNotFound for an input that is gone.
         """
         for _ in range(_SIZES_TRIED):
-            call = self._calls.get(node.page) or self._prepare(node)
+            call = self.prepared.get(node.page) or self._prepare(node)
             found = self._engine.fill(node.page)
             if found == Fill.DONE:
                 return call
             if found != Fill.RESIZE:
                 break
-            self._calls.clear()
-        self._calls.pop(node.page, None)
+            self.prepared.clear()
+        self.prepared.pop(node.page, None)
         for page in (*node.inputs, node.page):
             self._arena.facts(page)  # raises for one that is gone
         return None
@@ -84,7 +89,7 @@ class Caller:
         inputs = [Input(page, self._mirror(page), self._ranges(node.page, page)) for page in node.inputs]
         out = np.empty(self._arena.facts(node.page).size_bytes, np.uint8)
         self._engine.output(node.page, out)
-        call = self._calls[node.page] = Call(function, inputs, out, node.parameters)
+        call = self.prepared[node.page] = Call(function, inputs, out, node.parameters)
         return call
 
     def _mirror(self, page: int) -> Bytes:

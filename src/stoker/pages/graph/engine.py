@@ -20,7 +20,7 @@ from stoker.kernels.waves import WaveEngine, WaveReport, WaveStep
 from stoker.pages.batch import page_id
 from stoker.pages.errors import Conflict, DeriveError
 from stoker.pages.frames import PageState
-from stoker.pages.graph.building import SOURCE, Building
+from stoker.pages.graph.building import SOURCE, Building, inside_a_wave
 from stoker.pages.graph.calling import Call
 from stoker.pages.graph.events import EventKind, Subscriptions
 from stoker.pages.graph.nodes import Input
@@ -29,6 +29,7 @@ from stoker.pages.page import Page
 from stoker.pages.store import Store
 
 MODES: Final = ("immediate", "deferred")
+_CALL: Final = int(WaveStep.CALL)
 _WORTH_A_THREAD_NS: Final = 20_000
 
 
@@ -131,14 +132,24 @@ class Propagation(Building):
         return self._wave(None)
 
     def _wave(self, only: list[int] | None) -> WaveReport:
-        with self._exclusive():
-            self._sync()
-            report = self._engine.advance(self._writer, only)
+        # As `_exclusive`, without the price of a context manager.
+        if threading.get_ident() in self._makers:
+            raise inside_a_wave()
+        engine = self._engine
+        self._lock.acquire()
+        engine.hold(1)
+        try:
+            if self.graph.touched or self._pending:
+                self._sync()
+            report = engine.advance(self._writer, only)
             if isinstance(report, int):
                 report = self._go_on(report, only)
             if self._told or self._errors or self.store.listeners:
                 self._end(report)
             return report
+        finally:
+            engine.hold(-1)
+            self._lock.release()
 
     def refresh(self, page: int | Page) -> WaveReport:
         """Make one page, and what it depends on, up to date, lazy or not. Raises DeriveError when that fails."""
@@ -154,7 +165,7 @@ class Propagation(Building):
         self._makers.add(thread)
         try:
             while True:
-                if step == WaveStep.CALL:
+                if step == _CALL:
                     self._make(self._engine.calls())
                 elif step == WaveStep.SLOW:
                     if self._commit():
@@ -210,10 +221,18 @@ class Propagation(Building):
             if sum(costs.values()) > _WORTH_A_THREAD_NS * len(pages):
                 self._make_in_threads(sorted(pages, key=lambda page: -costs[page]))
                 return
+        engine, prepared = self._engine, self._caller.prepared
         for page in pages:
-            call = self._call_of(page)
-            if call is not None:
-                self._take(page, self._try(page, call))
+            call = prepared.get(page)
+            if call is None or engine.fill(page):
+                call = self._call_of(page)
+                if call is None:
+                    continue
+            error = self._try(page, call)
+            if error is None:
+                engine.give(page)
+            else:
+                self._take(page, error)
 
     def _make_in_threads(self, pages: Sequence[int]) -> None:
         assert self._pool is not None
@@ -233,7 +252,9 @@ class Propagation(Building):
     def _try(self, page: int, call: Call) -> Exception | None:
         start_ns = monotonic_ns() if self._pool else 0
         try:
-            call.make(page)
+            made = call.function(call.inputs, call.out, **call.parameters)
+            if made is not None and made is not call.out:
+                call.take(made, page)
         except Exception as error:
             return error
         if self._pool:
