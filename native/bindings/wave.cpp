@@ -30,10 +30,6 @@ class WaveEngine {
   WaveEngine(std::uintptr_t address, std::size_t arena_bytes)
       : arena_(checked(reinterpret_cast<std::uint8_t*>(address), arena_bytes), arena_bytes), waves_(arena_) {}
 
-  void node(std::uint64_t page, std::int32_t height) {
-    ++nodes_;
-    waves_.node(page, height);
-  }
   void derive(std::uint64_t page, int kind, int element, std::uint64_t offset, bool lazy, const Pages& inputs,
               const Pages& seen) {
     waves_.derive(page, static_cast<stoker::NodeKind>(kind), static_cast<stoker::Element>(element), offset, lazy,
@@ -58,7 +54,7 @@ class WaveEngine {
     WaveStep step{};
     {
       const Unlock unlock{arena_};
-      if (nodes_ > kManyNodes) {
+      if (waves_.size() > kManyNodes) {
         const nb::gil_scoped_release unlocked;
         step = waves_.advance(source, only.is_none() ? nullptr : &pages);
       } else {
@@ -72,7 +68,7 @@ class WaveEngine {
   // The same for all that is pushed, when nobody else is in the way and nothing is to be called; else nothing happens,
   // and it is for `advance`, with the caller's own lock held. The GIL is held throughout: that is all the lock it needs.
   nb::object quick(std::uint32_t source) {
-    if (held_ != 0 || nodes_ > kManyNodes) return nb::int_(kBusy);
+    if (held_ != 0 || waves_.size() > kManyNodes) return nb::int_(kBusy);
     const int error = arena_.try_lock();
     if (error == EOWNERDEAD) return nb::int_(kOwnerDead);
     if (error != 0) return nb::int_(kBusy);
@@ -140,7 +136,6 @@ class WaveEngine {
 
   Arena arena_;
   Waves waves_;
-  std::size_t nodes_ = 0;
   int held_ = 0;
   nb::object last_;
   std::unordered_map<std::uint64_t, nb::object> kept_, outputs_;  // the memory of mirrors and outputs
@@ -159,7 +154,7 @@ void bind_wave(nb::module_& module) {
       .def_ro("marked", &Waves::Report::marked);
   nb::class_<WaveEngine>(module, "WaveEngine")
       .def(nb::init<std::uintptr_t, std::size_t>())
-      .def("node", &WaveEngine::node)
+      .def("node", [](WaveEngine& self, std::uint64_t page, std::int32_t height) { self.waves().node(page, height); })
       .def("edges", [](WaveEngine& self, std::uint64_t page, const Pages& pushed,
                        const Pages& marked) { self.waves().edges(page, pushed, marked); })
       .def("derive", &WaveEngine::derive)

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "arena_layout.hpp"
+#include "stoker/delta.hpp"
 
 namespace stoker {
 
@@ -13,6 +14,7 @@ using namespace arena;  // NOLINT: the names of the layout are this file's vocab
 namespace {
 
 constexpr int kAttempts = 8;
+constexpr std::size_t kAhead = 8;
 
 }  // namespace
 
@@ -78,7 +80,9 @@ void Waves::edges(std::uint64_t page, const std::vector<std::uint64_t>& pushed,
     return found;
   };
   assign(below_, nodes_[index].pushed, indices(pushed));
+  marking_ -= nodes_[index].marked.count != 0 ? 1 : 0;
   assign(below_, nodes_[index].marked, indices(marked));
+  marking_ += nodes_[index].marked.count != 0 ? 1 : 0;
 }
 
 void Waves::derive(std::uint64_t page, NodeKind kind, Element element, std::uint64_t offset, bool lazy,
@@ -127,6 +131,7 @@ void Waves::forget(std::uint64_t page) {
   drop(dirty_);
   drop(due_);
   const Node old = nodes_[index];
+  marking_ -= old.marked.count != 0 ? 1 : 0;
   Node& node = nodes_[index] = Node{};
   node.pushed = {old.pushed.start, 0, old.pushed.room};
   node.marked = {old.marked.start, 0, old.marked.room};
@@ -171,7 +176,7 @@ void Waves::make_due(std::uint32_t index) {
 void Waves::begin(const std::vector<std::uint64_t>* only) {
   ++wave_;
   torn_ = false;
-  images_used_ = staged_before_ = unchanged_before_ = 0;
+  images_used_ = staged_before_ = unchanged_before_ = bound_ = 0;
   level_.clear();
   for (auto* list : {&calls_, &staged_, &unchanged_, &failed_, &blocked_, &marked_}) list->clear();
   states_.clear();
@@ -250,7 +255,10 @@ bool Waves::drain() {
   while (take_level()) {
     staged_before_ = staged_.size();
     unchanged_before_ = unchanged_.size();
-    for (const auto& [page, index] : level_) visit(index);
+    for (std::size_t at = 0; at < level_.size(); ++at) {
+      if (at + kAhead < level_.size()) __builtin_prefetch(&nodes_[level_[at + kAhead].second]);
+      visit(level_[at].second);
+    }
     if (!calls_.empty()) return false;
   }
   return true;
@@ -282,6 +290,9 @@ void Waves::made(std::uint32_t index, bool changed) {
     return;
   }
   staged_.push_back(index);
+  const std::size_t size_bytes = nodes_[index].image_bytes;
+  bound_ += kWaveRecordBytes +
+            padded(size_bytes <= kWholeBytes ? size_bytes : std::max(two_level_bound(size_bytes), size_bytes));
   queue_below(index);
 }
 

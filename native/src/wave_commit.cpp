@@ -15,6 +15,7 @@ using namespace arena;  // NOLINT: the names of the layout are this file's vocab
 namespace {
 
 constexpr std::size_t kHistory = 16;
+constexpr std::size_t kAhead = 8;  // pages that are fetched before they are needed
 
 }  // namespace
 
@@ -127,6 +128,7 @@ void Waves::mark_below() {
     const Span marked = nodes_[parent].marked;
     for (std::uint32_t at = 0; at < marked.count; ++at) mark(parent, below_[marked.start + at]);
   };
+  if (marking_ == 0) return;
   for (const std::uint32_t index : staged_) below(index);
   for (const std::uint32_t index : dirty_) below(index);
 }
@@ -223,24 +225,20 @@ bool Waves::commit(std::uint32_t source) {
   Arena::Writing writing;
   if (source == 0 || !arena_.begin(writing)) return false;
   writing.source = source;
+  if (bound_ >= (std::size_t{1} << 30)) return false;
   const std::uint64_t pinned = load(arena_.word(kPinMax));
-  std::size_t bound = 0;
-  for (const std::uint32_t index : staged_) {
-    const std::uint64_t* const at = nodes_[index].slot;
-    const std::size_t size_bytes = nodes_[index].image_bytes;
-    if (load(at[kId]) != nodes_[index].page || at[kSize] != size_bytes || at[kLsn] < pinned || (at[kSeq] & 1) != 0) return false;
-    bound += kWaveRecordBytes +
-             padded(size_bytes <= kWholeBytes ? size_bytes : std::max(two_level_bound(size_bytes), size_bytes));
-  }
-  if (bound >= (std::size_t{1} << 30)) return false;
   if (!staged_.empty()) {
-    std::uint8_t* const frame = arena_.place(writing, bound);
+    std::uint8_t* const frame = arena_.place(writing, bound_);
     if (frame == nullptr) return false;
     Sizes sizes;
-    for (const std::uint32_t index : staged_) {
-      const std::uint64_t* const at = nodes_[index].slot;
+    for (std::size_t order = 0; order < staged_.size(); ++order) {
+      if (order + kAhead < staged_.size()) __builtin_prefetch(nodes_[staged_[order + kAhead]].slot);
+      const Node& node = nodes_[staged_[order]];
+      const std::uint64_t* const at = node.slot;
+      const bool good = load(at[kId]) == node.page && at[kSize] == node.image_bytes && (at[kSeq] & 1) == 0;
+      if (!good || at[kLsn] < pinned) return false;
       write_record(frame + kFrameHeaderBytes + sizes.payload_bytes, at, arena_.base_ + at[kOffset],
-                   images_.get() + nodes_[index].image, nodes_[index].image_bytes, sizes);
+                   images_.get() + node.image, node.image_bytes, sizes);
     }
     arena_.frame(writing, 0, 0, kWave, kRaw, 1, sizes.payload_bytes);
     writing.changed_bytes = sizes.changed_bytes;
@@ -259,7 +257,9 @@ bool Waves::commit(std::uint32_t source) {
   std::uint64_t lsn = arena_.intend(writing);
   if (wave != nullptr) {
     std::size_t place = kFrameHeaderBytes;
-    for (const std::uint32_t index : staged_) {
+    for (std::size_t order = 0; order < staged_.size(); ++order) {
+      const std::uint32_t index = staged_[order];
+      if (order + kAhead < staged_.size()) __builtin_prefetch(nodes_[staged_[order + kAhead]].slot, 1);
       const Node& node = nodes_[index];
       std::uint64_t* const at = node.slot;
       const std::uint8_t* const record = wave + place;
@@ -295,8 +295,8 @@ bool Waves::commit(std::uint32_t source) {
     store(at[kSeq], sequence + 1);
   }
   arena_.publish(writing);
-  for (const std::uint32_t index : staged_) ++nodes_[index].epoch;
   position_ = writing.end;
+  here_ = true;
   settle(writing.lsn);
   return true;
 }
@@ -310,8 +310,20 @@ std::vector<std::pair<std::uint64_t, std::pair<const std::uint8_t*, std::size_t>
   return found;
 }
 
+// The page was made from its inputs as they are now.
+void Waves::learn(std::uint32_t index) {
+  Node& node = nodes_[index];
+  node.due = false;
+  for (std::uint32_t at = 0; at < node.inputs.count; ++at) {
+    Input& input = inputs_[node.inputs.start + at];
+    input.seen = nodes_[input.node].epoch;
+  }
+}
+
 // The wave is committed: what was made is up to date, and all that was changed before is dealt with.
 void Waves::settle(std::uint64_t lsn) {
+  const bool committed_here = here_;
+  here_ = false;
   lsn_ = lsn;
   running_ = false;
   if (const std::uint64_t end = load(arena_.word(kCommittedPos)); position_ != end) {  // it went the long way
@@ -320,21 +332,15 @@ void Waves::settle(std::uint64_t lsn) {
     own_ = false;
     position_ = end;
   }
-  for (const std::uint32_t index : staged_) {
-    const Node& node = nodes_[index];
+  for (std::size_t order = 0; order < staged_.size(); ++order) {
+    if (order + kAhead < staged_.size()) __builtin_prefetch(&nodes_[staged_[order + kAhead]], 1);
+    Node& node = nodes_[staged_[order]];
+    node.epoch += committed_here ? 1 : 0;
     Buffer& mirror = mirrors_[node.mirror];
     if (node.mirror != 0 && mirror.wave == wave_) mirror.epoch = node.epoch;
+    learn(staged_[order]);  // parents come before children: their epochs are the new ones
   }
-  for (const auto* list : {&staged_, &unchanged_}) {
-    for (const std::uint32_t index : *list) {
-      Node& node = nodes_[index];
-      node.due = false;
-      for (std::uint32_t at = 0; at < node.inputs.count; ++at) {
-        Input& input = inputs_[node.inputs.start + at];
-        input.seen = nodes_[input.node].epoch;
-      }
-    }
-  }
+  for (const std::uint32_t index : unchanged_) learn(index);
   ++wave_;  // what was staged is in the pages
   // A wave of some pages alone leaves the others to the next.
   if (!due_.empty()) {

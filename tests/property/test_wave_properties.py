@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stoker.kernels.native import native_kernels
+from stoker.kernels.native import CPU_LEVELS, forced_cpu_level, native_kernels
 from stoker.pages import Store
 from stoker.pages.frames import FrameType
 from stoker.pages.graph import Input, Propagation
@@ -134,6 +134,12 @@ def test_twins_agree_over_random_graphs_and_writes(seed: int) -> None:
         assert store.verify() == []
         assert store.replay().digest() == pair.stores[0].replay().digest()
     pair.close()
+
+
+@pytest.mark.parametrize("level", CPU_LEVELS)
+def test_twins_agree_at_every_cpu_level(level: str) -> None:
+    with forced_cpu_level(level):
+        test_twins_agree_over_random_graphs_and_writes(99)
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS)

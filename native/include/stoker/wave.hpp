@@ -68,6 +68,8 @@ class Waves {
   // Learns what was committed since; wants the lock.
   void catch_up();
 
+  std::size_t size() const { return nodes_.size(); }
+
   // -- a wave --
   // Goes on with the wave under way, or begins one: of all that is pushed, or of some pages alone. Wants the lock.
   WaveStep advance(std::uint32_t source, const std::vector<std::uint64_t>* only);
@@ -112,21 +114,23 @@ class Waves {
     std::uint64_t seen;
     std::uint32_t node;
   };
-  struct Node {
+  struct alignas(64) Node {
+    // What every visit needs lies in one line of the cache.
     std::uint64_t page = 0, epoch = kGone, wave = 0;
     std::uint32_t flags = 0;  // of that wave
     std::int32_t height = 0;
     std::uint32_t next = 0;  // in its level
-    std::uint32_t users = 0;  // nodes that are made from it
     NodeKind kind = NodeKind::source;
     Element element = Element::u8;
     bool lazy = false, due = false, dirty = false, watched = false;
-    Span pushed, inputs;
-    std::size_t image = 0, image_bytes = 0;  // in this wave
-    std::uint64_t* slot = nullptr;           // of a page that this wave made anew
+    Span inputs;
+    std::size_t image = 0;  // in this wave
+    std::size_t image_bytes = 0;
+    std::uint64_t* slot = nullptr;  // of a page that this wave made anew
+    Span pushed, marked;
     std::uint64_t offset = 0;
-    Span marked;
     std::uint32_t mirror = 0;
+    std::uint32_t users = 0;  // nodes that are made from it
   };
   struct Buffer {
     std::uint8_t* data = nullptr;
@@ -170,6 +174,7 @@ class Waves {
   // wave_commit.cpp
   void walk(std::uint64_t end);
   void look_at_all();
+  void learn(std::uint32_t index);
   void touched(std::uint64_t page, std::uint64_t epoch, std::uint64_t position);
   void mark_below();
   void mark(std::uint32_t parent, std::uint32_t child);
@@ -190,10 +195,13 @@ class Waves {
   std::uint64_t position_ = 0;  // of the ring: up to here everything is known
   bool looked_ = false, own_ = false;
   bool running_ = false, whole_ = true, torn_ = false;
+  bool here_ = false;  // the commit went the short way
   int attempts_ = 0;
   std::uint64_t wave_ = 0, lsn_ = 0;
   std::vector<std::uint32_t> dirty_, due_, only_;
   std::size_t dirty_begun_ = 0;
+  std::size_t bound_ = 0;    // of the WAVE frame's payload so far
+  std::size_t marking_ = 0;  // pages on which others hang by edges that mark
   std::size_t staged_before_ = 0, unchanged_before_ = 0;  // the level that is being made
   std::vector<std::uint32_t> heads_;  // of each height: the first node that waits
   std::vector<std::uint64_t> waiting_;  // a bit a height

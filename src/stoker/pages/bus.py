@@ -30,10 +30,8 @@ class Store(CoreStore):
 
     def close(self) -> None:
         """Leave the store; the last one to leave removes its shared memory."""
-        if self._graph is not None and self._open and self._pid == os.getpid():
-            self._graph.close()
-            self._graph = None
         super().close()
+        self._graph = None
 
     # -- time ----------------------------------------------------------------------------------------------------
 

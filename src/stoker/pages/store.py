@@ -71,6 +71,7 @@ class Store:
         self._names_structure = -1
         self._sources: dict[str, int] = {"": 0}
         self.listeners: list[Committed] = []
+        self.closing: list[Callable[[], None]] = []  # called when the store closes, while it still can be used
         self._fast = fast_arena(arena.mapping.address, arena.geometry.arena_bytes)
         arena.attach()
 
@@ -148,6 +149,8 @@ class Store:
         """Leave the store; the last one to leave removes its name. Twice is no error."""
         if not self._open or self._pid != os.getpid():
             return
+        for done in list(self.closing):
+            done()
         self._open = False
         self._fast = None
         if self.folder and self.flusher:

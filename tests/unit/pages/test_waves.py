@@ -12,7 +12,18 @@ import pytest
 
 from stoker.core.errors import CorruptError, UsageError
 from stoker.kernels.native import native_kernels
-from stoker.pages import Conflict, DeriveError, EdgeKind, EventKind, EventQueue, PageState, Store
+from stoker.pages import (
+    Conflict,
+    DeriveError,
+    EdgeKind,
+    EventKind,
+    EventQueue,
+    PagesError,
+    PageState,
+    Poisoned,
+    Store,
+)
+from stoker.pages.arena.layout import Word
 from stoker.pages.follow.replica import Replica
 from stoker.pages.follow.tail import RingFollower
 from stoker.pages.frames import Frame, FrameType, encode_wave, parts_of
@@ -457,3 +468,44 @@ def test_kinds_without_all_their_inputs_fail_like_functions(store: Store) -> Non
     assert report.stale == [small]
     with pytest.raises(DeriveError):
         store.graph.require(b)
+
+
+def test_a_closed_graph_says_so(store: Store) -> None:
+    pages = chain_of(store, 2)
+    graph = Propagation(store)
+    graph.close()
+    graph.close()
+    for use in (graph.stabilize, graph.stale, lambda: graph.refresh(pages[1]), lambda: graph.link(pages[0], pages[2])):
+        with pytest.raises(PagesError, match="closed"):
+            use()
+    other = Propagation(store)
+    store.close()
+    with pytest.raises(PagesError, match="closed"):
+        other.stabilize()
+
+
+def test_a_store_whose_disk_failed_takes_no_wave(tmp_path: object) -> None:
+    with Store.open(f"{tmp_path}/s", size_bytes=1 << 20, pages_max=64, log_bytes=1 << 16) as store:
+        pages = chain_of(store, 2)
+        store.stabilize()
+        put(store, pages[0], 4)
+        store.arena.words[Word.POISON] = 5
+        with pytest.raises(Poisoned):
+            store.stabilize()
+        assert number(store, pages[1]) == 0
+        store.arena.words[Word.POISON] = 0
+        assert store.stabilize().recomputed == pages[1:]
+
+
+def test_waves_of_a_folder_are_durable_and_there_after_a_restart(tmp_path: object) -> None:
+    with Store.open(f"{tmp_path}/s", size_bytes=1 << 20, pages_max=64, log_bytes=1 << 16) as store:
+        pages = chain_of(store, 3, 200)
+        for value in range(1, 300):  # several laps of the ring: waves wait for the flusher as other commits do
+            store.write(pages[0], np.full(200, value % 251, np.uint8))
+            report = store.stabilize()
+            assert report.recomputed == pages[1:]
+            assert store.durable_lsn >= report.lsn
+        assert store.verify() == []
+    with Store.open(f"{tmp_path}/s") as store:
+        assert bytes(store.read(pages[3])) == bytes([299 % 251]) * 200
+        assert store.history(pages[3])[-1].source == "propagation"

@@ -6,13 +6,13 @@ No change of the graph begins a wave, and no wave runs on a graph that changes.
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 from stoker.core.errors import UsageError
 from stoker.kernels.waves import NEVER, NodeKind, WaveEngine, wave_engine
 from stoker.pages.batch import page_id
 from stoker.pages.capture.canonical import code_digest
-from stoker.pages.errors import PageNotFound
+from stoker.pages.errors import PageNotFound, PagesError
 from stoker.pages.frames import PageState
 from stoker.pages.graph.calling import Caller, native_form
 from stoker.pages.graph.edges import DependencyGraph, Edge, EdgeKind
@@ -283,3 +283,11 @@ class Building:
 def inside_a_wave() -> UsageError:
     """Return the error for a page's function that changes the graph or begins a wave."""
     return UsageError("graph does not change while a wave makes its pages", remedy="change it after the wave")
+
+
+class ClosedEngine:
+    """What stands for the engine of a closed graph, whose memory may be gone. Every use of it raises PagesError."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raise."""
+        raise PagesError("graph of pages is closed", remedy="open the store, or make another Propagation")

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from stoker.kernels.waves import WaveEngine, WaveReport, WaveStep
 from stoker.pages.batch import page_id
 from stoker.pages.errors import Conflict, DeriveError
 from stoker.pages.frames import PageState
-from stoker.pages.graph.building import SOURCE, Building, inside_a_wave
+from stoker.pages.graph.building import SOURCE, Building, ClosedEngine, inside_a_wave
 from stoker.pages.graph.calling import Call
 from stoker.pages.graph.events import EventKind, Subscriptions
 from stoker.pages.graph.nodes import Input
@@ -58,15 +58,22 @@ class Propagation(Building):
         self.events = self._teller.events = Subscriptions(self._listen)
         self._restore()
         self._listen()
+        store.closing.append(self.close)
 
     def close(self) -> None:
-        """Stop listening, keep the signatures, end the threads."""
-        if not self._closed:
-            self._closed = True
-            self._listen()
+        """Stop listening, keep the signatures, end the threads; the store does so when it closes. Twice is no error."""
+        if self._closed:
+            return
+        self._closed = True
+        self.store.closing.remove(self.close)
+        self._listen()
+        try:
             self._keeper.save_signatures(self._signatures())
-        if self._pool:
-            self._pool.shutdown()
+        finally:
+            self._all_native = False
+            self._engine = cast(WaveEngine, ClosedEngine())
+            if self._pool:
+                self._pool.shutdown()
 
     @property
     def mode(self) -> str:
