@@ -12,3 +12,4 @@ void bind_unpack(nanobind::module_& module);
 void bind_fill(nanobind::module_& module);
 void bind_writer(nanobind::module_& module);
 void bind_reader(nanobind::module_& module);
+void bind_wave(nanobind::module_& module);

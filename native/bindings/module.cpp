@@ -11,4 +11,5 @@ NB_MODULE(_native, module) {
   bind_fill(module);
   bind_writer(module);
   bind_reader(module);
+  bind_wave(module);
 }

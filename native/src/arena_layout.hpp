@@ -60,9 +60,9 @@ enum Slot : std::size_t {
   kNextFree = 11,
   kBytesLsn = 12,
 };
-enum FrameType : int { kCreate = 1, kFree = 2, kDelta = 5, kImage = 6 };
+enum FrameType : int { kCreate = 1, kFree = 2, kResize = 3, kDelta = 5, kImage = 6, kStateChange = 8, kWave = 13 };
 enum Codec : int { kRaw = 0, kTwoLevel = 1, kRuns = 2 };
-enum State : std::uint64_t { kClean = 1, kQuarantined = 5, kFreed = 6 };
+enum State : std::uint64_t { kClean = 1, kStale = 3, kQuarantined = 5, kFreed = 6 };
 
 constexpr std::uint64_t kSlotBytes = 128;
 constexpr std::uint64_t kSlotMask = 0xFFFFFFFF;
@@ -70,6 +70,9 @@ constexpr std::uint32_t kSkip = 0xFFFFFFFF;
 constexpr std::size_t kFrameHeaderBytes = 56;
 constexpr std::size_t kCreateRecordBytes = 32;
 constexpr std::size_t kRunRecordBytes = 16;
+constexpr std::size_t kWaveRecordBytes = 24;
+constexpr std::size_t kStateRecordBytes = 8;
+constexpr std::size_t kWholeBytes = 64;  // a page of a wave up to this size goes whole
 constexpr std::size_t kSmallClasses = 21;
 constexpr std::size_t kSmallBytesMax = 65536;
 constexpr int kLast = 1;

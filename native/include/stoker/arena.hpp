@@ -51,6 +51,7 @@ class Arena {
   ArenaResult read(std::uint64_t page, std::uint8_t* out, std::size_t size_bytes) const;
 
  private:
+  friend class Waves;  // stoker/wave.hpp: a wave of derived pages is one commit
   struct Writing;  // a commit being written to the ring
   std::uint64_t* seat(std::uint64_t page) const;
   std::uint64_t* slot(std::uint64_t page) const;

@@ -28,6 +28,7 @@ class Batch:
         self._source = source
         self._durability = durability
         self._commit: Commit | None = None
+        self._finished = False
         self.lsn = 0
 
     def __enter__(self) -> Self:
@@ -48,13 +49,19 @@ class Batch:
         commit = self.commit
         self._commit = None
         try:
-            if kind is None:
+            if kind is None and not self._finished:
                 self.lsn = commit.finish()
         finally:
             commit.abandon()
             self._store.arena.lock.release()
         if kind is None:
             self._store.committed(self.lsn, commit.pages(), self._durability)
+
+    def finish(self) -> int:
+        """Commit now, as the block's last operation, and return the LSN: the lock is held until the block ends."""
+        self.lsn = self.commit.finish()
+        self._finished = True
+        return self.lsn
 
     @property
     def commit(self) -> Commit:

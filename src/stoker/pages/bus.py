@@ -1,7 +1,7 @@
 """The store with all that belongs to it: past states, dependencies, events, numbers."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,8 +10,8 @@ from stoker.pages.arena.loading import load_images
 from stoker.pages.devices.copies import DevicePages
 from stoker.pages.devices.stats import DeviceStats, device_stats
 from stoker.pages.devices.waves import DeviceWaves
-from stoker.pages.frames import Location, Residency
-from stoker.pages.graph import EdgeKind, Event, EventKind, Propagation, WaveReport
+from stoker.pages.frames import FrameType, Location, Residency
+from stoker.pages.graph import EdgeKind, Event, EventKind, Propagation, WaveReport, events_of
 from stoker.pages.graph.nodes import Function
 from stoker.pages.history import NOW, PageVersion, State, StateDiff, Target, Written, latest_valid, read_checkpoint
 from stoker.pages.images import Meta
@@ -36,13 +36,11 @@ class Store(CoreStore):
 
     def close(self) -> None:
         """Leave the store; the last one to leave removes its shared memory."""
-        if self._graph is not None and self._open and self._pid == os.getpid():
-            self._graph.close()
-            self._graph = None
         if self._devices is not None and self._open and self._pid == os.getpid():
             self._devices.close()
             self._devices = self._waves = None
         super().close()
+        self._graph = None
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -150,7 +148,7 @@ class Store(CoreStore):
 
     def stabilize(self) -> WaveReport:
         """Make all derived pages that are out of date anew; see `Propagation.stabilize`."""
-        report = self.graph.stabilize()
+        report = (self._graph or self.graph).stabilize()
         if self._waves is not None:
             self._waves.settle()
         return report
@@ -168,6 +166,10 @@ class Store(CoreStore):
     ) -> int:
         """Hear of what this process commits; return a handle for `graph.events.unsubscribe`."""
         return self.graph.events.subscribe(kinds, handler, wanted=wanted)
+
+    def logged_events(self, *, since: int = 0, until: int | None = None) -> Iterator[Event]:
+        """Yield the events that `graph.log_events` kept, in their order, with frames from LSN `since` to `until`."""
+        return events_of(self.journal.scan(since=since, until=until, kinds=frozenset({FrameType.EVENT})))
 
     # -- devices -------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 Nothing is seen by anybody before `finish`; extents and slots taken for it are given back by `abandon`.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -29,10 +30,13 @@ from stoker.pages.frames import (
     Location,
     PageState,
     Residency,
+    encode_wave,
+    pages_of,
 )
 from stoker.pages.images import Meta, encode_meta
 
 ELEM_WIDTHS: Final = (1, 2, 4, 8)
+WHOLE_BYTES: Final = 64
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -240,6 +244,34 @@ class Commit:
         """Say which name a number of a source stands for."""
         self._frames.append(Frame(0, FrameType.SOURCE, time_ns=self._time_ns, source=number, payload=name.encode()))
 
+    def wave(self, images: Mapping[int, NDArray[np.uint8]]) -> None:
+        """Give many pages new bytes by one frame. Raises PageNotFound, InvalidDelta for another size.
+
+        Each page differs from its image, and nothing else in this commit concerns its bytes.
+        """
+        parts: list[Frame] = []
+        for page, image in images.items():
+            facts = self.facts(page)
+            if image.size != facts.size_bytes or page in self._images:
+                raise InvalidDelta("image does not fit the page", where=str(page), got=f"{image.size} bytes")
+            kind, codec, payload, changed = self._wave_part(facts, image)
+            parts.append(Frame(0, kind, page, facts.epoch + 1, 0, codec, facts.elem_width, payload=payload))
+            self._change(page, epoch=facts.epoch + 1, state=PageState.CLEAN)
+            counters = self._arena.words
+            counters[Word.COUNTERS + Counter.CHANGED_BYTES] += changed
+            counters[Word.COUNTERS + Counter.DELTA_BYTES] += len(payload)
+        self._add(FrameType.WAVE, 0, 0, encode_wave(parts))
+
+    def _wave_part(self, facts: PageFacts, image: NDArray[np.uint8]) -> tuple[FrameType, Codec, bytes, int]:
+        """A page of one line goes whole: its masks would be longer than what they save."""
+        base = self._arena.view(facts.offset, facts.size_bytes)
+        if facts.size_bytes <= WHOLE_BYTES:
+            return FrameType.IMAGE, Codec.RAW, image.tobytes(), int(np.count_nonzero(base != image))
+        payload, changed = two_level_diff(base.data, image.data)
+        if len(payload) >= facts.size_bytes:
+            return FrameType.IMAGE, Codec.RAW, image.tobytes(), changed
+        return FrameType.DELTA, Codec.TWO_LEVEL, payload, changed
+
     def record(self, kind: FrameType, payload: bytes) -> None:
         """Log an EVENT or a CHECKPOINT: nothing in the pages changes."""
         self._add(kind, 0, 0, payload)
@@ -315,4 +347,4 @@ class Commit:
 
     def pages(self) -> list[int]:
         """Return the pages that frames so far concern, in order."""
-        return sorted({frame.page for frame in self._frames if frame.page})
+        return sorted({page for frame in self._frames for page in pages_of(frame)})

@@ -37,6 +37,10 @@ Payloads by type:
 | EVENT | `EventRecord` bytes |
 | CHECKPOINT | u64 LSN of the checkpoint, then its file name, UTF-8 |
 | SOURCE | name, UTF-8; the frame's `source` is its number |
+| WAVE | what DELTA and IMAGE frames say of many pages: `WaveRecord`s, each with its payload, padded to 8 |
+
+A `WaveRecord` is u64 page, u64 epoch, u32 payload_bytes, u8 type (DELTA or IMAGE), u8 codec, u8 elem_width, u8 zero.
+No page stands in a WAVE twice, and all its pages have its LSN: `parts_of` gives them as frames of their own.
 
 TWO_LEVEL for a page of S bytes, seen as ceil(S / 64) lines of 64 bytes: a bitmap of the dirty lines, ceil(lines / 64)
 words of 64 bits; then for each dirty line a 64-bit mask of its changed bytes (bit i = byte i); then the changed bytes.
@@ -44,13 +48,14 @@ RUNS: any number of (u64 offset, u64 length, bytes padded to 8).
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from enum import IntEnum
 from typing import Final
 from zlib import crc32
 
 import msgspec
 
+from stoker.core.errors import CorruptError
 from stoker.kernels.checking import Readable, crc32c
 
 FORMAT_VERSION: Final = 1
@@ -76,6 +81,7 @@ class FrameType(IntEnum):
     EVENT = 10
     CHECKPOINT = 11
     SOURCE = 12
+    WAVE = 13
 
 
 class Codec(IntEnum):
@@ -146,6 +152,7 @@ MOVE_RECORD: Final = struct.Struct("<BB6x")
 STATE_RECORD: Final = struct.Struct("<B7x")
 CHECKPOINT_RECORD: Final = struct.Struct("<Q")
 RUN_RECORD: Final = struct.Struct("<QQ")
+WAVE_RECORD: Final = struct.Struct("<QQIBBBB")
 
 
 def source_number(name: str) -> int:
@@ -214,3 +221,48 @@ def frames_of(buffer: Readable, start: int, salt: int, first_lsn: int) -> Iterat
         yield frame
         start += frame_bytes(frame)
         expected += 1
+
+
+def encode_wave(parts: Sequence[Frame]) -> bytes:
+    """Return the payload of a WAVE frame that says what these DELTA and IMAGE frames say."""
+    pieces: list[bytes | memoryview] = []
+    for part in parts:
+        size = len(part.payload)
+        pieces.append(WAVE_RECORD.pack(part.page, part.epoch, size, part.type, part.codec, part.elem_width, 0))
+        pieces += [part.payload, bytes(padded(size) - size)]
+    return b"".join(pieces)
+
+
+def parts_of(frame: Frame) -> Iterator[Frame]:
+    """Yield what a frame says as frames of one page each: those of a WAVE, another one itself.
+
+    Raises CorruptError for a WAVE that is cut off, or tells of what cannot stand in one.
+    """
+    if frame.type != FrameType.WAVE:
+        yield frame
+        return
+    body, position = memoryview(frame.payload), 0
+    while position < len(body):
+        if position + WAVE_RECORD.size > len(body):
+            raise CorruptError("frame of a wave is cut off", got=f"LSN {frame.lsn}")
+        page, epoch, size, kind, codec, width, _ = WAVE_RECORD.unpack_from(body, position)
+        position += WAVE_RECORD.size
+        if kind not in (FrameType.DELTA, FrameType.IMAGE) or padded(size) > len(body) - position:
+            raise CorruptError("frame of a wave cannot be read", got=f"LSN {frame.lsn}, type {kind}, {size} bytes")
+        flags = frame.flags if position + padded(size) == len(body) else 0
+        payload = body[position : position + size]
+        yield Frame(frame.lsn, kind, page, epoch, frame.time_ns, codec, width, flags, frame.source, payload)
+        position += padded(size)
+
+
+def asked_of(frame: Frame, page: int | None, kinds: Container[int] | None) -> Iterator[Frame]:
+    """Yield a frame, or what a WAVE says of single pages, as far as it concerns a page and is of some types."""
+    singly = page is not None or (kinds is not None and FrameType.DELTA in kinds and FrameType.WAVE not in kinds)
+    for one in parts_of(frame) if singly else (frame,):
+        if (page is None or one.page == page) and (kinds is None or one.type in kinds):
+            yield one
+
+
+def pages_of(frame: Frame) -> list[int]:
+    """Return the pages that a frame concerns."""
+    return [one.page for one in parts_of(frame) if one.page]

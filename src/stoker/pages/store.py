@@ -72,6 +72,7 @@ class Store:
         self._names_structure = -1
         self._sources: dict[str, int] = {"": 0}
         self.listeners: list[Committed] = []
+        self.closing: list[Callable[[], None]] = []  # called when the store closes, while it still can be used
         self._fast = fast_arena(arena.mapping.address, arena.geometry.arena_bytes)
         # A commit that nobody waits for has nothing behind it; a full ring takes the long way, which makes room.
         self._quick = self._fast if flusher is None or self._durability == "none" else None
@@ -184,6 +185,8 @@ class Store:
         """Leave the store; the last one to leave removes its name. Twice is no error."""
         if not self._open or self._pid != os.getpid():
             return
+        for done in list(self.closing):
+            done()
         self._open = False
         self._fast = self._quick = None
         try:
@@ -480,6 +483,10 @@ class Store:
         return True
 
     # -- commits -------------------------------------------------------------------------------------------------
+
+    def source_number(self, source: str) -> int:
+        """Return the number that stands for a source in frames, 0 for one that this process has not told yet."""
+        return self._sources.get(source, 0)
 
     def new_commit(self, source: str) -> Commit:
         """Begin a commit; the lock is held. Its first frame names the source when this process has not told it."""

@@ -15,7 +15,7 @@ from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
 from stoker.pages.errors import CorruptPages, FormatError, PagesError
 from stoker.pages.folder import StoreFolder
-from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType
+from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType, asked_of
 from stoker.pages.history import (
     NOW,
     CheckpointFacts,
@@ -137,10 +137,8 @@ class Timeline:
         names = sources(iter(frames))
         for frame in frames:
             wanted = since <= frame.lsn and (until is None or frame.lsn <= until)
-            wanted = wanted and (page is None or frame.page == page)
-            wanted = wanted and (source is None or is_of(frame, source, names))
-            if wanted and (kinds is None or frame.type in kinds):
-                yield frame
+            if wanted and (source is None or is_of(frame, source, names)):
+                yield from asked_of(frame, page, kinds)
 
     def require_sound_log(self) -> None:
         """Raise CorruptLog where the log is damaged before its end; a ring in memory cannot be."""

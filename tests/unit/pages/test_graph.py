@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 
 from stoker.core.errors import UsageError
+from stoker.kernels.native import native_kernels
 from stoker.pages import CycleError, DeriveError, EdgeKind, EventKind, EventQueue, FormatError, PageState, Store
-from stoker.pages.graph import DependencyGraph, Input, Propagation
+from stoker.pages.graph import DependencyGraph, Input, Propagation, building
 from stoker.pages.graph.edges import HEADER, decode_edges, encode_edges
 from stoker.pages.graph.events import Event, decode_event, encode_event
 
 
-@pytest.fixture
-def store() -> Iterator[Store]:
+@pytest.fixture(params=["native", "plain"])
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store whose graph runs on the native engine, and one on its plain twin."""
+    if request.param == "plain":
+        monkeypatch.setattr(building, "wave_engine", lambda *_: None)
+    elif native_kernels() is None:
+        pytest.skip("native kernels are not installed")
     with Store.open(size_bytes=8 << 20, pages_max=4096, log_bytes=1 << 20) as opened:
         yield opened
 

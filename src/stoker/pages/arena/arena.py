@@ -24,7 +24,7 @@ from stoker.pages.arena.ring import Ring
 from stoker.pages.arena.steps import step
 from stoker.pages.arena.table import PageTable
 from stoker.pages.errors import CorruptLog, OutOfSpace, Poisoned
-from stoker.pages.frames import LAST, Frame, FrameType, encode_frame, frame_bytes
+from stoker.pages.frames import LAST, Frame, FrameType, encode_frame, frame_bytes, parts_of
 
 PERSISTENT: Final = 1
 """Flag of an arena whose ring is flushed to a journal."""
@@ -154,8 +154,9 @@ class Arena:
         if not self.ring.has_room(end):
             self.make_room()
             self._check_room(end)
-        writes = [frame.page for frame in frames if frame.type in {FrameType.DELTA, FrameType.IMAGE}]
-        self._pressed(lambda: self.redo.prepare(writes, last))
+        parts = [part for frame in frames for part in parts_of(frame)]
+        writes = [part.page for part in parts if part.type in {FrameType.DELTA, FrameType.IMAGE}]
+        self._pressed(lambda: self.redo.prepare(writes, len(parts)))
         try:
             step("commit: begun")
             self.ring.write([encode_frame(frame, self.ring.salt) for frame in numbered], end)

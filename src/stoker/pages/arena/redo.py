@@ -29,6 +29,8 @@ from stoker.pages.frames import (
     FrameType,
     PageState,
     padded,
+    pages_of,
+    parts_of,
 )
 
 
@@ -57,11 +59,12 @@ class Redo:
 
     def apply_all(self, frames: Sequence[Frame]) -> None:
         """Do what the frames of a commit say; a page that several concern is seen by readers only behind the last."""
-        last = {frame.page: frame.lsn for frame in frames}
+        last = {page: frame.lsn for frame in frames for page in pages_of(frame)}
         for frame in frames:
-            self._more = frame.lsn != last[frame.page]
-            self._apply(frame)
-            step("commit: applied one")
+            for part in parts_of(frame):
+                self._more = part.lsn != last.get(part.page, part.lsn)
+                self._apply(part)
+                step("commit: applied one")
 
     def _apply(self, frame: Frame) -> None:
         """Do what the frame says, unless it was done. Frames that concern no page do nothing here."""

@@ -27,7 +27,8 @@ class Ring:
         self.salt = geometry.salt
         self._keep_unflushed = keep_unflushed
 
-    def _length_at(self, position: int) -> int:
+    def length_at(self, position: int) -> int:
+        """Return the length of the frame that begins at a position."""
         at = position % self.ring_bytes
         return int.from_bytes(self._data[at : at + _LENGTH], "little")
 
@@ -73,7 +74,7 @@ class Ring:
     def _raise_floor(self, least: int) -> None:
         floor, lsn = self._words[Word.FLOOR_POS], self._words[Word.FLOOR_LSN]
         while floor < least:
-            length = self._length_at(floor)
+            length = self.length_at(floor)
             if length == SKIP:
                 floor += self.ring_bytes - floor % self.ring_bytes
             else:
@@ -90,7 +91,7 @@ class Ring:
 
     def skip(self, position: int) -> int:
         """Return where the frame behind `position` begins: there, or at the ring's start."""
-        if self._length_at(position) == SKIP:
+        if self.length_at(position) == SKIP:
             return position + self.ring_bytes - position % self.ring_bytes
         return position
 
@@ -104,7 +105,7 @@ class Ring:
             if frame is None:
                 return
             yield frame
-            start += self._length_at(start)
+            start += self.length_at(start)
 
     def pieces(self, start: int, end: int) -> list[memoryview]:
         """Return the bytes between two positions, at most a ring apart, without what was skipped."""

@@ -1,8 +1,9 @@
 """Pages made from other pages, and what keeps them up to date."""
 
+from stoker.kernels.waves import WaveReport
 from stoker.pages.graph.edges import DependencyGraph, EdgeKind
-from stoker.pages.graph.engine import Propagation, WaveReport
-from stoker.pages.graph.events import Event, EventKind, EventQueue, Subscriptions
+from stoker.pages.graph.engine import Propagation
+from stoker.pages.graph.events import Event, EventKind, EventQueue, Subscriptions, events_of
 from stoker.pages.graph.nodes import BUILT_IN, Derivation, Input
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "Propagation",
     "Subscriptions",
     "WaveReport",
+    "events_of",
 ]

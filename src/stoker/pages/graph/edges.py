@@ -1,13 +1,13 @@
 """Who depends on whom: an acyclic graph of pages, kept in order as edges come and go.
 
-Every node has a height, one more than its highest parent. An edge that points upwards costs nothing to accept; another
-one raises what lies above the child, and is refused when that reaches the parent: the way it came is the cycle.
+Every node has a height, larger than that of its parents. An edge that points upwards costs nothing to accept. Another
+one raises what lies above the child, or lowers what lies below the parent, whichever is less work: both are tried in
+turn. When either meets the other end, the way it came is the cycle, and the edge is refused.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
-from heapq import heappop, heappush
 from typing import Final
 
 import xxhash
@@ -34,13 +34,19 @@ Edge = tuple[int, int, int]
 
 
 class DependencyGraph:
-    """Edges between pages. `version` counts changes. All orders are the same every time: ties go by id."""
+    """Edges between pages. All orders are the same every time: ties go by id.
+
+    version  counts changes
+    touched  nodes whose height or children changed, until who follows the graph clears it
+    """
 
     def __init__(self, edges: Iterable[Edge] = ()) -> None:
         self._children: dict[int, dict[tuple[int, int], None]] = {}
         self._parents: dict[int, dict[tuple[int, int], None]] = {}
         self._height: dict[int, int] = {}
+        self._lowest = self._highest = 0
         self.version = 0
+        self.touched: dict[int, None] = {}
         for edge in edges:
             self.add(*edge)
 
@@ -52,32 +58,66 @@ class DependencyGraph:
             return False
         if parent == child:
             raise _cycle([child, child])
-        below = self.height(parent)
-        if self.height(child) <= below:
-            self._raise(child, below + 1, parent)
+        self._height.setdefault(parent, 0)
+        self._height.setdefault(child, self._height[parent] + 1)
+        if self._height[child] <= self._height[parent]:
+            self._order_anew(parent, child)
         self._children.setdefault(parent, {})[child, kind] = None
         self._parents.setdefault(child, {})[parent, kind] = None
-        self._height.setdefault(parent, 0)
-        self._height.setdefault(child, below + 1)
-        self.version += 1
+        self._changed(parent, child)
         return True
 
-    def _raise(self, node: int, height: int, forbidden: int) -> None:
-        """Raise a node and what is above it; all or nothing."""
-        raised = {node: height}
+    def _changed(self, *nodes: int) -> None:
+        self.version += 1
+        for node in nodes:
+            self.touched[node] = None
+
+    def _order_anew(self, parent: int, child: int) -> None:
+        """Give heights so that the child is higher; all or nothing. Raises CycleError."""
+        raising = self._moved(child, self._height[parent] + 1, parent, self._children, 1)
+        lowering = self._moved(parent, self._height[child] - 1, child, self._parents, -1)
+        while True:
+            moved = next(raising) or next(lowering)
+            if moved:
+                break
+        self._height.update(moved)
+        self.touched.update(dict.fromkeys(moved))
+        self._lowest = min(self._lowest, *moved.values())
+        self._highest = max(self._highest, *moved.values())
+        if self._highest - self._lowest > 4 * len(self._height) + 1024:
+            self._level()
+
+    def _moved(
+        self, start: int, height: int, forbidden: int, ways: Mapping[int, Mapping[tuple[int, int], None]], sign: int
+    ) -> Iterator[dict[int, int]]:
+        """Yield nothing after each step, at the end the heights that nodes get when one of them gets `height`."""
+        moved = {start: height}
         came_from: dict[int, int] = {}
-        waiting = [node]
+        waiting = [start]
         while waiting:
             at = waiting.pop()
-            for child in self.children(at):
-                if raised[at] + 1 <= raised.get(child, self._height.get(child, 0)):
+            least = moved[at] + sign
+            for other, _ in ways.get(at, ()):
+                yield {}
+                if sign * (least - moved.get(other, self._height[other])) <= 0:
                     continue
-                came_from[child] = at
-                if child == forbidden:
-                    raise _cycle(_way(came_from, node, forbidden))
-                raised[child] = raised[at] + 1
-                waiting.append(child)
-        self._height.update(raised)
+                came_from[other] = at
+                if other == forbidden:
+                    way = _way(came_from, start, forbidden)
+                    raise _cycle([*way, way[0]] if sign > 0 else [*way[::-1], way[-1]])
+                moved[other] = least
+                waiting.append(other)
+        while True:
+            yield moved
+
+    def _level(self) -> None:
+        """Give all nodes their least height: long churn makes heights drift apart."""
+        exact: dict[int, int] = {}
+        for node in self.order():
+            exact[node] = max((exact[parent] + 1 for parent, _ in self._parents.get(node, ())), default=0)
+        self.touched.update(dict.fromkeys(node for node, height in exact.items() if height != self._height[node]))
+        self._height = exact
+        self._lowest, self._highest = 0, max(exact.values(), default=0)
 
     def add_all(self, edges: Iterable[Edge]) -> int:
         """Add edges, all or none, and return how many are new. Raises CycleError."""
@@ -98,7 +138,7 @@ class DependencyGraph:
             return False
         del self._children[parent][child, kind]
         del self._parents[child][parent, kind]
-        self.version += 1
+        self._changed(parent)
         return True
 
     def forget(self, node: int) -> list[Edge]:
@@ -108,6 +148,9 @@ class DependencyGraph:
         for edge in gone:
             self.remove(*edge)
         self._height.pop(node, None)
+        self._children.pop(node, None)
+        self._parents.pop(node, None)
+        self.touched.pop(node, None)
         return gone
 
     # -- looking -------------------------------------------------------------------------------------------------
@@ -126,6 +169,10 @@ class DependencyGraph:
         """Return the nodes that depend on this one, by kind of edge when asked, in the order of their ids."""
         return sorted({child for child, one in self._children.get(node, {}) if kind is None or one == kind})
 
+    def has_children(self, node: int) -> bool:
+        """Tell whether anything depends on this node."""
+        return bool(self._children.get(node))
+
     def parents(self, node: int, kind: int | None = None) -> list[int]:
         """Return the nodes that this one depends on, in the order in which the edges were added."""
         found = (parent for parent, one in self._parents.get(node, {}) if kind is None or one == kind)
@@ -141,23 +188,37 @@ class DependencyGraph:
 
     def descendants(self, *nodes: int) -> set[int]:
         """Return all that depend on these nodes, however far."""
-        return self._reach(nodes, self.children)
+        return _reach(nodes, self._children)
 
     def ancestors(self, *nodes: int) -> set[int]:
         """Return all that these nodes depend on, however far."""
-        return self._reach(nodes, self.parents)
+        return _reach(nodes, self._parents)
 
-    @staticmethod
-    def _reach(nodes: Iterable[int], step: "object") -> set[int]:
-        assert callable(step)
-        found: set[int] = set()
-        waiting = list(nodes)
-        while waiting:
-            for other in step(waiting.pop()):
-                if other not in found:
-                    found.add(other)
-                    waiting.append(other)
+    def closure(self) -> dict[int, set[int]]:
+        """Return for each node all that depend on it, however far: as large as the square of the nodes at worst."""
+        found: dict[int, set[int]] = {}
+        for node in reversed(self.order()):
+            below = {child for child, _ in self._children.get(node, ())}
+            found[node] = below.union(*(found[child] for child in below))
         return found
+
+    def reverse_post_order(self, *starts: int) -> list[int]:
+        """Return what these nodes reach (all, when none are told) in reverse post-order of a depth-first search."""
+        done: set[int] = set()
+        post: list[int] = []
+        for start in reversed(starts or tuple(self.nodes())):
+            stack = [(start, iter(self.children(start)[::-1]))] if start not in done else []
+            done.add(start)
+            while stack:
+                node, children = stack[-1]
+                child = next((one for one in children if one not in done), None)
+                if child is None:
+                    post.append(node)
+                    stack.pop()
+                else:
+                    done.add(child)
+                    stack.append((child, iter(self.children(child)[::-1])))
+        return post[::-1]
 
     def order(self, nodes: Iterable[int] | None = None) -> list[int]:
         """Return all nodes, or these, parents before children."""
@@ -167,7 +228,7 @@ class DependencyGraph:
         """Return the number of edges on the longest way."""
         exact: dict[int, int] = {}
         for node in self.order():
-            exact[node] = max((exact[parent] + 1 for parent in self.parents(node)), default=0)
+            exact[node] = max((exact[parent] + 1 for parent, _ in self._parents.get(node, ())), default=0)
         return max(exact.values(), default=0)
 
     def digest(self) -> str:
@@ -178,33 +239,22 @@ class DependencyGraph:
         return whole.hexdigest()
 
 
-class Pending:
-    """Nodes that wait to be visited, each once, lowest first."""
-
-    def __init__(self, graph: DependencyGraph) -> None:
-        self._graph = graph
-        self._heap: list[tuple[int, int]] = []
-        self._known: set[int] = set()
-
-    def add(self, node: int) -> None:
-        """Let a node wait; one that waits or was visited in this wave is not added."""
-        if node not in self._known:
-            self._known.add(node)
-            heappush(self._heap, (self._graph.height(node), node))
-
-    def level(self) -> list[int]:
-        """Return all waiting nodes of the lowest height, by id; none when nothing waits."""
-        found: list[int] = []
-        while self._heap and (not found or self._heap[0][0] == self._graph.height(found[0])):
-            found.append(heappop(self._heap)[1])
-        return found
+def _reach(nodes: Iterable[int], ways: Mapping[int, Mapping[tuple[int, int], None]]) -> set[int]:
+    found: set[int] = set()
+    waiting = list(nodes)
+    while waiting:
+        for other, _ in ways.get(waiting.pop(), ()):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+    return found
 
 
 def _way(came_from: dict[int, int], start: int, end: int) -> list[int]:
     way = [end]
     while way[-1] != start:
         way.append(came_from[way[-1]])
-    return [*way[::-1], start]
+    return way[::-1]
 
 
 def _cycle(path: list[int]) -> CycleError:

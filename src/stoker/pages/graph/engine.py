@@ -2,76 +2,65 @@
 
 A wave visits the pages that depend on changed ones, lowest first, each at most once: a page with two changed inputs
 sees both new. A page that comes out as it was stops the wave there. All pages of a wave become one commit; before it,
-the inputs' epochs are compared with those that were read, and the wave is made again when somebody wrote meanwhile.
+the log is searched for commits of others to what the wave read, and the wave is made again when there was one. What
+changed is told by that log too, so a wave costs what changed, not what there is.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
-from stoker.core.clock import monotonic_ns, wall_ns
+from stoker.core.clock import monotonic_ns
 from stoker.core.errors import UsageError
+from stoker.kernels.waves import WaveEngine, WaveReport, WaveStep
 from stoker.pages.batch import page_id
-from stoker.pages.capture.canonical import code_digest
-from stoker.pages.errors import Conflict, DeriveError, PageNotFound
+from stoker.pages.errors import Conflict, DeriveError
 from stoker.pages.frames import PageState
-from stoker.pages.graph.edges import DependencyGraph, Edge, EdgeKind, Pending
-from stoker.pages.graph.events import Event, EventKind, Subscriptions
-from stoker.pages.graph.keeping import GraphKeeper
-from stoker.pages.graph.nodes import BUILT_IN, Bytes, Derivation, Function, Input, checked_output
+from stoker.pages.graph.building import SOURCE, Building, ClosedEngine, inside_a_wave
+from stoker.pages.graph.calling import Call
+from stoker.pages.graph.events import EventKind, Subscriptions
+from stoker.pages.graph.nodes import Input
+from stoker.pages.graph.telling import DeviceHook, Teller
 from stoker.pages.page import Page
 from stoker.pages.store import Store
 
 MODES: Final = ("immediate", "deferred")
-_ATTEMPTS: Final = 8
+_CALL: Final = int(WaveStep.CALL)
 _WORTH_A_THREAD_NS: Final = 20_000
-DeviceHook = Callable[[Sequence[tuple[int, int]]], None]
-"""Called once a wave with (parent, child) pairs whose device copies must be refreshed, parents' waves in order."""
 
 
-class WaveReport:
-    """What one `stabilize` did: pages made anew, those that came out as they were, and those that failed."""
-
-    def __init__(self) -> None:
-        self.lsn = 0
-        self.recomputed: list[int] = []
-        self.unchanged: list[int] = []
-        self.failed: list[int] = []
-        self.stale: list[int] = []
-
-
-class Propagation:
+class Propagation(Building):
     """The graph of one store's pages, and what keeps derived ones up to date. One process stabilizes a store at a time.
 
     mode     `immediate` runs a wave behind each commit of this process; `deferred` when `stabilize` is called
     workers  threads for pages of one height, used where making one takes longer than handing it over
+    engine   what runs the waves; the native one by default, its plain twin where there are no native kernels
 
     Raises UsageError for an unknown mode.
     """
 
-    def __init__(self, store: Store, *, mode: str = "deferred", workers: int = 1) -> None:
+    def __init__(
+        self, store: Store, *, mode: str = "deferred", workers: int = 1, engine: WaveEngine | None = None
+    ) -> None:
         if mode not in MODES:
             raise UsageError("unknown mode of propagation", expected=" or ".join(MODES), got=mode)
-        self.store = store
-        self.mode = mode
-        self.events = Subscriptions()
-        self.device_hook: DeviceHook | None = None
-        self._keeper = GraphKeeper(store)
-        self.graph = DependencyGraph(self._keeper.edges())
-        self._derivations = self._keeper.derivations()
-        self._functions: dict[str, Function] = dict(BUILT_IN)
-        self._seen: dict[int, dict[int, int]] = self._keeper.signatures()
-        self._before: dict[int, dict[int, Bytes]] = {}
-        self._errors: dict[int, Exception] = {}
+        super().__init__(store, engine)
+        self._mode = mode
         self._cost_ns: dict[int, float] = {}
-        self._lock = threading.RLock()
-        self._running = False
+        self._writer = store.source_number(SOURCE)
         self._pool = ThreadPoolExecutor(workers, "stoker-pages-wave") if workers > 1 else None
-        store.listeners.append(self._committed)
+        self._closed = False
+        self._told = True  # who must hear of a wave: listeners of events, devices, the log's flusher
+        self._told_lsn = 0  # of the newest wave that listeners heard of already
+        self._teller = Teller(store, self.graph)
+        self.events = self._teller.events = Subscriptions(self._listen)
+        self._restore()
+        self._listen()
+        store.closing.append(self.close)
 
     @property
     def lock(self) -> threading.RLock:
@@ -80,114 +69,72 @@ class Propagation:
 
     @property
     def running(self) -> bool:
-        """Tell whether a wave is being committed."""
-        return self._running
+        """Tell whether this thread is inside a wave, or what follows one."""
+        thread = threading.get_ident()
+        return thread in self._makers or thread in self._unheard_of
 
     def close(self) -> None:
-        """Stop listening, keep the signatures, end the threads."""
-        if self._committed in self.store.listeners:
-            self.store.listeners.remove(self._committed)
-            self._keeper.save_signatures(self._seen)
-        if self._pool:
-            self._pool.shutdown()
+        """Stop listening, keep the signatures, end the threads; the store does so when it closes. Twice is no error."""
+        if self._closed:
+            return
+        self._closed = True
+        self.store.closing.remove(self.close)
+        self._listen()
+        try:
+            self._keeper.save_signatures(self._signatures())
+        finally:
+            self._all_native = False
+            self._engine = cast(WaveEngine, ClosedEngine())
+            if self._pool:
+                self._pool.shutdown()
 
-    # -- building ------------------------------------------------------------------------------------------------
+    @property
+    def mode(self) -> str:
+        """When waves run: `immediate` or `deferred`."""
+        return self._mode
 
-    def link(self, parent: int | Page, child: int | Page, kind: EdgeKind = EdgeKind.DATA) -> None:
-        """Add an edge, logged. Raises CycleError, PageNotFound."""
-        edge = (page_id(parent), page_id(child), int(kind))
-        for page in edge[:2]:
-            self.store.arena.facts(page)
-        with self._lock:
-            if self.graph.add(*edge):
-                self._keeper.append([edge], add=True)
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        self._mode = mode
+        self._listen()
 
-    def link_all(self, edges: Sequence[Edge]) -> int:
-        """Add edges as one commit, all or none, and return how many are new. Raises CycleError."""
-        with self._lock:
-            fresh = [edge for edge in dict.fromkeys(edges) if not self.graph.has(*edge)]
-            added = self.graph.add_all(fresh)
-            self._keeper.append(fresh, add=True)
-            return added
+    @property
+    def device_hook(self) -> DeviceHook | None:
+        """What refreshes device copies at the end of a wave."""
+        return self._teller.device_hook
 
-    def unlink(self, parent: int | Page, child: int | Page, kind: EdgeKind = EdgeKind.DATA) -> bool:
-        """Remove an edge, logged; tell whether it was there."""
-        edge = (page_id(parent), page_id(child), int(kind))
-        with self._lock:
-            removed = self.graph.remove(*edge)
-            if removed:
-                self._keeper.append([edge], add=False)
-            return removed
+    @device_hook.setter
+    def device_hook(self, hook: DeviceHook | None) -> None:
+        self._teller.device_hook = hook
+        self._listen()
 
-    def bind(self, name: str, function: Function) -> None:
-        """Give a registered name its function, after a restart or before `derive`. Raises UsageError for our names."""
-        if name in BUILT_IN:
-            raise UsageError("name of a recompute is one of ours", got=name)
-        self._functions[name] = function
+    def log_events(self, kinds: Iterable[EventKind] | None = None) -> None:
+        """Keep events of these kinds (None for all) in the store's log from now on; an empty sequence ends it.
 
-    def unbound(self) -> list[str]:
-        """Return names that pages need and nobody bound in this process."""
-        return sorted({node.function for node in self._derivations.values()} - self._functions.keys())
-
-    def derive(
-        self,
-        function: Function | str,
-        inputs: Sequence[int | Page],
-        out: int | Page,
-        *,
-        name: str = "",
-        lazy: bool = False,
-        **parameters: int | str,
-    ) -> None:
-        """Make page `out` by a function of other pages from now on, and mark it stale.
-
-        function    one of `BUILT_IN` by name (passthrough, cast, sum, max, min, count, concat, hash), a bound name, or
-                    a callable f(inputs, out, **parameters); it depends on its inputs alone
-        name        under which the callable is registered; its qualified name by default
-        lazy        CONTROL edges: made on `refresh`, not in waves
-        Raises CycleError, PageNotFound, UsageError.
+        `Store.logged_events` reads them again. Commits and waves of this process are told, not those of others.
         """
-        page, sources = page_id(out), [page_id(one) for one in inputs]
-        chosen = function if isinstance(function, str) else name or getattr(function, "__qualname__", "function")
-        digest = ""
-        if not isinstance(function, str):
-            self.bind(chosen, function)
-            digest = code_digest(function)
-        elif chosen not in self._functions:
-            raise UsageError("unknown recompute", expected=", ".join(sorted(self._functions)), got=chosen)
-        kind = EdgeKind.CONTROL if lazy else EdgeKind.DATA
-        with self._lock:
-            for source in sources:
-                self.store.arena.facts(source)
-            self.link_all([(source, page, int(kind)) for source in sources])
-            self._derivations[page] = Derivation(page, sources, chosen, digest, parameters, lazy)
-            self._seen.pop(page, None)
-            self._keeper.save_derivations(self._derivations)
-            self._set_state([page], PageState.STALE)
+        self._teller.kept = frozenset(int(kind) for kind in (EventKind if kinds is None else kinds))
+        self._listen()
+
+    def _listen(self) -> None:
+        """Hear of commits only while somebody wants to know: a listener makes every commit slower."""
+        listeners = self.store.listeners
+        self._told = self._teller.wanted or self.store.flusher is not None
+        wanted = not self._closed and (self._mode == "immediate" or self._teller.wanted)
+        if wanted and self._committed not in listeners:
+            listeners.append(self._committed)
+        elif not wanted and self._committed in listeners:
+            listeners.remove(self._committed)
 
     # -- running -------------------------------------------------------------------------------------------------
 
     def _committed(self, lsn: int, pages: Sequence[int]) -> None:
-        if self._running:
+        thread = threading.get_ident()
+        if thread in self._makers or thread in self._unheard_of:
             return
-        if len(self.events):
-            self.events.emit(self._page_events(lsn, pages))
-        if self.mode == "immediate" and any(self.graph.children(page) for page in pages):
+        self._teller.tell_commit(lsn, pages)
+        if self._mode == "immediate" and any(self.graph.has_children(page) for page in pages):
             self.stabilize()
-
-    def _page_events(self, lsn: int, pages: Sequence[int]) -> Iterator[Event]:
-        now_ns = wall_ns()
-        for page in self.graph.order(pages):
-            try:
-                facts = self.store.arena.facts(page)
-            except PageNotFound:
-                yield Event(EventKind.PAGE_DELETED, page, 0, lsn, now_ns)
-                continue
-            if facts.created_lsn and facts.created_lsn > lsn - len(pages) and facts.epoch == 0:
-                yield Event(EventKind.PAGE_CREATED, page, 0, lsn, now_ns)
-                continue
-            for kind in (EventKind.PAGE_INVALIDATED, EventKind.DELTA_APPLIED, EventKind.PAGE_CHANGED):
-                yield Event(kind, page, facts.epoch, lsn, now_ns)
 
     def stabilize(self) -> WaveReport:
         """Make all derived pages that are out of date anew, and return what was done.
@@ -195,26 +142,174 @@ class Propagation:
         A function that raises leaves its page and all below stale, with the error kept for `require`; others go on.
         Raises Conflict when others write the inputs faster than a wave can be made.
         """
-        with self._lock:
-            for _ in range(_ATTEMPTS):
-                wave = _Wave(self)
-                if wave.run(self._out_of_date()):
-                    return wave.report
-            raise Conflict("inputs of derived pages change faster than they can be made")
+        if self._all_native and not (self.graph.touched or self._pending or self._errors):
+            report = self._engine.quick(self._writer)
+            if not isinstance(report, int):
+                if self._told or self.store.listeners:
+                    with self._exclusive():
+                        self._end(report)
+                return report
+        return self._wave(None)
+
+    def _wave(self, only: list[int] | None) -> WaveReport:
+        # As `_exclusive`, without the price of a context manager.
+        if threading.get_ident() in self._makers:
+            raise inside_a_wave()
+        engine = self._engine
+        self._lock.acquire()
+        engine.hold(1)
+        try:
+            if self.graph.touched or self._pending:
+                self._sync()
+            report = engine.advance(self._writer, only)
+            if isinstance(report, int):
+                report = self._go_on(report, only)
+            if self._told or self._errors or self.store.listeners:
+                self._end(report)
+            return report
+        finally:
+            engine.hold(-1)
+            self._lock.release()
 
     def refresh(self, page: int | Page) -> WaveReport:
         """Make one page, and what it depends on, up to date, lazy or not. Raises DeriveError when that fails,
         Conflict when the inputs change faster than it can be made."""
         number = page_id(page)
-        with self._lock:
-            needed = self.graph.ancestors(number) | {number}
-            for _ in range(_ATTEMPTS):
-                wave = _Wave(self, only=needed)
-                due = [one for one in self._derivations if one in needed and self._is_out_of_date(one)]
-                if wave.run(due):
-                    self.require(number)
-                    return wave.report
-            raise Conflict("inputs of derived pages change faster than they can be made")
+        with self._exclusive():
+            report = self._wave(sorted(self.graph.ancestors(number) | {number}))
+            self.require(number)
+            return report
+
+    def _go_on(self, step: int, only: list[int] | None) -> WaveReport:
+        """Do what a wave waits for until it is done."""
+        thread = threading.get_ident()
+        self._makers.add(thread)
+        try:
+            while True:
+                if step == _CALL:
+                    self._make(self._engine.calls())
+                elif step == WaveStep.SLOW:
+                    if self._commit():
+                        return self._engine.report()
+                elif not self._mended(step):
+                    raise Conflict("inputs of derived pages change faster than they can be made")
+                report = self._engine.advance(self._writer, only)
+                if not isinstance(report, int):
+                    return report
+                step = report
+        except BaseException:
+            self._engine.abandon()
+            raise
+        finally:
+            self._makers.discard(thread)
+
+    def _mended(self, step: int) -> bool:
+        """Remove what keeps a wave from beginning; tell whether it can be tried again."""
+        lock = self.store.arena.lock
+        if step == WaveStep.GONE:
+            self._forget(self._engine.gone())
+            self._sync()
+        elif step == WaveStep.OWNER_DEAD:
+            lock.mend_held()
+            lock.release()
+        elif step == WaveStep.NO_LOCK:
+            with lock.held():  # says why not
+                pass
+        return step != WaveStep.UNSTEADY
+
+    def _commit(self) -> bool:
+        """Commit the wave the long way; tell whether nobody wrote meanwhile what it had read."""
+        engine = self._engine
+        with self.store.batch(source=SOURCE) as batch:
+            if not engine.steady():
+                return False
+            images = {page: np.frombuffer(data, np.uint8) for page, data in engine.staged()}
+            if images:
+                batch.commit.wave(images)
+            for page, state in engine.states():
+                batch.set_state(page, PageState(state))
+            engine.settle(batch.finish())
+        self._told_lsn = batch.lsn
+        self._writer = self.store.source_number(SOURCE)
+        return True
+
+    # -- calling -------------------------------------------------------------------------------------------------
+
+    def _make(self, pages: Sequence[int]) -> None:
+        """Call pages of one height, the costliest first where threads share them."""
+        if self._pool and len(pages) > 1:
+            costs = {page: self._cost_ns.get(page, 0.0) for page in pages}
+            if sum(costs.values()) > _WORTH_A_THREAD_NS * len(pages):
+                self._make_in_threads(sorted(pages, key=lambda page: -costs[page]))
+                return
+        engine, prepared = self._engine, self._caller.prepared
+        for page in pages:
+            call = prepared.get(page)
+            if call is None or engine.fill(page):
+                call = self._call_of(page)
+                if call is None:
+                    continue
+            error = self._try(page, call)
+            if error is None:
+                engine.give(page)
+            else:
+                self._take(page, error)
+
+    def _make_in_threads(self, pages: Sequence[int]) -> None:
+        assert self._pool is not None
+        calls = {page: call for page in pages if (call := self._call_of(page)) is not None}
+        results = dict(zip(calls, self._pool.map(self._try_apart, calls, calls.values()), strict=True))
+        for page in sorted(results):
+            self._take(page, results[page])
+
+    def _call_of(self, page: int) -> Call | None:
+        """Return a page's filled call; None when it failed, or the wave begins again because somebody wrote."""
+        try:
+            return self._caller.filled(self._derivations[page])
+        except Exception as error:
+            self._take(page, error)
+            return None
+
+    def _try(self, page: int, call: Call) -> Exception | None:
+        start_ns = monotonic_ns() if self._pool else 0
+        try:
+            made = call.function(call.inputs, call.out, **call.parameters)
+            if made is not None and made is not call.out:
+                call.take(made, page)
+        except Exception as error:
+            return error
+        if self._pool:
+            spent = monotonic_ns() - start_ns
+            self._cost_ns[page] = 0.8 * self._cost_ns.get(page, spent) + 0.2 * spent
+        return None
+
+    def _try_apart(self, page: int, call: Call) -> Exception | None:
+        thread = threading.get_ident()
+        self._makers.add(thread)
+        try:
+            return self._try(page, call)
+        finally:
+            self._makers.discard(thread)
+
+    def _take(self, page: int, error: Exception | None) -> None:
+        if error is None:
+            self._engine.give(page)
+        else:
+            self._errors[page] = error
+            self._engine.fail(page)
+
+    def _end(self, report: WaveReport) -> None:
+        """Do what follows a wave: errors that are over, durability, listeners, device copies, events."""
+        if self._errors:
+            for page in (*report.recomputed, *report.unchanged):
+                self._errors.pop(page, None)
+        with self._unheard():
+            told = report.lsn == self._told_lsn or not report.recomputed
+            if not told and (self.store.listeners or self.store.flusher):
+                self.store.committed(report.lsn, report.recomputed, "")
+            self._teller.tell_wave(report)
+
+    # -- asking --------------------------------------------------------------------------------------------------
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -234,192 +329,27 @@ class Propagation:
 
     def stale(self) -> list[int]:
         """Return derived pages that are out of date."""
-        return [page for page in self.graph.order(self._derivations) if self._is_out_of_date(page)]
+        with self._exclusive():
+            self._sync()
+            with self.store.arena.lock.held():
+                self._engine.catch_up()
+            return [page for page in self.graph.order(self._derivations) if self._engine.out_of_date(page)]
 
     def check_purity(self, page: int | Page, times: int = 3) -> bool:
         """Make a page several times from the same inputs, unwritten; tell whether it always came out the same.
 
-        Raises UsageError when its function is not bound in this process.
+        Raises what its function raises, UsageError for an unbound one.
         """
         node = self._derivations[page_id(page)]
-        made = {bytes(self._make(node, {}, keep=False)[0]) for _ in range(times)}
-        return len(made) == 1
-
-    # -- what a wave needs ---------------------------------------------------------------------------------------
-
-    def _out_of_date(self) -> list[int]:
-        return [page for page, node in self._derivations.items() if not node.lazy and self._is_out_of_date(page)]
-
-    def _is_out_of_date(self, page: int) -> bool:
-        seen = self._seen.get(page)
-        if seen is None:
-            return True
-        node = self._derivations[page]
-        return any(self._epoch(source) != seen.get(source) for source in node.inputs)
-
-    def _epoch(self, page: int) -> int:
-        try:
-            return self.store.arena.facts(page).epoch
-        except PageNotFound:
-            return -1
-
-    def _make(
-        self, node: Derivation, staged: dict[int, Bytes], *, keep: bool = True
-    ) -> tuple[Bytes, Bytes, dict[int, int]]:
-        """Return a page's new bytes, its bytes now, and the epochs of the inputs that were read."""
         function = self._functions.get(node.function)
         if function is None:
             raise UsageError("recompute is not bound in this process", got=node.function, remedy="bind it")
-        before = self._before.get(node.page, {})
-        inputs, epochs = [], {}
-        for source in node.inputs:
-            facts, data = self.store.arena.read(source)
-            epochs[source] = facts.epoch
-            if source in staged:
-                data = staged[source]
-            inputs.append(Input(source, data.copy() if source in staged else data, before.get(source)))
-        _, now = self.store.arena.read(node.page)
-        start_ns = monotonic_ns()
-        made = checked_output(function(inputs, now.copy(), **node.parameters), now, node.page)
-        if keep:
-            spent = monotonic_ns() - start_ns
-            self._cost_ns[node.page] = 0.8 * self._cost_ns.get(node.page, spent) + 0.2 * spent
-            self._before[node.page] = {one.page: one.data for one in inputs}
-        return made, now, epochs
-
-    def _set_state(self, pages: Sequence[int], state: PageState) -> None:
-        with self.store.batch(source="propagation") as batch:
-            for page in pages:
-                batch.set_state(page, state)
-
-
-class _Wave:
-    """One pass over what is out of date; nothing is written before the end."""
-
-    def __init__(self, engine: Propagation, only: set[int] | None = None) -> None:
-        self._engine = engine
-        self._only = only
-        self._staged: dict[int, Bytes] = {}
-        self._read: dict[int, int] = {}
-        self._failed: dict[int, Exception] = {}
-        self._made: list[int] = []
-        self._pending = Pending(engine.graph)
-        self.report = WaveReport()
-
-    def run(self, due: Sequence[int]) -> bool:
-        """Visit pages and what depends on them, and commit; tell whether nobody wrote meanwhile."""
-        for page in due:
-            self._pending.add(page)
-        while level := self._pending.level():
-            self._visit([page for page in level if self._wanted(page)])
-        return self._commit()
-
-    def _wanted(self, page: int) -> bool:
-        node = self._engine._derivations.get(page)
-        if node is None or (self._only is not None and page not in self._only):
-            return False
-        if self._only is None and node.lazy:
-            return False
-        if any(source in self._failed or source in self.report.stale for source in node.inputs):
-            self.report.stale.append(page)
-            self._spread(page)
-            return False
-        changed = any(source in self._staged for source in node.inputs)
-        return changed or self._engine._is_out_of_date(page)
-
-    def _visit(self, pages: list[int]) -> None:
-        engine = self._engine
-        nodes = [engine._derivations[page] for page in pages]
-        costly = sum(engine._cost_ns.get(page, 0.0) for page in pages) > _WORTH_A_THREAD_NS * len(pages)
-        if engine._pool and len(nodes) > 1 and costly:
-            results = list(engine._pool.map(self._try, nodes))
-        else:
-            results = [self._try(node) for node in nodes]
-        for node, result in zip(nodes, results, strict=True):
-            self._take(node, result)
-
-    def _try(self, node: Derivation) -> tuple[Bytes, Bytes, dict[int, int]] | Exception:
-        try:
-            return self._engine._make(node, self._staged)
-        except Exception as error:
-            return error
-
-    def _take(self, node: Derivation, result: tuple[Bytes, Bytes, dict[int, int]] | Exception) -> None:
-        page = node.page
-        if isinstance(result, Exception):
-            self._failed[page] = result
-            self.report.failed.append(page)
-            self._spread(page)
-            return
-        made, now, epochs = result
-        self._read.update(epochs)
-        self._made.append(page)
-        if np.array_equal(made, now):
-            self.report.unchanged.append(page)
-            return
-        self._staged[page] = made
-        self.report.recomputed.append(page)
-        self._spread(page)
-
-    def _spread(self, page: int) -> None:
-        for child in self._engine.graph.children(page, EdgeKind.DATA):
-            self._pending.add(child)
-
-    def _commit(self) -> bool:
-        engine, store = self._engine, self._engine.store
-        controlled = self._below(EdgeKind.CONTROL) | self._below(EdgeKind.ARTEFACT)
-        stale = sorted({*self._failed, *self.report.stale, *controlled} - set(self._staged))
-        engine._running = True
-        try:
-            with store.batch(source="propagation") as batch:
-                if any(batch.commit.facts(page).epoch != epoch for page, epoch in self._read.items()):
-                    return False
-                for page in engine.graph.order(self._staged):
-                    batch.write(page, self._staged[page])
-                for page in stale:
-                    batch.set_state(page, PageState.STALE)
-                for page in self.report.unchanged:
-                    batch.set_state(page, PageState.CLEAN)
-        finally:
-            engine._running = False
-        self.report.lsn = batch.lsn
-        self._remember()
-        self._tell(controlled)
-        return True
-
-    def _below(self, kind: EdgeKind) -> set[int]:
-        """Return pages that hang by edges of a kind on what was changed: by this wave, or before it."""
-        graph = self._engine.graph
-        moved = {page for page in graph.nodes() if self._moved(page)} if kind == EdgeKind.CONTROL else set()
-        return {child for page in {*self._staged, *moved} for child in graph.children(page, kind)}
-
-    def _moved(self, page: int) -> bool:
-        """Tell whether a page changed since its lazy children were made."""
-        engine = self._engine
-        children = [child for child in engine.graph.children(page, EdgeKind.CONTROL) if child not in self._made]
-        return any(engine._seen.get(child, {}).get(page, -2) != engine._epoch(page) for child in children)
-
-    def _remember(self) -> None:
-        engine = self._engine
-        for page in self._made:
-            engine._errors.pop(page, None)
-            engine._seen[page] = {source: engine._epoch(source) for source in engine._derivations[page].inputs}
-        engine._errors.update(self._failed)
-
-    def _tell(self, controlled: set[int]) -> None:
-        engine = self._engine
-        pairs = [
-            (page, child)
-            for page in engine.graph.order(self._staged)
-            for child in engine.graph.children(page, EdgeKind.DEVICE)
-        ]
-        if len(engine.events):
-            lsn, now_ns = self.report.lsn, wall_ns()
-            engine.events.emit(engine._page_events(lsn, list(self._staged)))
-            stale = sorted({*controlled, *self._failed, *self.report.stale})
-            engine.events.emit(Event(EventKind.PAGE_STALE, page, 0, lsn, now_ns) for page in stale)
-            artefacts = sorted(self._below(EdgeKind.ARTEFACT))
-            engine.events.emit(Event(EventKind.IR_INVALIDATED, page, 0, lsn, now_ns) for page in artefacts)
-            engine.events.emit(Event(EventKind.GPU_SYNC_NEEDED, child, 0, lsn, now_ns) for _, child in pairs)
-        if pairs and engine.device_hook:
-            engine.device_hook(pairs)
+        sources = {source: self.store.read(source) for source in node.inputs}
+        now = self.store.read(node.page)
+        made: set[bytes] = set()
+        for _ in range(times):
+            given = [Input(source, sources[source].copy()) for source in node.inputs]
+            call = Call(function, given, now.copy(), node.parameters)
+            call.make(node.page)
+            made.add(call.out.tobytes())
+        return len(made) == 1

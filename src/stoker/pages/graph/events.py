@@ -4,7 +4,7 @@ import logging
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from typing import Final
 
@@ -12,6 +12,7 @@ import msgspec
 
 from stoker.core.errors import UsageError
 from stoker.pages.errors import FormatError
+from stoker.pages.frames import Frame, FrameType
 
 _LOG: Final = logging.getLogger(__name__)
 RECORD: Final = struct.Struct("<B7xQQQQI4x")
@@ -106,9 +107,13 @@ Filter = Callable[[Event], bool]
 
 
 class Subscriptions:
-    """Who wants to hear what. A handler that raises is logged and counted in `failures`; nobody else notices."""
+    """Who wants to hear what. A handler that raises is logged and counted in `failures`; nobody else notices.
 
-    def __init__(self) -> None:
+    changed  called when somebody came or went
+    """
+
+    def __init__(self, changed: Callable[[], None] | None = None) -> None:
+        self._changed = changed or _nothing
         self._lock = threading.Lock()
         self._next = 1
         self._found: dict[int, tuple[frozenset[int], Handler, Filter | None]] = {}
@@ -121,17 +126,21 @@ class Subscriptions:
             handle = self._next
             self._next += 1
             self._found[handle] = (chosen, handler, wanted)
-            return handle
+        self._changed()
+        return handle
 
     def unsubscribe(self, handle: int) -> bool:
         """Forget a subscription; tell whether there was one."""
         with self._lock:
-            return self._found.pop(handle, None) is not None
+            found = self._found.pop(handle, None)
+        self._changed()
+        return found is not None
 
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
             self._found.clear()
+        self._changed()
 
     def __len__(self) -> int:
         """How many there are."""
@@ -155,3 +164,14 @@ class Subscriptions:
         except Exception:
             self.failures += 1
             _LOG.exception("handler of page events failed")
+
+
+def _nothing() -> None:
+    """Nobody asked to be told."""
+
+
+def events_of(frames: Iterable[Frame]) -> Iterator[Event]:
+    """Yield the events that EVENT frames of a log hold, in their order. Raises FormatError."""
+    for frame in frames:
+        if frame.type == FrameType.EVENT:
+            yield decode_event(bytes(frame.payload))

@@ -24,6 +24,7 @@ class GraphKeeper:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._count, self._count_epoch = 0, -1
 
     def _page(self, name: str) -> Page | None:
         try:
@@ -60,8 +61,7 @@ class GraphKeeper:
         if not edges:
             return
         page = self._made(EDGES, HEADER.size)
-        head = page.read()[: HEADER.size].tobytes()
-        count = HEADER.unpack(head)[1] if head[:8] == MAGIC else 0
+        count = self._count if self._count_epoch == page.epoch else self._counted(page)
         records = b"".join(encode_record(edge, add=add) for edge in edges)
         end = HEADER.size + (count + len(edges)) * RECORD.size
         if end > page.size_bytes:
@@ -71,10 +71,17 @@ class GraphKeeper:
             page = self._made(EDGES, 2 * len(whole))
             with self._store.batch(source="graph") as batch:
                 batch.write_at(page, 0, whole)
+            self._count, self._count_epoch = len(kept), page.epoch
             return
         with self._store.batch(source="graph") as batch:
             batch.write_at(page, HEADER.size + count * RECORD.size, records)
             batch.write_at(page, 0, HEADER.pack(MAGIC, count + len(edges)))
+        self._count, self._count_epoch = count + len(edges), page.epoch
+
+    @staticmethod
+    def _counted(page: Page) -> int:
+        head = page.read()[: HEADER.size].tobytes()
+        return int(HEADER.unpack(head)[1]) if head[:8] == MAGIC else 0
 
     # -- derivations and signatures ------------------------------------------------------------------------------
 

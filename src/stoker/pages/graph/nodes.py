@@ -16,22 +16,19 @@ from stoker.core.errors import UsageError
 
 Bytes = NDArray[np.uint8]
 Ranges = tuple[tuple[int, int], ...]
+_LANES: Final = 8
 
 
 class Input:
-    """One input of a recompute: its bytes, read-only, and what changed since the last time.
+    """One input of a recompute: its bytes, read-only and good for this call, and what changed since the last time."""
 
-    changed  (offset, length) ranges, None where all may have
-    """
+    __slots__ = ("_ranges", "data", "page")
 
-    __slots__ = ("_before", "_ranges", "data", "page")
-
-    def __init__(self, page: int, data: Bytes, before: Bytes | None) -> None:
+    def __init__(self, page: int, data: Bytes, ranges: Callable[[], Ranges | None] | None = None) -> None:
         self.page = page
         self.data = data
         self.data.flags.writeable = False
-        self._before = before
-        self._ranges: Ranges | None = None
+        self._ranges = ranges
 
     def view(self, dtype: Any) -> NDArray[Any]:
         """Return the bytes as elements."""
@@ -39,18 +36,18 @@ class Input:
 
     @property
     def changed(self) -> Ranges | None:
-        """What changed since the last time this page was made; None where that is not known."""
-        if self._before is None or self._before.size != self.data.size:
-            return None
-        if self._ranges is None:
-            from stoker.pages.history.diff import changed_ranges
+        """(offset, length) ranges outside of which nothing changed since this page was last made; None: unknown.
 
-            self._ranges = changed_ranges(np.flatnonzero(self._before != self.data))
-        return self._ranges
+        They come from the deltas in the log: work can be proportional to what changed.
+        """
+        return self._ranges() if self._ranges else None
 
 
 Function = Callable[..., "NDArray[Any] | bytes | None"]
-"""Called as function(inputs, out): `out` is a writable copy of the page, to change in place; or it returns bytes."""
+"""Called as function(inputs, out): `out` is a writable copy of the page, to change in place; or it returns bytes.
+
+All arrays belong to the engine: copy what outlives the call.
+"""
 
 
 def passthrough(inputs: Sequence[Input], out: Bytes, *, offset: int = 0) -> Bytes:
@@ -75,11 +72,47 @@ def to_bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
 
 
-def _reduction(reduce: Callable[..., Any]) -> Function:
+def add_up(parts: Sequence[NDArray[Any]], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Return the sum of all elements, shape (1,), by a rule that leaves nothing open.
+
+    Integers are added modulo 2^64. Floats are added as float64 in eight lanes, element i of an input in lane i mod 8;
+    then the lanes, then the inputs, in order. There is one NaN and one zero: which of several would come out, nobody
+    promises.
+    """
+    if kind.kind not in "f":
+        wide = np.dtype(np.uint64 if kind.kind in "ub" else np.int64)
+        totals = [np.add.reduce(part, dtype=wide) for part in parts]
+        return np.asarray(np.array(totals, wide).sum(dtype=wide, keepdims=True).astype(kind))
+    total = np.zeros(1)
+    for part in parts:
+        rows = np.zeros((1 + -(-part.size // _LANES), _LANES))
+        rows[1:].reshape(-1)[: part.size] = part
+        lanes = rows.cumsum(axis=0)[-1]
+        total = total + np.concatenate([np.zeros(1), lanes]).cumsum()[-1:]
+    return _quiet(total.astype(kind))
+
+
+def _extreme(largest: bool) -> Callable[[Sequence[NDArray[Any]], "np.dtype[Any]"], NDArray[Any]]:
+    def found(parts: Sequence[NDArray[Any]], kind: np.dtype[Any]) -> NDArray[Any]:
+        whole = np.concatenate(list(parts))
+        return _quiet((np.max if largest else np.min)(whole, keepdims=True).astype(kind))
+
+    return found
+
+
+def _quiet(value: NDArray[Any]) -> NDArray[Any]:
+    if value.dtype.kind != "f":
+        return value
+    made = np.where(np.isnan(value), value.dtype.type(np.nan), value + value.dtype.type(0))
+    return np.asarray(made, value.dtype)
+
+
+def _reduction(reduce: Callable[[Sequence[NDArray[Any]], "np.dtype[Any]"], NDArray[Any]]) -> Function:
     def function(inputs: Sequence[Input], out: Bytes, *, dtype: str) -> Bytes:
         kind = np.dtype(dtype)
-        parts = [reduce(one.data.view(kind)) for one in inputs]
-        out[: kind.itemsize] = np.array(reduce(np.array(parts, kind)), kind).reshape(1).view(np.uint8)
+        with np.errstate(all="ignore"):
+            made = reduce([one.data.view(kind) for one in inputs], kind)
+        out[: kind.itemsize] = made.reshape(1).view(np.uint8)
         return out
 
     return function
@@ -114,9 +147,9 @@ def hash_of(inputs: Sequence[Input], out: Bytes) -> Bytes:
 BUILT_IN: Final[dict[str, Function]] = {
     "passthrough": passthrough,
     "cast": cast,
-    "sum": _reduction(np.sum),
-    "max": _reduction(np.max),
-    "min": _reduction(np.min),
+    "sum": _reduction(add_up),
+    "max": _reduction(_extreme(True)),
+    "min": _reduction(_extreme(False)),
     "count": count_nonzero,
     "concat": concat,
     "hash": hash_of,

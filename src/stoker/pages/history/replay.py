@@ -11,7 +11,7 @@ from stoker.core.clock import utc_text_of_ns
 from stoker.core.errors import UsageError
 from stoker.kernels.replaying import KINDS, LSN, PAGE, TIME_NS, Rows, replay_frames
 from stoker.pages.errors import PageNotFound, PagesError
-from stoker.pages.frames import Frame, FrameType, PageState
+from stoker.pages.frames import Frame, FrameType, PageState, pages_of, parts_of
 from stoker.pages.history.state import State
 from stoker.pages.images import PageImage
 from stoker.pages.journal.scan import FrameTable
@@ -223,7 +223,7 @@ def _here(to: Target, state: State, commit: list[Frame]) -> bool:
     """Tell whether the moment is now."""
     if to.page is not None and to.epoch is not None:
         image = state.pages.get(to.page)
-        return image is not None and image.epoch >= to.epoch and any(frame.page == to.page for frame in commit)
+        return image is not None and image.epoch >= to.epoch and any(to.page in pages_of(frame) for frame in commit)
     if to.mark is not None:
         return any(frame.type == FrameType.MARK and bytes(frame.payload).decode() == to.mark for frame in commit)
     return to.lsn is not None and state.lsn >= to.lsn
@@ -235,7 +235,7 @@ def page_history(base: State, frames: Iterable[Frame], page: int, *, with_data: 
     for commit in commits(frames):
         for frame in commit:
             base.apply(frame)
-        touched = [frame for frame in commit if frame.page == page and frame.page]
+        touched = [part for frame in commit for part in parts_of(frame) if part.page == page and part.page]
         if touched:
             last, image = touched[-1], base.pages.get(page)
             versions.append(

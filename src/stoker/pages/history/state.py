@@ -21,6 +21,7 @@ from stoker.pages.frames import (
     FrameType,
     PageState,
     padded,
+    parts_of,
 )
 from stoker.pages.images import PageImage
 
@@ -104,7 +105,10 @@ class State:
         if frame.lsn <= self.lsn:
             return
         kind = FrameType(frame.type)
-        if kind == FrameType.CREATE:
+        if kind == FrameType.WAVE:
+            for part in _parts(frame):
+                self._change(FrameType(part.type), part)
+        elif kind == FrameType.CREATE:
             self._create(frame)
         elif kind in _PAGE_KINDS:
             self._change(kind, frame)
@@ -176,6 +180,13 @@ _PAGE_KINDS: Final = frozenset(
         FrameType.STATE,
     }
 )
+
+
+def _parts(frame: Frame) -> list[Frame]:
+    try:
+        return list(parts_of(frame))
+    except CorruptError as error:
+        raise CorruptLog("frame of a wave does not fit", got=str(error)) from error
 
 
 def _overwrite(image: PageImage, frame: Frame) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stoker.kernels.replaying import KINDS, LSN, Rows, scan_frames
 from stoker.pages.disk import Disk, OsDisk
 from stoker.pages.errors import CorruptLog
-from stoker.pages.frames import HEADER_BYTES, LAST, Frame, FrameType, frame_bytes, source_number
+from stoker.pages.frames import HEADER_BYTES, LAST, Frame, FrameType, asked_of, frame_bytes, source_number
 from stoker.pages.journal.segments import (
     COMPACTED,
     SEGMENT_HEADER_BYTES,
@@ -129,10 +129,8 @@ def scan(
             names[frame.source] = bytes(frame.payload).decode(errors="replace")
         if until is not None and frame.lsn > until:
             return
-        wanted = frame.lsn >= since and (page is None or frame.page == page)
-        wanted = wanted and (source is None or is_of(frame, source, names))
-        if wanted and (kinds is None or frame.type in kinds):
-            yield frame
+        if frame.lsn >= since and (source is None or is_of(frame, source, names)):
+            yield from asked_of(frame, page, kinds)
 
 
 def is_of(frame: Frame, source: str, names: dict[int, str]) -> bool:
