@@ -341,11 +341,17 @@ def test_top_shows_what_others_do_until_it_is_interrupted(
         rows.append(json.loads(top.process.stdout.readline()))
         if rows[-1]["commits_per_second"] > 0:
             break
+    done, _ = top.stop(signal.SIGINT)
     assert rows[-1]["commits_per_second"] > 0
     assert rows[-1]["delta_bytes_per_second"] > 0
-    done, _ = top.stop(signal.SIGINT)
     assert done.code == 130
     assert "Traceback" not in done.errors
+
+
+def test_top_ends_when_nobody_reads_it_any_more(bus: Place) -> None:
+    done = bus.shell("stoker pages top bus --interval 0.05 | head -1")
+    assert done.code == 0, done.errors
+    assert done.out.split()[0] == "commits/s"
 
 
 def test_looking_at_a_store_whose_processes_were_killed_leaves_it(

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from stoker.cli.pages_store import as_json, looking, opened, page_name
-from stoker.cli.screen import emit_json, emit_line, emit_pairs, emit_text, harmless
+from stoker.cli.screen import emit_json, emit_line, emit_pairs, emit_text, harmless, reader_is_gone
 from stoker.core.clock import monotonic_ns, sleep
 from stoker.core.errors import EXIT_GOOD, UsageError
 from stoker.core.units import format_bytes
@@ -117,7 +117,7 @@ def top(store: str, interval: float, count: int, as_json: bool) -> int:
                 f"{'commits/s':>10} {'frames/s':>10} {'delta B/s':>12} {'pages':>8} {'unflushed':>10} {'retired':>8}"
             )
         before, before_ns, lines = watched.stats(), monotonic_ns(), 0
-        while not count or lines < count:
+        while (not count or lines < count) and not reader_is_gone():
             sleep(interval)
             now, now_ns = watched.stats(), monotonic_ns()
             row = _rates(before, now, (now_ns - before_ns) / 1e9)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_CHARACTERS_MAX: Final = 10_000
+_without_reader: Final = threading.Event()
 
 
 @contextmanager
@@ -29,11 +31,17 @@ def printing() -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError:
         _silence()
+        _without_reader.set()
     except OSError as error:
         _silence()
         raise StokerError(
             "output cannot be written", where="standard output", got=error.strerror or "", remedy="free some space"
         ) from error
+
+
+def reader_is_gone() -> bool:
+    """Tell whether nobody reads what is printed any more: a command that prints without end may then stop."""
+    return _without_reader.is_set()
 
 
 def _silence() -> None:
