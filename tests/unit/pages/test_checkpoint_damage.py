@@ -142,6 +142,18 @@ def test_a_damaged_checkpoint_does_not_stand_in_the_way_of_the_next(tmp_path: Pa
         assert store.verify() == []
 
 
+def test_what_is_kept_of_a_chain_is_whole(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s", **SMALL) as store:
+        pages = [store.allocate(4000, name=f"p{index}") for index in range(4)]
+        store.checkpoint()
+        for round_ in range(8):
+            for page in pages[round_ % 3 :: 2]:
+                page.write(np.full(4000, round_ + 1, np.uint8))
+            store.checkpoint(incremental=True, keep=1)
+            assert store.verify() == []
+        assert len(store.journal.checkpoints()) < 9
+
+
 def chain(disk: CrashDisk) -> Iterator[int]:
     """Write checkpoints, each incremental on the one before, and prune; yield the LSN that is published."""
     parent = None

@@ -115,13 +115,19 @@ class Extents:
                 remedy="free pages, close snapshots, or open the store with a larger size",
             )
         if end > self._words[Word.BACKED]:
-            grown = min(self._end, aligned(end, _STEP_BYTES))
-            self._mapping.back(self._words[Word.BACKED], grown - self._words[Word.BACKED])
-            self._words[Word.BACKED] = grown
+            try:
+                self._back(min(self._end, aligned(end, _STEP_BYTES)))
+            except OutOfSpace:
+                self._back(aligned(end))
         before = self._words[Word.BREAK]
         self._words[Word.BREAK] = end
         self._give_rest(before, offset)
         return offset
+
+    def _back(self, end: int) -> None:
+        backed = self._words[Word.BACKED]
+        self._mapping.back(backed, end - backed)
+        self._words[Word.BACKED] = end
 
     def free(self) -> list[Extent]:
         """Return all extents in the free lists; cut short where a list runs in a circle."""

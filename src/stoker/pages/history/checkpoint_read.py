@@ -223,15 +223,14 @@ def latest_valid(
 
 
 def prune_checkpoints(folder: Path, keep: int, disk: Disk | None = None) -> list[str]:
-    """Remove all but the newest `keep` checkpoints and those that hold pages of these; return the names.
+    """Remove all but the newest `keep` checkpoints and those that they are built on; return the names.
 
-    One that cannot be read is none that is kept, and goes when it is older than those.
+    One that cannot be read is none that is kept, and goes when it is older than those. What stays is whole: of one that
+    others are built on, all that it is built on stays too.
     """
     disk = disk or OsDisk()
     kept = _newest_readable(folder, keep, disk)
-    needed = set(kept)
-    for checkpoint in kept.values():
-        needed |= {entry.holder_lsn for entry in checkpoint.index.pages}
+    needed = _built_on(folder, kept, disk)
     oldest = min(kept, default=0)
     gone = [checkpoint_name(lsn) for lsn in list_checkpoints(folder, disk) if lsn not in needed and lsn < oldest]
     for name in reversed(gone):  # the newest first: none may be left without those that hold its pages
@@ -243,6 +242,20 @@ def prune_checkpoints(folder: Path, keep: int, disk: Disk | None = None) -> list
 def oldest_kept(folder: Path, keep: int, disk: Disk | None = None) -> int:
     """Return the LSN of the oldest of the newest `keep` checkpoints that can be read, 0 for none."""
     return min(_newest_readable(folder, keep, disk or OsDisk()), default=0)
+
+
+def _built_on(folder: Path, kept: dict[int, Checkpoint], disk: Disk) -> set[int]:
+    """Return the LSNs of checkpoints and of all that hold pages of them, of those in turn, and so on."""
+    known = dict(kept)
+    needed: set[int] = set()
+    waiting = set(kept)
+    while waiting:
+        lsn = waiting.pop()
+        needed.add(lsn)
+        with suppress(CorruptPages, PageNotFound):
+            found = known.get(lsn) or open_checkpoint(folder / checkpoint_name(lsn), disk)
+            waiting |= {entry.holder_lsn for entry in found.index.pages} - needed
+    return needed
 
 
 def _newest_readable(folder: Path, keep: int, disk: Disk) -> dict[int, Checkpoint]:

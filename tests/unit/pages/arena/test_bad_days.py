@@ -16,12 +16,12 @@ from stoker.pages.arena.audit import audit
 from stoker.pages.disk import OsDisk
 
 SMALL = {"size_bytes": 1 << 20, "pages_max": 64, "log_bytes": 64 << 10, "segment_bytes": 64 << 10}
-DISK_BYTES = 1 << 20
+DISK_BYTES = 2 << 20
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
+    """A file system of 2 MiB."""
     place = tmp_path / "small"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
@@ -109,7 +109,7 @@ def test_a_checkpoint_without_room_leaves_the_store_as_it_was(small_disk: Path) 
 def test_full_shared_memory_refuses_and_stays_sound(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping_module, "FOLDER", small_disk)
     with pytest.raises(OutOfSpace, match="shared memory for pages is full"):
-        Store.open(name="too-large", size_bytes=1 << 20, pages_max=64, log_bytes=2 << 20)
+        Store.open(name="too-large", size_bytes=1 << 20, pages_max=64, log_bytes=4 << 20)
     assert not list(small_disk.iterdir())
     with Store.open(name="full", size_bytes=8 << 20, pages_max=64, log_bytes=64 << 10) as store:
         page = store.allocate(4096, name="first")

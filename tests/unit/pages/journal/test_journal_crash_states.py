@@ -109,3 +109,19 @@ def test_recovering_twice_gives_the_same_and_appending_goes_on() -> None:
         journal.sync(end)
         assert recover(FOLDER, disk=crashed.disk).end == end
         assert [frame.lsn for frame in scan(FOLDER, disk=crashed.disk)] == list(range(1, end.last_lsn + 1))
+
+
+def test_whatever_a_power_loss_leaves_of_removed_segments_the_log_has_no_gap() -> None:
+    disk = CrashDisk()
+    journal, end = journal_on(disk)
+    for one in commits(150):
+        end = journal.append(end, [one])
+    journal.sync(end)
+    begun = disk.step
+    assert len(journal.remove_below(200)) > 2
+    states = [crashed for crashed in disk.crash_states(1, 40) if crashed.step >= begun]
+    assert len(states) > 4
+    for crashed in states:
+        found = recover(FOLDER, disk=crashed.disk)
+        assert found.end == end
+        assert found.first_lsn <= 200
