@@ -29,11 +29,12 @@ ids = store.allocate_many([4096] * pages)
 chance = np.random.default_rng(1)
 rows = chance.integers(0, 256, (pages, 4096), np.uint8)
 store.update_many(ids, rows)
+other = rows.copy()
+other[chance.random(rows.shape, np.float32) < 0.01] ^= 1
 while store.counters()["delta_bytes"] < size:
+    rows, other = other, rows
     for start in range(0, pages, 512):
-        part = rows[start : start + 512]
-        part[chance.random(part.shape, np.float32) < 0.01] ^= 1
-        store.update_many(ids[start : start + 512], part)
+        store.update_many(ids[start : start + 512], rows[start : start + 512])
 store.sync("data")
 print(store.lsn, flush=True)
 time.sleep(600)
@@ -129,11 +130,12 @@ def replays(conditions: Conditions) -> Row:
         store = random_store(folder / "bus", 4 * KiB, count * 4 * KiB)
         ids = [page.id for page in store.pages()]
         chance, data = np.random.default_rng(3), np.stack([store.read(page) for page in ids])
+        other = data.copy()
+        other[chance.random(data.shape, np.float32) < 0.01] ^= 1
         for _ in range(times):
+            data, other = other, data
             for start in range(0, count, 512):
-                part = data[start : start + 512]
-                part[chance.random(part.shape, np.float32) < 0.01] ^= 1
-                store.update_many(ids[start : start + 512], part)
+                store.update_many(ids[start : start + 512], data[start : start + 512])
         store.sync("os")
         assert store.folder is not None
         log = store.folder.log

@@ -26,7 +26,7 @@ Bytes frame(std::uint64_t lsn, std::uint64_t epoch, std::uint8_t type, std::uint
   made[40] = type;
   made[41] = codec;
   put(made, 48, static_cast<std::uint32_t>(payload.size()));
-  std::memcpy(made.data() + 56, payload.data(), payload.size());
+  if (!payload.empty()) std::memcpy(made.data() + 56, payload.data(), payload.size());
   put(made, 4, stoker::crc32c(made.data() + 8, made.size() - 8, kSalt));
   return made;
 }

@@ -41,6 +41,7 @@ SIZE_BYTES: Final = 256 << 20
 PAGES_MAX: Final = 1 << 16
 LOG_BYTES: Final = 16 << 20
 SEGMENT_BYTES: Final = 64 << 20
+_QUICK: Final = 1023  # one commit in so many looks whether the ring should be written out, though nobody waits for it
 _BUFFERS: Final = (bytes, bytearray, memoryview, np.ndarray)
 Committed = Callable[[int, Sequence[int]], None]
 """Called after a commit, without the lock: its LSN and the ids of the pages it concerned."""
@@ -74,7 +75,6 @@ class Store:
         self.listeners: list[Committed] = []
         self.closing: list[Callable[[], None]] = []  # called when the store closes, while it still can be used
         self._fast = fast_arena(arena.mapping.address, arena.geometry.arena_bytes)
-        # A commit that nobody waits for has nothing behind it; a full ring takes the long way, which makes room.
         self._quick = self._fast if flusher is None or self._durability == "none" else None
         arena.attach()
 
@@ -324,7 +324,7 @@ class Store:
                 lsn = self._fast.write(number, data, epoch, writer)
             except BufferError:  # not contiguous: the long way copies it
                 lsn = SLOW
-            if (lsn >= 0 and self._quick is not None and not self.listeners) or self._went(lsn, number):
+            if (lsn & _QUICK and lsn >= 0 and self._quick and not self.listeners) or self._went(lsn, number):
                 return lsn
         with self.batch(source=source) as batch:
             batch.write(page, data, expect_epoch=expect_epoch)
@@ -350,7 +350,7 @@ class Store:
                 lsn = self._fast.write_at(number, offset, data, epoch, writer)
             except BufferError:
                 lsn = SLOW
-            if (lsn >= 0 and self._quick is not None and not self.listeners) or self._went(lsn, number):
+            if (lsn & _QUICK and lsn >= 0 and self._quick and not self.listeners) or self._went(lsn, number):
                 return lsn
         with self.batch(source=source) as batch:
             batch.write_at(page, offset, data, expect_epoch=expect_epoch)

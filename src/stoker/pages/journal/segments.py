@@ -317,31 +317,48 @@ def _commits(
     """
     runs: list[tuple[list[memoryview], int, int]] = []
     expected = end.last_lsn + 1
-    run: list[memoryview] = []
-    run_bytes, run_end = 0, (0, 0)
-    pending: list[memoryview] = []
+    run, pending = _Stretch(), _Stretch()
+    run_end = (0, 0)
     for given in chunks:
         chunk = memoryview(given)
-        start = commit_start = 0
+        start = 0
         while start < len(chunk):
             length, crc, lsn = HEADER.unpack_from(chunk, start)[:3]
-            flags = chunk[start + 43]
             if lsn != expected or not HEADER_BYTES <= length <= len(chunk) - start:
                 raise PagesError("frames to log do not follow the log", expected=f"LSN {expected}", got=f"LSN {lsn}")
+            last = chunk[start + 43] & LAST
+            pending.add(chunk, start, start + length)
             expected, start = expected + 1, start + length
-            if not flags & LAST:
+            if not last:
                 continue
-            commit = [*pending, chunk[commit_start:start]]
-            commit_bytes = sum(len(piece) for piece in commit)
-            if run and run_bytes + commit_bytes > limit_bytes - SEGMENT_HEADER_BYTES:
-                runs.append((run, *run_end))
-                run, run_bytes = [], 0
-            run, run_bytes, run_end = [*run, *commit], run_bytes + commit_bytes, (lsn, crc)
-            pending, commit_start = [], start
-        if commit_start < len(chunk):
-            pending = [*pending, chunk[commit_start:]]
-    if pending:
+            if run.size_bytes and run.size_bytes + pending.size_bytes > limit_bytes - SEGMENT_HEADER_BYTES:
+                runs.append((run.pieces(), *run_end))
+                run = _Stretch()
+            run.join(pending)
+            run_end, pending = (lsn, crc), _Stretch()
+    if pending.size_bytes:
         raise PagesError("frames to log end inside a commit")
-    if run:
-        runs.append((run, *run_end))
+    if run.size_bytes:
+        runs.append((run.pieces(), *run_end))
     return runs
+
+
+class _Stretch:
+    """Parts of chunks, side by side where they can be one."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[memoryview, int, int]] = []
+        self.size_bytes = 0
+
+    def add(self, chunk: memoryview, start: int, end: int) -> None:
+        if self._parts and self._parts[-1][0] is chunk and self._parts[-1][2] == start:
+            start = self._parts.pop()[1]
+        self._parts.append((chunk, start, end))
+        self.size_bytes = sum(stop - begin for _, begin, stop in self._parts)
+
+    def join(self, other: "_Stretch") -> None:
+        for part in other._parts:
+            self.add(*part)
+
+    def pieces(self) -> list[memoryview]:
+        return [chunk[start:end] for chunk, start, end in self._parts]
