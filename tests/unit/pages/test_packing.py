@@ -109,3 +109,10 @@ def test_each_checkpoint_knows_all_marks_and_writers_though_it_reads_only_the_lo
         found, writers = told(store)
         assert found == marks
         assert len(writers) == 7
+
+
+def test_a_checkpoint_may_be_given_another_name(tmp_path: Path) -> None:
+    images = random_pages([4096, 100])
+    written = write_checkpoint(tmp_path, iter(images), FACTS)
+    state = read_checkpoint(written.path.rename(tmp_path / "mine.stkc"))
+    assert state.digest() == State.of(images, 9).digest()

@@ -117,7 +117,7 @@ def read_checkpoint(
         entries = [entry for entry in entries if entry.page in set(pages)]
     state = State()
     root = xxhash.xxh3_128()
-    for image in _images(disk, path, entries):
+    for image in _images(disk, checkpoint, entries):
         state.put(image)
     for entry in entries:
         root.update(entry.page.to_bytes(8, "little") + entry.digest)
@@ -129,12 +129,12 @@ def read_checkpoint(
     return state
 
 
-def _images(disk: Disk, path: Path, entries: list[PageEntry]) -> Iterator[PageImage]:
+def _images(disk: Disk, checkpoint: Checkpoint, entries: list[PageEntry]) -> Iterator[PageImage]:
     """Yield pages in the order of their ids; workers read and check what lies side by side."""
     found: dict[int, PageImage] = {}
     with ThreadPoolExecutor(_WORKERS) as pool:
         waiting: deque[Future[list[PageImage]]] = deque()
-        for run in _runs(path, entries):
+        for run in _runs(checkpoint, entries):
             waiting.append(pool.submit(_run_images, disk, run))
             while len(waiting) > _AHEAD:
                 found.update((image.page, image) for image in waiting.popleft().result())
@@ -143,20 +143,26 @@ def _images(disk: Disk, path: Path, entries: list[PageEntry]) -> Iterator[PageIm
     return (found[entry.page] for entry in entries)
 
 
-def _runs(path: Path, entries: list[PageEntry]) -> Iterator[tuple[Path, list[PageEntry]]]:
+def _runs(checkpoint: Checkpoint, entries: list[PageEntry]) -> Iterator[tuple[Path, list[PageEntry]]]:
     """Yield the entries that lie side by side in one file, some MiB at a time."""
-    run: list[PageEntry] = []
+    path, run = checkpoint.path, list[PageEntry]()
+
+    def holder(entry: PageEntry) -> Path:
+        """A checkpoint may have been given another name."""
+        own = entry.holder_lsn == checkpoint.facts.lsn
+        return path if own else path.with_name(checkpoint_name(entry.holder_lsn))
+
     for entry in sorted(entries, key=lambda entry: (entry.holder_lsn, entry.offset)):
         if not 0 < entry.size_bytes <= PAGE_BYTES_MAX or entry.stored_bytes > entry.size_bytes:
             raise FormatError("page in the checkpoint has no size", where=str(path), got=str(entry.size_bytes))
         last = run[-1] if run else entry
         beside = last.holder_lsn == entry.holder_lsn and 0 <= entry.offset - last.offset - last.stored_bytes < ALIGN
         if run and not (beside and entry.offset + entry.stored_bytes - run[0].offset <= GROUP_BYTES):
-            yield path.with_name(checkpoint_name(last.holder_lsn)), run
+            yield holder(last), run
             run = []
         run.append(entry)
     if run:
-        yield path.with_name(checkpoint_name(run[0].holder_lsn)), run
+        yield holder(run[0]), run
 
 
 def _run_images(disk: Disk, run: tuple[Path, list[PageEntry]]) -> list[PageImage]:
