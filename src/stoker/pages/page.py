@@ -82,7 +82,8 @@ class Page:
     def read(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return a copy of the bytes, uint8 of shape (size_bytes,), in `out` when it is given.
 
-        Raises InvalidDelta for an `out` of another size.
+        Raises InvalidDelta for an `out` of another size, Timeout when a writer was stopped (not killed: then its commit
+        is ended here) while it changed this very page and does not go on within 30 s.
         """
         return self.store.read(self.id, out)
 
