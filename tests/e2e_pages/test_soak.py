@@ -33,10 +33,12 @@ def test_three_seconds_of_kills_over_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_minute_of_kills_over_shared_memory() -> None:
     check(soak(60, "--seed", "3"), 300)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_minute_of_kills_over_a_folder(tmp_path: Path) -> None:
     check(soak(60, "--folder", str(tmp_path / "s"), "--seed", "4"), 300)

@@ -98,7 +98,8 @@ class Page:
 
         out  a contiguous array of NumPy, torch, CuPy or another package with DLPack, on the host or on a device
 
-        Raises InvalidDelta for an `out` of another size.
+        Raises InvalidDelta for an `out` of another size, Timeout when a writer was stopped (not killed: then its commit
+        is ended here) while it changed this very page and does not go on within 30 s.
         """
         return self.store.read(self.id, out)
 

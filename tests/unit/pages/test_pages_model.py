@@ -66,10 +66,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = Store.open(self.place / "s", durability="os", **SIZES)
 
     def teardown(self) -> None:
-        self._close_snapshots()
-        assert self.store.verify() == []
-        self.store.close()
-        shutil.rmtree(self.place)
+        try:
+            self._close_snapshots()
+            assert self.store.verify() == []
+        finally:
+            self.store.close()
+            (FOLDER / f"{PREFIX}{self.store.name}").unlink(missing_ok=True)
+            shutil.rmtree(self.place)
 
     def _close_snapshots(self) -> None:
         while self.snapshots:

@@ -11,8 +11,8 @@ from kill_folders import SCENARIOS as FOLDERS
 from kill_scenarios import SCENARIOS
 
 HERE = Path(__file__).parent
-STRIDE = 5
-"""A prime number that divides the steps of no operation: over all of them each kind of step is met."""
+STRIDE = 7
+"""A prime number: it falls on other steps in each operation, so that over all of them each kind of step is met."""
 
 
 def killed(script: str, kernels: str, stride: int, *names: str) -> dict[str, dict[str, object]]:
@@ -25,26 +25,30 @@ def killed(script: str, kernels: str, stride: int, *names: str) -> dict[str, dic
     return found
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kernels", ["auto", "plain"])
 def test_kills_all_over_leave_the_store_sound(kernels: str) -> None:
     found = killed("kill_scenarios.py", kernels, STRIDE)
-    assert sum(one["kills"] for one in found.values()) > 300
-    assert sum(one["kills"] for way, one in found.items() if "short way" in way) > (60 if kernels == "auto" else -1)
+    assert sum(one["kills"] for one in found.values()) > 200
+    assert sum(one["kills"] for way, one in found.items() if "short way" in way) > (40 if kernels == "auto" else -1)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kernels", ["auto", "plain"])
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_kill_at_every_single_step_leaves_the_store_sound(name: str, kernels: str) -> None:
     assert sum(one["kills"] for one in killed("kill_scenarios.py", kernels, 1, name).values()) > 40
 
 
+@pytest.mark.timeout(600)
 def test_kills_over_a_folder_lose_nothing_with_and_without_the_shared_memory() -> None:
     found = killed("kill_folders.py", "auto", 13)
     assert sum(one["kills"] for one in found.values()) > 100
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kernels", ["auto", "plain"])
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_kill_at_every_single_step_over_a_folder_loses_nothing(name: str, kernels: str) -> None:
