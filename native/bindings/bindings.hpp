@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 void bind_arena(nanobind::module_& module);
+void bind_short_ways(nanobind::module_& module);
 void bind_check(nanobind::module_& module);
 void bind_cpu(nanobind::module_& module);
 void bind_delta(nanobind::module_& module);

@@ -3,6 +3,7 @@
 NB_MODULE(_native, module) {
   module.doc() = "Native kernels of stoker; stoker.kernels is their typed face.";
   bind_arena(module);
+  bind_short_ways(module);
   bind_check(module);
   bind_cpu(module);
   bind_delta(module);

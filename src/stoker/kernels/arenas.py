@@ -4,7 +4,8 @@ Its plain twin is the long way, `stoker.pages.arena` and `stoker.pages.commits`,
 to. Results are LSNs, ids and epochs, or one of these numbers.
 """
 
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from stoker.kernels.native import native_kernels
 
@@ -41,6 +42,39 @@ class FastArena(Protocol):
 
     def read(self, page: int, out: object) -> int:
         """Copy a page's bytes of one moment to `out`, of its size; returns the epoch."""
+
+
+class ShortWays(Protocol):
+    """The calls of a store of pages that are made millions of times a second, without a Python frame around them.
+
+    ready  whether a commit ends in the arena; else every call goes the store's own way
+    """
+
+    ready: bool
+
+    def write(self, page: int, data: object, *, expect_epoch: int | None = None, source: str = "") -> int:
+        """Replace a page's bytes; returns the LSN."""
+
+    def allocate_id(self, size_bytes: int) -> int:
+        """Add a page without metadata; returns its id."""
+
+    def free_id(self, page: int) -> int:
+        """Remove a page; returns the LSN."""
+
+
+def short_ways(
+    arena: FastArena, store: Callable[[], Any], listeners: list[Any], methods: tuple[Callable[..., Any], ...]
+) -> ShortWays:
+    """Return short ways for a store: where they do not go, they call its own methods.
+
+    store      weak reference to it
+    listeners  its list of those who hear of commits: while there are any, commits go its own way
+    methods    functions of its class: write, allocate_id, free_id, and what is done after a commit, or after OWNER_DEAD
+    """
+    native = native_kernels()
+    assert native is not None, "an arena of the native kernels has them"
+    found: ShortWays = native.ShortWays(arena, store, listeners, methods)
+    return found
 
 
 def fast_arena(address: int, arena_bytes: int) -> FastArena | None:

@@ -41,6 +41,7 @@ class Store(CoreStore):
             self._devices = self._waves = None
         super().close()
         self._graph = None
+        self.__dict__.pop("stabilize", None)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -191,8 +192,13 @@ class Store(CoreStore):
         return copies
 
     def _join_waves(self) -> None:
-        if self._graph is not None and self._devices is not None:
+        if self._graph is None:
+            return
+        if self._devices is not None:
             self._waves = DeviceWaves(self._devices, self._graph)
+            self.__dict__.pop("stabilize", None)
+        else:  # nothing follows a wave: the graph's own method, without ours around it
+            self.__dict__["stabilize"] = self._graph.stabilize
 
     def allocate(  # noqa: PLR0913 - what a page is, and where it is
         self,

@@ -10,7 +10,7 @@ from typing import Final, Self
 from uuid import uuid4
 
 from stoker.core.errors import UsageError
-from stoker.kernels.arenas import fast_arena
+from stoker.kernels.arenas import ShortWays, fast_arena
 from stoker.pages.arena.arena import PERSISTENT, Arena
 from stoker.pages.arena.layout import plan_geometry
 from stoker.pages.arena.mapping import attach_mapping, create_mapping, unlink_mapping
@@ -56,6 +56,7 @@ class OpenStore:
         self.closing: list[Callable[[], None]] = []  # called when the store closes, while it still can be used
         self._fast = fast_arena(arena.mapping.address, arena.geometry.arena_bytes)
         self._quick = self._fast if flusher is None or self._durability == "none" else None
+        self._short: ShortWays | None = None
         arena.attach()
 
     # -- opening and closing -------------------------------------------------------------------------------------
@@ -146,6 +147,8 @@ class OpenStore:
     def durability(self, durability: str) -> None:
         self._durability = checked_durability(durability)
         self._quick = self._fast if self.flusher is None or durability == "none" else None
+        if self._short is not None:
+            self._short.ready = self._quick is not None
 
     @property
     def descriptor(self) -> int:
@@ -168,6 +171,8 @@ class OpenStore:
         for done in list(self.closing):
             done()
         self._open = False
+        if self._short is not None:
+            self._short.ready = False
         self._fast = self._quick = None
         try:
             if self.folder and self.flusher:

@@ -6,6 +6,7 @@ with Store.open() as store:                     # memory only; `name=` lets unre
     with store.snapshot() as snapshot: ...
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 
 from stoker.core.clock import wall_tick_ns
 from stoker.core.errors import UsageError
-from stoker.kernels.arenas import OWNER_DEAD, SLOW
+from stoker.kernels.arenas import OWNER_DEAD, SLOW, short_ways
+from stoker.pages.arena.arena import Arena
 from stoker.pages.arena.layout import Counter, Word
 from stoker.pages.batch import Batch, page_id
 from stoker.pages.commits import Commit
 from stoker.pages.errors import DeviceError, InvalidDelta, PageNotFound
 from stoker.pages.flushing import Flusher, checked_durability
+from stoker.pages.folder import StoreFolder
 from stoker.pages.frames import Location, Residency, source_number
 from stoker.pages.host import Data
 from stoker.pages.images import SYSTEM, Meta, MetaValue, decode_meta
@@ -40,6 +43,23 @@ class Store(OpenStore):
     arena  the shared memory below
     name   by which others attach; empty for a store that only its descriptor names
     """
+
+    def __init__(
+        self,
+        arena: Arena,
+        folder: StoreFolder | None = None,
+        flusher: Flusher | None = None,
+        durability: str = "none",
+    ) -> None:
+        super().__init__(arena, folder, flusher, durability)
+        if self._fast is not None:
+            kind = type(self)
+            methods = (kind.write, kind.allocate_id, kind.free_id, kind._went)
+            self._short = short_ways(self._fast, weakref.ref(self), self.listeners, methods)
+            self._short.ready = self._quick is not None
+            # In place of the methods of these names, which they call for everything rare.
+            ways = (self._short.write, self._short.allocate_id, self._short.free_id)
+            self.__dict__.update(zip(("write", "allocate_id", "free_id"), ways, strict=True))
 
     # -- pages ---------------------------------------------------------------------------------------------------
 
