@@ -60,7 +60,7 @@ enum Slot : std::size_t {
   kNextFree = 11,
   kBytesLsn = 12,
 };
-enum FrameType : int { kCreate = 1, kFree = 2, kResize = 3, kDelta = 5, kImage = 6, kStateChange = 8, kWave = 13 };
+enum FrameType : int { kCreate = 1, kFree = 2, kResize = 3, kDelta = 5, kImage = 6, kState = 8, kWave = 13 };
 enum Codec : int { kRaw = 0, kTwoLevel = 1, kRuns = 2 };
 enum State : std::uint64_t { kClean = 1, kStale = 3, kQuarantined = 5, kFreed = 6 };
 

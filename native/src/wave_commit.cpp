@@ -250,7 +250,7 @@ bool Waves::commit(std::uint32_t source) {
     std::uint8_t* const frame = at == nullptr ? nullptr : arena_.place(writing, kStateRecordBytes);
     if (frame == nullptr) return false;
     put<std::uint64_t>(frame + kFrameHeaderBytes, static_cast<std::uint64_t>(state));
-    arena_.frame(writing, page, at[kEpoch], kStateChange, kRaw, static_cast<int>(at[kTraits] >> 24 & 0xFF),
+    arena_.frame(writing, page, at[kEpoch], kState, kRaw, static_cast<int>(at[kTraits] >> 24 & 0xFF),
                  kStateRecordBytes);
   }
   std::uint64_t lsn = arena_.intend(writing);

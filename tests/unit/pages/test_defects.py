@@ -209,34 +209,43 @@ def test_09_a_join_is_made_once_and_never_from_half_a_change() -> None:
         assert seen == [(value, value) for value in range(1, 6)]
 
 
-def test_10_waves_go_in_the_same_order_however_the_graph_was_built() -> None:
-    orders = []
+def order_of_a_wave(seed: int) -> list[tuple[int, int]]:
+    """Build a tree in an order of its own, and return the pages of a wave with their parents."""
+    with Store.open(size_bytes=1 << 20) as store:
+        pages = [store.allocate(8).id for _ in range(30)]
+        parent_of = {pages[index]: pages[index // 2] for index in range(1, 30)}
+        wanted = list(parent_of.items())
+        for which in np.random.default_rng(seed).permutation(len(wanted)):
+            store.derive("passthrough", [wanted[which][1]], wanted[which][0])
+        store.write(pages[0], b"12345678")
+        return [(page, parent_of[page]) for page in store.stabilize().recomputed]
+
+
+def test_10_a_wave_has_one_order_that_follows_the_edges() -> None:
     for seed in range(4):
-        with Store.open(size_bytes=1 << 20) as store:
-            pages = [store.allocate(8).id for _ in range(30)]
-            wanted = [(pages[index // 2], pages[index]) for index in range(1, 30)]
-            for which in np.random.default_rng(seed).permutation(len(wanted)):
-                store.derive("passthrough", [wanted[which][0]], wanted[which][1])
-            store.write(pages[0], b"12345678")
-            orders.append(store.stabilize().recomputed)
-    assert orders[0]
-    assert all(order == orders[0] for order in orders)
+        order = order_of_a_wave(seed)
+        assert order == order_of_a_wave(seed)
+        place = {page: index for index, (page, _) in enumerate(order)}
+        assert len(place) == 29
+        assert all(place.get(parent, -1) < place[page] for page, parent in order)
 
 
 def test_11_edges_that_lead_upwards_cost_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    searches = []
-    search = DependencyGraph._raise
-    monkeypatch.setattr(
-        DependencyGraph,
-        "_raise",
-        lambda self, node, height, forbidden: (searches.append(node), search(self, node, height, forbidden)),
-    )
+    searches: list[int] = []
+    search = DependencyGraph._order_anew
+
+    def counted(self: DependencyGraph, parent: int, child: int) -> None:
+        searches.append(child)
+        search(self, parent, child)
+
+    monkeypatch.setattr(DependencyGraph, "_order_anew", counted)
     graph = DependencyGraph()
     for node in range(20_000):
         graph.add(node, node + 1)
-    assert len(searches) == 20_000
+    assert not searches
     with pytest.raises(CycleError):
         graph.add(20_000, 0)
+    assert searches == [0]
     assert graph.order()[-1] == 20_000, "and no search recurses: the chain is deeper than the stack"
 
 

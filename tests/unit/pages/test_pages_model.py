@@ -220,7 +220,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.flusher is not None
         self.store.arena.words[self.store.arena._line + Reader.START_TICKS] += 1
         self.store._open = False
-        self.store._fast = None
+        self.store.take_long_ways()
         self.store.flusher.close()
         self.store.arena.mapping.close()
 

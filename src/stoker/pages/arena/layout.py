@@ -141,6 +141,7 @@ class Retired(IntEnum):
     OFFSET = 0
     EXTENT = 1
     LSN = 2
+    PAGE = 3
 
 
 ATTACHED: Final = 1

@@ -113,7 +113,7 @@ class Redo:
         step("free: begun")
         given_up = [extent for extent in (self._extent_of(at), self._meta_extent(at)) if extent]
         for extent in given_up:
-            self._retire(extent, frame.lsn)
+            self._retire(extent, frame)
         step("free: retired")
         size = self._words[at + Slot.SIZE]
         with self._table.changing(at, more=self._more):
@@ -141,7 +141,7 @@ class Redo:
             data[offset + size : offset + size + meta] = bytes(data[start : start + meta])
         step("resize: copied")
         if old != offset:  # else the writer that died had come farther
-            self._retire(given_up, frame.lsn)
+            self._retire(given_up, frame)
         step("resize: retired")
         with self._table.changing(at, more=self._more):
             if meta:
@@ -173,7 +173,7 @@ class Redo:
         offset, extent, _ = META_RECORD.unpack_from(frame.payload)
         old = self._meta_extent(at)
         if old and old[0] != offset:
-            self._retire(old, frame.lsn)
+            self._retire(old, frame)
         step("meta: retired")
         with self._table.changing(at, more=self._more):
             self._put_meta(at, offset, extent, frame.payload[META_RECORD.size :])
@@ -183,7 +183,7 @@ class Redo:
             self._give(old)
 
     def _overwrite(self, at: int, frame: Frame) -> None:
-        if self._words[at + Slot.BYTES_LSN] < self._words[Word.PIN_MAX] and not self._swung(at, frame.lsn):
+        if self._words[at + Slot.BYTES_LSN] < self._words[Word.PIN_MAX] and not self._swung(at, frame):
             self._copy_on_write(at, frame)
             return
         with self._table.changing(at, more=self._more):
@@ -202,7 +202,7 @@ class Redo:
         data[offset : offset + size + behind] = data[old : old + size + behind]
         step("copy on write: copied")
         self._change(offset, size, frame)
-        self._retire((old, kind), frame.lsn)
+        self._retire((old, kind), frame)
         step("copy on write: retired")
         with self._table.changing(at, more=self._more):
             if behind:
@@ -213,9 +213,9 @@ class Redo:
         self._count(Counter.COPIES_ON_WRITE)
         self._count(Counter.DELTAS if frame.type == FrameType.DELTA else Counter.IMAGES)
 
-    def _swung(self, at: int, lsn: int) -> bool:
+    def _swung(self, at: int, frame: Frame) -> bool:
         """Tell whether a writer that died had come so far that the page has its new extent already."""
-        given_up = self._given_up(lsn)
+        given_up = self._given_up(frame)
         return bool(given_up) and self._words[at + Slot.OFFSET] not in given_up
 
     def _finish_overwrite(self, at: int, frame: Frame) -> None:
@@ -241,25 +241,30 @@ class Redo:
         kind = self._words[at + Slot.META] >> 32
         return (self._words[at + Slot.META_OFFSET], kind - 1) if kind else None
 
-    def _given_up(self, lsn: int) -> list[int]:
-        """Return where the extents lie that the frame of an LSN has retired so far: two at most."""
+    def _given_up(self, frame: Frame) -> list[int]:
+        """Return where the extents of its page lie that a frame has retired so far: two at most."""
         first, end = self._words[Word.RETIRED_FIRST], self._words[Word.RETIRED_END]
         last = range(max(first, end - 2), end)
-        return [self._retired_at(i, Retired.OFFSET) for i in last if self._retired_at(i, Retired.LSN) == lsn]
+        mine = frame.lsn, frame.page  # the pages of a wave have one LSN
+        return [
+            self._retired_at(i, Retired.OFFSET)
+            for i in last
+            if (self._retired_at(i, Retired.LSN), self._retired_at(i, Retired.PAGE)) == mine
+        ]
 
     def _give(self, extent: Extent) -> None:
         """Free an extent that nothing names any more, unless a snapshot is held: then it is retired already."""
         if not self._words[Word.PIN_MAX]:
             self._extents.give(extent)
 
-    def _retire(self, extent: Extent, lsn: int) -> None:
+    def _retire(self, extent: Extent, frame: Frame) -> None:
         """Note, while a snapshot is held, that an extent is to be freed once no snapshot can see it."""
-        if not self._words[Word.PIN_MAX] or extent[0] in self._given_up(lsn):
+        if not self._words[Word.PIN_MAX] or extent[0] in self._given_up(frame):
             return
         end = self._words[Word.RETIRED_END]
         at = self._retired + end % self._retired_slots * (RETIRED_BYTES >> 3)
         self._words[at + Retired.OFFSET], self._words[at + Retired.EXTENT] = extent
-        self._words[at + Retired.LSN] = lsn
+        self._words[at + Retired.LSN], self._words[at + Retired.PAGE] = frame.lsn, frame.page
         self._words[Word.RETIRED_END] = end + 1
 
     def _retired_at(self, index: int, field: Retired) -> int:

@@ -193,7 +193,7 @@ class Kills:
         make_everything_a_step()
         store = Store.attach(self.store.descriptor)
         if not native:
-            store._fast = None
+            store.take_long_ways()
         steps.kill_at(0 if native else count, native=count if native else 0)
         for operation in self.scenario.operations:
             operation(store)

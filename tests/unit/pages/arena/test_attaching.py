@@ -198,7 +198,7 @@ def test_a_forked_child_neither_uses_nor_closes_the_store_of_its_parent(name: st
 def test_a_name_that_was_taken_away_is_no_store(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between finding the name and entering the table the last process may have left."""
     store = Store.open(name=name, **SMALL)
-    from stoker.pages import store as store_module
+    from stoker.pages import open_store as store_module
 
     attach = store_module.attach_mapping
 

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from stoker.pages.arena import layout
-from stoker.pages.frames import CREATE_RECORD, HEADER_BYTES, RUN_RECORD, Codec, FrameType, PageState
+from stoker.pages.frames import (
+    CREATE_RECORD,
+    HEADER_BYTES,
+    RUN_RECORD,
+    STATE_RECORD,
+    WAVE_RECORD,
+    Codec,
+    FrameType,
+    PageState,
+)
 
 HEADER = Path(__file__).parents[4] / "native" / "src" / "arena_layout.hpp"
 
@@ -47,6 +56,8 @@ def test_sizes_are_the_same() -> None:
     assert constants["FrameHeaderBytes"] == HEADER_BYTES
     assert constants["CreateRecordBytes"] == CREATE_RECORD.size
     assert constants["RunRecordBytes"] == RUN_RECORD.size
+    assert constants["WaveRecordBytes"] == WAVE_RECORD.size
+    assert constants["StateRecordBytes"] == STATE_RECORD.size
     assert constants["SmallClasses"] == layout.SMALL_CLASSES == len(layout.CLASS_BYTES)
     assert constants["SmallBytesMax"] == layout.CLASS_BYTES[-1]
     sizes = [(64 if kind % 2 == 0 else 96) << kind // 2 for kind in range(layout.SMALL_CLASSES)]

@@ -83,7 +83,7 @@ def stopped_writer(store: Store, page: int, step: int) -> Iterator[int]:
     if not child:
         try:
             other = Store.attach(store.descriptor)
-            other._fast = None
+            other.take_long_ways()
             count = iter(range(1, 1000))
 
             def stop(name: str) -> None:
@@ -179,7 +179,7 @@ def test_mending_that_breaks_off_is_tried_again(monkeypatch: pytest.MonkeyPatch)
 
         def work(tell: Callable[[], None]) -> None:
             other = Store.attach(store.descriptor)
-            other._fast = None
+            other.take_long_ways()
             steps.kill_at(4, native=0)
             other.write(page.id, NEW)
 
