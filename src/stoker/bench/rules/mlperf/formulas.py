@@ -72,11 +72,11 @@ def parameter_count(model: CheckpointModel) -> int:
 
 def checkpoint_bytes(model: CheckpointModel) -> float:
     """Return the bytes of a whole checkpoint: 2 a parameter for the model, 12 for the optimizer (fp32: master weights
-    and two moments), of which each rank adds five rows of its own."""
-    parameters = parameter_count(model)
-    ranks = model.processes
+    and two moments), to which each rank adds five rows of its own. Norms are kept by every tensor rank."""
+    parameters, ranks = parameter_count(model), model.processes
+    norms = (2 * model.layers + 1) * model.hidden_size * (model.tensor - 1)
     optimizer = 3 * 4 * (parameters // ranks + 5 * model.hidden_size) * ranks
-    return 2.0 * parameters + optimizer
+    return 2.0 * (parameters + norms) + optimizer
 
 
 def core_values(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
