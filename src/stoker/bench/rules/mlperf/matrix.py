@@ -39,27 +39,27 @@ def counts(listed: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     }
 
 
-def matrix_page(tests: Mapping[str, tuple[str, str]] | None = None) -> str:
-    """Return the matrix in Markdown; `tests` maps a rule to what passes it and what breaks it."""
-    parts = [_family(name, title, tests or {}) for name, title in _TITLES.items()]
+def matrix_page(breakers: Mapping[str, str]) -> str:
+    """Return the matrix in Markdown; `breakers` maps a rule to the tests that break it."""
+    parts = [_family(name, title, breakers) for name, title in _TITLES.items()]
     return "\n".join([*parts, _overrides()])
 
 
-def _family(family: str, title: str, tests: Mapping[str, tuple[str, str]]) -> str:
+def _family(family: str, title: str, breakers: Mapping[str, str]) -> str:
     lines = [f"### {title}", "", "| rule | what holds | editions | severity | check | broken by |"]
     lines.append("|---|---|---|---|---|---|")
     for rule in RULES.values():
         if rule.family == family:
-            lines.append(_line(rule, tests))
+            lines.append(_line(rule, breakers))
     return "\n".join([*lines, ""])
 
 
-def _line(rule: MlperfRule, tests: Mapping[str, tuple[str, str]]) -> str:
+def _line(rule: MlperfRule, breakers: Mapping[str, str]) -> str:
     where = ", ".join(rule.editions) + ("" if rule.divisions == DIVISIONS else f" ({', '.join(rule.divisions)})")
     name = f"{rule.id} `{rule.name}`"
     if not rule.decidable:
         return f"| {name} | *not decided*: {rule.why_not} | {where} | {rule.severity} | – | – |"
-    broken = tests.get(rule.id, ("", ""))[1]
+    broken = breakers.get(rule.id, "")
     return f"| {name} | {rule.tested} | {where} | {rule.severity} | `{CHECKS[rule.id].name}` | {broken} |"
 
 
