@@ -154,9 +154,9 @@ CHANGES: tuple[Callable[[Path, random.Random], None], ...] = (
 )
 
 
-def assert_judged(root: Path) -> None:
+def assert_judged(root: Path, edition: str = "") -> None:
     """The judge ends, says something, and what it says can be printed, written as CSV and as JSON."""
-    judgement = judge_tree(read_tree(root))
+    judgement = judge_tree(read_tree(root, edition=edition))
     assert judgement.answer in ("valid", "not_proven", "invalid")
     assert (judgement.answer == "invalid") == any(each.severity == "blocks" for each in judgement.findings)
     msgspec.json.encode(judgement_dict(judgement))
@@ -181,7 +181,7 @@ def test_a_mangled_tree_gives_findings_and_never_a_crash(
         shutil.copytree(trees[family], root)
         for _ in range(count):
             chance.choice(CHANGES)(root, chance)
-        assert_judged(root)
+        assert_judged(root, chance.choice(["", "", "1.0", "2.0", "3.0"]))
 
 
 @pytest.mark.parametrize("family", ["training", "checkpointing", "vectors", "kv", "old", "first"])

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Final
 import click
 from rich.text import Text
 
+from stoker.bench.run.recover import load_or_recover
 from stoker.cli.report import finish
 from stoker.cli.screen import emit_json, screen
 from stoker.core.errors import EXIT_GOOD, EXIT_INVALID, StokerError, UsageError
 from stoker.core.files import write_atomic
-from stoker.core.result import RESULT_FILE, SCHEMA, Result, load_result
+from stoker.core.result import EVENTS_FILE, RESULT_FILE, Result
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _TONES: Final = {"valid": "green", "not_proven": "yellow", "invalid": "red"}
 _LEVEL_TONES: Final = {"blocks": "red", "warns": "yellow", "informs": "cyan"}
-_HEAD_BYTES: Final = 4096
 
 
 @click.command("check")
@@ -60,9 +60,9 @@ def command(
         raise UsageError("nothing to check", expected="the PATH of a tree or a result, or --rules")
     if not path.exists():
         raise UsageError("nothing there", where=str(path), expected="a tree of results, a leaf, or a result of ours")
-    if _is_own(path):
+    if path.is_file() or any((path / name).is_file() for name in (RESULT_FILE, EVENTS_FILE)):
         _refuse_with_result(reference_checksum)
-        return _check_own(load_result(path), path, division, edition, csv_file, as_json=as_json)
+        return _check_own(load_or_recover(path, save=False), path, division, edition, csv_file, as_json=as_json)
     from stoker.bench.rules.mlperf import judge_tree, read_tree
 
     checksum = _checksum(reference_checksum)
@@ -88,17 +88,6 @@ def _checksum(text: str | None) -> str:
     if len(text) != 32 or not set(text.lower()) <= set("0123456789abcdef"):
         raise UsageError("not an MD5 digest", where=text, expected="32 hex digits")
     return text.lower()
-
-
-def _is_own(path: Path) -> bool:
-    """Tell whether this is a result of ours: a file, or a folder whose result.json names our schema."""
-    file = path / RESULT_FILE if path.is_dir() else path
-    if path.is_file():
-        return True
-    if not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        return SCHEMA.encode() in opened.read(_HEAD_BYTES)
 
 
 def _check_own(

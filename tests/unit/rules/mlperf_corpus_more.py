@@ -1,5 +1,7 @@
 """The corpus goes on: vector database, KV cache, provenance, files, older editions."""
 
+import os
+
 from mlperf_corpus import (
     IMAGE,
     KV,
@@ -183,6 +185,8 @@ broken("link_out_of_the_tree", "training", "FILE-01", lambda s: s.link(f"{TRAINI
 broken("link_to_a_folder", "training", "FILE-01", lambda s: s.link(f"{TRAINING}/run/20260309_101010", "../datagen"))
 broken("pipe", "training", "FILE-01", odd_entry)
 broken("rollup_is_not_json", "training", "FILE-02", lambda s: s.write(f"{TRAINING}/results.json", "{"))
+broken("huge_json", "training", "FILE-02", lambda s: _sparse(s, f"{TRAINING}/results.json", 17 << 20))
+broken("huge_yaml", "training", "FILE-02", lambda s: _sparse(s, "closed/example/systems/sysA.yaml", 2 << 20))
 broken("nan", "training", "FILE-02", lambda s: s.write(f"{TRAINING}/results.json", '[{"Read B/W (GiB/s)": NaN}]'))
 broken("not_utf8", "training", "FILE-02", lambda s: s.write("closed/example/submission.yaml", b"org: \xff\n"))
 broken("deep_json", "training", "FILE-02", lambda s: s.write(f"{TRAINING}/results.json", "[" * 100_000))
@@ -238,6 +242,10 @@ broken("first_edition_model", "first_edition", "2.1.11", lambda s: s.move(f"{OLD
 
 def _bomb() -> str:
     return "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(8))
+
+
+def _sparse(spot, name: str, size_bytes: int) -> None:
+    os.truncate(spot.root / name, size_bytes)
 
 
 def _twice(spot, pattern: str) -> None:

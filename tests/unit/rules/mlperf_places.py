@@ -234,7 +234,7 @@ class Spot:
         """Have the manifests name the runs and systems that are there."""
         for path in self.find("*/*/submission.yaml"):
             here = path.parent
-            runs = {each.parent for each in here.glob("results/**/provenance.json") if _is_run(each.parent)}
+            runs = {each.parent for each in here.glob("results/**/*_metadata.json") if _is_run(each.parent)}
             document = yaml.safe_load(path.read_text())
             document["runs"] = sorted(each.relative_to(here).as_posix() for each in runs)
             document["systems"] = sorted(each.name for each in (here / "results").iterdir())

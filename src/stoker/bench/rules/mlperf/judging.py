@@ -18,7 +18,9 @@ from stoker.bench.rules.mlperf import (
 )
 from stoker.bench.rules.mlperf.catalogue import DIVISIONS, RULES, MlperfRule
 from stoker.bench.rules.mlperf.findings import Check, Context, Fault, TreeFinding, Unknown, tree_finding
-from stoker.bench.rules.mlperf.layout import Tree
+from stoker.bench.rules.mlperf.formulas import CORE_KEYS, comparability_class, core_hash
+from stoker.bench.rules.mlperf.layout import Series, Tree
+from stoker.bench.rules.mlperf.series_checks import measured, warm_up
 from stoker.core.errors import EXIT_GOOD, EXIT_INVALID, EXIT_NEGATIVE
 
 VALID: Final = "valid"
@@ -58,6 +60,24 @@ class RuleOutcome(msgspec.Struct, frozen=True):
     blind: bool = False
 
 
+class ResultFacts(msgspec.Struct, frozen=True):
+    """A result of the tree as it was judged: which leaves count, and what it may be compared with.
+
+    `comparable` is its class, empty where the workload has no core configuration or none could be read.
+    """
+
+    path: str
+    division: str
+    submitter: str
+    system: str
+    family: str
+    model: str
+    accelerator: str
+    comparable: str
+    warm_up: str
+    measured: tuple[str, ...]
+
+
 class Judgement(msgspec.Struct, frozen=True):
     """The verdict on a tree.
 
@@ -73,6 +93,7 @@ class Judgement(msgspec.Struct, frozen=True):
     leaves: int
     findings: tuple[TreeFinding, ...]
     rules: tuple[RuleOutcome, ...]
+    facts: tuple[ResultFacts, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -109,6 +130,38 @@ def judge_tree(tree: Tree, *, reference_checksum: str = "") -> Judgement:
         len(tree.leaves),
         tuple(findings),
         tuple(outcomes[rule] for rule in RULES if rule in outcomes),
+        tuple(_facts(series, tree.edition) for series in tree.series),
+    )
+
+
+def _facts(series: Series, edition: str) -> ResultFacts:
+    training = series.family == "training"
+    first = warm_up(series.runs, edition) if training else None
+    counted = measured(series.runs, edition) if training else series.runs
+    accelerator = next((leaf.accelerator for leaf in counted if leaf.accelerator), series.accelerator)
+    configs = (leaf.config for leaf in counted if leaf.config and series.family in CORE_KEYS)
+    config = next(configs, None)
+    core = core_hash(series.family, config) if config is not None else ""
+    return ResultFacts(
+        series.path,
+        series.division,
+        series.submitter,
+        series.system,
+        series.family,
+        series.model,
+        accelerator,
+        comparability_class(
+            edition=edition,
+            division=series.division,
+            family=series.family,
+            model=series.model,
+            accelerator=accelerator,
+            core=core,
+        )
+        if core
+        else "",
+        first.path if first is not None else "",
+        tuple(leaf.path for leaf in counted),
     )
 
 

@@ -186,11 +186,17 @@ def _summed(trials: Sequence[Sequence[dict[str, Any]]], key: str) -> float | Non
     """Return the sum over ranks, averaged over trials; None when a rank does not tell."""
     sums = []
     for ranks in trials:
-        values = [number(rank, key) for rank in ranks]
+        values = [_told(rank, key) for rank in ranks]
         if not values or None in values:
             return None
         sums.append(sum(value for value in values if value is not None))
     return statistics.fmean(sums) if sums else None
+
+
+def _told(rank: dict[str, Any], key: str) -> float | None:
+    """Return what a rank tells; one that never used its storage tier counts as 0."""
+    told = number(rank, key)
+    return 0.0 if told is None and number(rank, "cache_stats.storage_entries") == 0 else told
 
 
 def _largest(trials: Sequence[Sequence[dict[str, Any]]], key: str) -> float | None:

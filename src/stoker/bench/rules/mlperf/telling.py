@@ -39,13 +39,20 @@ def judgement_dict(judgement: Judgement) -> dict[str, Any]:
         "leaves": judgement.leaves,
         "counts": counted(judgement),
         "findings": [_harmless(msgspec.to_builtins(finding)) for finding in judgement.findings],
+        "facts": [_harmless(msgspec.to_builtins(facts)) for facts in judgement.facts],
         "rules": [_harmless(msgspec.to_builtins(outcome)) for outcome in judgement.rules],
     }
 
 
 def _harmless(row: dict[str, Any]) -> dict[str, Any]:
     """Return the row with names that are not UTF-8 made so: JSON cannot hold them."""
-    return {key: _utf8(value) if isinstance(value, str) else value for key, value in row.items()}
+    return {key: _safe(value) for key, value in row.items()}
+
+
+def _safe(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_safe(item) for item in value]
+    return _utf8(value) if isinstance(value, str) else value
 
 
 def _utf8(text: str) -> str:
