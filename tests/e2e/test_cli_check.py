@@ -33,7 +33,7 @@ def test_valid_tree(tree: Path, place: Place) -> None:
     before = place.tree()
     done = place.stoker("check", "tree")
     assert (done.code, done.errors) == (0, "")
-    assert done.out.splitlines()[-1].startswith("VALID  package of edition 3.0, 1 results, 8 leaves: ")
+    assert done.out.splitlines()[-1].startswith("VALID  package of edition 3.0, 1 result, 8 leaves: ")
     assert "ERROR" not in done.out
     assert "[INFO] [CAP-01 freeSpace]: not decided: " in done.out
     assert place.tree() == before

@@ -141,7 +141,9 @@ def _print(judgement: "Judgement", console: "Console") -> None:
         console.print(Text(line, style="dim"), soft_wrap=True)
     counts = counted(judgement)
     told = f"{counts['passed']} rules passed, {counts['failed']} failed, {counts['undecided']} not decided"
-    what = f"{judgement.kind} of edition {judgement.edition}, {judgement.results} results, {judgement.leaves} leaves"
+    results = f"{judgement.results} result{'' if judgement.results == 1 else 's'}"
+    leaves = f"{judgement.leaves} {'leaf' if judgement.leaves == 1 else 'leaves'}"
+    what = f"{judgement.kind} of edition {judgement.edition}, {results}, {leaves}"
     answer = judgement.answer.replace("_", " ").upper()
     console.print(Text.assemble((answer, f"bold {_TONES[judgement.answer]}"), f"  {what}: {told}"), soft_wrap=True)
 

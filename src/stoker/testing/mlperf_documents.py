@@ -317,6 +317,39 @@ def system_description(name: str, *, multi_host: bool = True) -> dict[str, Any]:
     }
 
 
+def system_description_v2(name: str) -> dict[str, Any]:
+    """Return a description as edition 2.0 has it."""
+    hardware = {"model": "X-2000", "rack_units": 2, "power_supplies": 2, "psu_configuration": "active/passive"}
+    power = {"quantity": 2, "psu1_nameplate_power": 1600, "psu2_nameplate_power": 1600, "design_power": 1600}
+    return {
+        "System": {"name": name, "description": "Two-node flash filer", "type": "parallel-filesystem"},
+        "Nodes": {
+            "storage_node": {
+                "quantity": 2,
+                "hardware": {**hardware, "memory_capacity": 512, "cpu_qty": 2, "cpu_model": "Example 9000"},
+                "networking": {"data": {"model": "N400", "speed": 400, "qty": 2}},
+                "operating_system": {"name": "Linux", "version": "6.8"},
+            }
+        },
+        "PowerRequirements": {"storage_node": {**power, "num_active_psus": 1, "num_passive_psus": 1}},
+    }
+
+
+def system_description_v1(name: str) -> dict[str, Any]:
+    """Return a description as edition 1.0 has it."""
+    return {
+        "networks": [{"type": "ethernet"}],
+        "nodes": [{"CPU": "Example 9000", "DRAM": 512, "nic_ports": 2, "drives": 24}],
+        "benchmark_hosts": [{"count": 1}],
+        "storage_system": {
+            "vendor_name": "Example",
+            "solution_name": name,
+            "usable_capacity_GiB": 180_000,
+            "raw_capacity_GiB": 200_000,
+        },
+    }
+
+
 def kv_rank(rank: int, trial: int) -> dict[str, Any]:
     """Return a rank's output; ranks and trials differ a little."""
     shift = 1 + 0.01 * rank + 0.02 * trial

@@ -247,7 +247,11 @@ class TreeMaker:
 
     def _system(self, division: str, system: str) -> None:
         folder = self.submitter(division) / "systems"
-        self._yaml(folder / f"{system}.yaml", made.system_description(system))
+        if self.edition == "1.0":
+            self._json(folder / f"{system}.json", made.system_description_v1(system))
+        else:
+            describe = made.system_description if self.edition == "3.0" else made.system_description_v2
+            self._yaml(folder / f"{system}.yaml", describe(system))
         (folder / f"{system}.pdf").write_bytes(b"%PDF-1.4\n")
 
     def _manifest(self, division: str) -> None:

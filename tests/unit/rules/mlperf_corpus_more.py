@@ -202,6 +202,18 @@ broken("nothing_there", "nothing", "TREE-01 1.1 2.1.6", lambda s: s)
 broken("only_whatif", "leaf", "TREE-01", lambda s: s.put("*_metadata.json", "args.mode", "whatif"))
 
 # Older editions
+broken(
+    "old_unknown_type",
+    "second_edition",
+    "2.1.7",
+    lambda s: s.put("Closed/example/systems/sysA.yaml", "System.type", "tape"),
+)
+broken(
+    "first_edition_without_capacity",
+    "first_edition",
+    "2.1.7",
+    lambda s: s.put("Closed/example/systems/sysA.json", "storage_system.raw_capacity_GiB", GONE),
+)
 broken("old_code_is_empty", "second_edition", "2.1.6", lambda s: s.drop("Closed/example/code/main.py"))
 broken("old_without_code", "second_edition", "2.1.5.a", lambda s: s.drop("Closed/example/code"))
 broken("old_five_runs", "second_edition", "2.1.17", lambda s: s.drop(OLD_RUNS, only=0))

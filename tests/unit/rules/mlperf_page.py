@@ -1,10 +1,11 @@
-"""The generated part of the page of rules; run by itself, it writes that part anew."""
+"""What is generated of the page of rules, and the shipped schemas; run by itself, it writes both anew."""
 
 from pathlib import Path
 
 import mlperf_corpus_more
 from mlperf_corpus import CORPUS
 
+from stoker.bench.rules.mlperf import documents
 from stoker.bench.rules.mlperf.matrix import matrix_page
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "rules.md"
@@ -39,5 +40,7 @@ def written() -> str:
 
 
 if __name__ == "__main__":
+    for kind in documents.KINDS:
+        (Path(documents.__file__).parent / "schemas" / f"{kind}.json").write_bytes(documents.schema_text(kind))
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(before + BEGIN + generated() + END + rest.partition(END)[2])

@@ -9,10 +9,18 @@ import pytest
 from stoker.bench.rules.mlperf.description import description_faults, remap_fault
 from stoker.bench.rules.mlperf.documents import KINDS, schema_of, schema_text, shipped_schema
 from stoker.bench.rules.mlperf.validator import faults, unknown_keywords
-from stoker.testing.mlperf_documents import TOOL, provenance, system_description
+from stoker.testing.mlperf_documents import (
+    TOOL,
+    provenance,
+    system_description,
+    system_description_v1,
+    system_description_v2,
+)
 
 GOOD: dict[str, Any] = {
     "system_description": system_description("sysA"),
+    "system_description_2.0": system_description_v2("sysA"),
+    "system_description_1.0": system_description_v1("sysA"),
     "provenance": provenance("training", {"framework": "pytorch"}),
     "submission": {
         "schema": "mlps-submission-manifest/1",

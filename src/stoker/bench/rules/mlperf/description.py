@@ -26,6 +26,11 @@ def description_faults(document: Any) -> list[tuple[str, str]]:
     return [(f"{_PREFIX}.{key}", told) for key, told in _between(system)]
 
 
+def older_faults(document: Any, edition: str) -> list[tuple[str, str]]:
+    """Return (key, what is wrong) for each fault of a description of 1.0 or 2.0."""
+    return faults(document, shipped_schema(f"system_description_{edition}"))
+
+
 def remap_fault(document: Any) -> str:
     """Return how the remap time contradicts the capabilities, nothing when it agrees or nothing can be told."""
     try:

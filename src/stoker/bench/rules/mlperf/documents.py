@@ -1,7 +1,7 @@
 """Shapes of the hand-made and stamped documents: the system description, provenance.json, submission.yaml.
 
 Each is a strict type here and a JSON Schema beside it (`schemas/`), for whoever writes such a document; a test holds
-both equal. `python -m stoker.bench.rules.mlperf.documents` writes the schemas anew.
+both equal, and `python tests/unit/rules/mlperf_page.py` writes the schemas anew.
 """
 
 from functools import cache
@@ -168,6 +168,63 @@ class SystemDescription(msgspec.Struct, **_STRICT):
     system_under_test: SystemUnderTest
 
 
+class SharedCapabilities(msgspec.Struct, frozen=True):
+    """What several hosts can do at once, in 2.0; one key is spelled with two underscores as it was shipped."""
+
+    multi_host_support: Any = None
+    simultaneous_write_support: Any = None
+    simultaneous_read__support: Any = None
+
+
+class SystemV2(msgspec.Struct, frozen=True, kw_only=True):
+    """The product, in 2.0."""
+
+    name: str
+    description: str
+    type: Literal["local-storage", "hyper-converged", "parallel-filesystem", "software-defined-storage"]
+    max_sequential_read: Any = None
+    max_sequential_write: Any = None
+    max_random_read: Any = None
+    max_random_write: Any = None
+    shared_capabilities: SharedCapabilities | None = None
+
+
+class NodeV2(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes of one kind, in 2.0."""
+
+    quantity: Positive
+    hardware: dict[str, Any]
+    networking: dict[str, Any] | None = None
+    operating_system: dict[str, Any] | None = None
+    tuning: dict[str, Any] | None = None
+
+
+class SystemDescriptionV2(msgspec.Struct, frozen=True, kw_only=True):
+    """The document `systems/<system>.yaml` of 2.0. Keys besides these are let be: its round kept no strict schema."""
+
+    System: SystemV2
+    Nodes: dict[str, NodeV2]
+    PowerRequirements: dict[str, dict[str, Any]] | None = None
+
+
+class StorageSystemV1(msgspec.Struct, frozen=True, kw_only=True):
+    """The product, in 1.0."""
+
+    vendor_name: str
+    solution_name: str
+    usable_capacity_GiB: Any
+    raw_capacity_GiB: Any
+
+
+class SystemDescriptionV1(msgspec.Struct, frozen=True, kw_only=True):
+    """The document `systems/<system>.json` of 1.0. Keys besides these are let be."""
+
+    storage_system: StorageSystemV1
+    benchmark_hosts: Any
+    nodes: Any = None
+    networks: Any = None
+
+
 class Tool(msgspec.Struct, **_STRICT):
     """The tool that ran."""
 
@@ -255,6 +312,8 @@ class SubmissionManifest(msgspec.Struct, **_STRICT):
 
 KINDS: Final[dict[str, type[msgspec.Struct]]] = {
     "system_description": SystemDescription,
+    "system_description_2.0": SystemDescriptionV2,
+    "system_description_1.0": SystemDescriptionV1,
     "provenance": Provenance,
     "submission": SubmissionManifest,
 }
@@ -277,14 +336,3 @@ def shipped_schema(kind: str) -> dict[str, Any]:
 def schema_text(kind: str) -> bytes:
     """Return the schema as its file holds it."""
     return msgspec.json.format(msgspec.json.encode(schema_of(kind)), indent=1) + b"\n"
-
-
-def _write_all() -> None:
-    from pathlib import Path
-
-    for kind in KINDS:
-        Path(str(files(DATA).joinpath("schemas", f"{kind}.json"))).write_bytes(schema_text(kind))
-
-
-if __name__ == "__main__":
-    _write_all()

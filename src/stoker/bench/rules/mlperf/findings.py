@@ -103,4 +103,4 @@ def excused(reason: str, path: str) -> Unknown:
 
 def missing(what: str, path: str) -> Unknown:
     """Return the unknown for a fact that no document gives."""
-    return Unknown(f"{what} is not told", path)
+    return Unknown(f"not told: {what}", path)

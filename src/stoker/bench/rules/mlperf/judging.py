@@ -168,8 +168,9 @@ def _facts(series: Series, edition: str) -> ResultFacts:
 def _judge_rule(rule: MlperfRule, context: Context) -> tuple[list[TreeFinding], RuleOutcome]:
     check = CHECKS.get(rule.id)
     if check is None:
-        outcome = RuleOutcome(rule.id, rule.name, "undecided", undecided=1, reason=rule.why_not)
-        return [], outcome
+        if not _concerned(rule, context.tree):
+            return [], RuleOutcome(rule.id, rule.name, "idle")
+        return [], RuleOutcome(rule.id, rule.name, "undecided", undecided=1, reason=rule.why_not)
     findings: list[TreeFinding] = []
     unknown: list[Unknown] = []
     counts = {"passed": 0, "failed": 0, "undecided": 0}
@@ -180,6 +181,13 @@ def _judge_rule(rule: MlperfRule, context: Context) -> tuple[list[TreeFinding], 
         findings += [tree_finding(rule, fault) for fault in faults]
         counts["failed" if faults else "undecided" if said else "passed"] += 1
     return findings, _outcome(rule, counts, unknown)
+
+
+def _concerned(rule: MlperfRule, tree: Tree) -> bool:
+    """Tell whether the tree holds anything that a rule without a check is about."""
+    return any(
+        rule.family in ("any", series.family) and series.division in (*rule.divisions, "") for series in tree.series
+    )
 
 
 def _outcome(rule: MlperfRule, counts: dict[str, int], unknown: list[Unknown]) -> RuleOutcome:

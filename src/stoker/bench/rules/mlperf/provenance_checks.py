@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from stoker.bench.rules.mlperf.description import description_faults
+from stoker.bench.rules.mlperf.description import description_faults, older_faults
 from stoker.bench.rules.mlperf.documents import shipped_schema
 from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, excused, missing
 from stoker.bench.rules.mlperf.formulas import CORE_KEYS, core_hash
@@ -38,17 +38,17 @@ def system_files(submitter: Submitter, context: Context) -> Iterable[Said]:
             yield Fault(f"no {stem}{texts[0]}", "one .yaml and one .pdf a system", folder.path)
         if f"{stem}.pdf" not in folder.files:
             yield Fault(f"no {stem}.pdf", "one .yaml and one .pdf a system", folder.path)
-    if context.tree.edition == "3.0":
-        for name in (each for each in names if each.endswith(".yaml")):
-            yield from _description(context.tree, folder.below(name))
+    for name in (each for each in names if each.endswith(texts)):
+        yield from _description(context.tree, folder.below(name))
 
 
 def _description(tree: Tree, path: str) -> Iterable[Said]:
-    document = tree.files.yaml(path)
+    document = tree.files.json(path) if path.endswith(".json") else tree.files.yaml(path)
     if document is None:
         yield missing("what the system is", path)
         return
-    for key, told in description_faults(document):
+    edition = tree.edition
+    for key, told in description_faults(document) if edition == "3.0" else older_faults(document, edition):
         yield Fault(told, "a description that keeps its schema", path, key)
 
 
@@ -177,8 +177,8 @@ def images_consistent(tree: Tree, _: Context) -> Iterable[Said]:
         elif digest is not None and _MD5.fullmatch(digest) and not digest.startswith(named[1]):
             yield Fault(f"digest {digest}", f"one that begins with {named[1]}", image.below(DIGEST), "hash")
     if not found:
-        told = "any code image"
-        yield missing(told, "code-images") if tree.kind == PACKAGE else excused(f"{told} is not told", "")
+        what = "code images belong to a package"
+        yield missing("any code image", "code-images") if tree.kind == PACKAGE else excused(what, "")
 
 
 def orphans(tree: Tree, _: Context) -> Iterable[Said]:

@@ -149,6 +149,9 @@ def training_model(series: Series, context: Context) -> Iterable[Said]:
     """Model and accelerator are the edition's."""
     division = series.division if series.division in (CLOSED, OPEN, WHATIF) else CLOSED
     legal = training_models(context.tree.edition, division)
+    if not series.model:
+        yield missing("the model", series.path)
+        return
     if series.model not in legal:
         yield Fault(f"model {series.model}", ", ".join(legal), series.path)
         return

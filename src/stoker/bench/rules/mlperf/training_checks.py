@@ -52,7 +52,7 @@ def recalculated(series: Series, context: Context) -> Iterable[Said]:
     """The sized numbers follow from the leaf's arguments."""
     leaf, model = _sized(series), model_of(series)
     if leaf is None or model is None:
-        yield missing("the datasize leaf, or the model's template,", series.path)
+        yield missing("the datasize leaf, or the model's template", series.path)
         return
     needed, why = _minimum(series, leaf, "max_accelerators")
     told = leaf.files_count
@@ -167,6 +167,8 @@ def utilisation(series: Series, context: Context) -> Iterable[Said]:
 
 def single_client(system: System, context: Context) -> Iterable[Said]:
     """A system that is not for several hosts was driven by one client."""
+    if not any(series.family == "training" for series in system.series):
+        return
     multi = description_of(system, context, "capabilities.multi_host")
     if multi is None:
         yield missing("whether the system is for several hosts", system.path)
