@@ -249,7 +249,12 @@ broken(
 )
 broken("first_edition_config", "first_edition", "2.1.20", lambda s: s.drop(f"{OLD}/unet3d-h100/run3/*/configs/*.yaml"))
 broken("first_edition_four_runs", "first_edition", "2.1.17", lambda s: s.drop(f"{OLD}/unet3d-h100/run5"))
-broken("first_edition_model", "first_edition", "2.1.11", lambda s: s.move(f"{OLD}/unet3d-h100", f"{OLD}/unet3d-b200"))
+broken(
+    "first_edition_model",
+    "first_edition",
+    "2.1.11",
+    lambda s: s.put(f"{OLD}/unet3d-h100/mlperf_storage_report.json", "overall.accelerator", "b200"),
+)
 
 
 def _bomb() -> str:

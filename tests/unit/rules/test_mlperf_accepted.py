@@ -45,6 +45,30 @@ def rounded_down(spot: Spot) -> None:
     spot.put(f"{OLD}/run/*/summary.json", "num_files_train", lambda old: old - 1)
 
 
+def pool_of_an_organisation(spot: Spot) -> None:
+    """As trees of the first 3.0 tools have it: a pool a submitter at the root, pointers by digest, no provenance."""
+    spot.move("code-images", "example").drop(f"{TRAINING}/*/*/provenance.json").drop("closed/example/submission.yaml")
+    for path in spot.find(f"{TRAINING}/*/*/.mlps-code-image"):
+        path.write_text("md5-tree-v2:0123456789abcdef0123456789abcdef")
+    spot.put("example/*/.code-hash.json", "algorithm", "md5-tree-v2").put("example/*/.code-hash.json", "git_sha", None)
+    spot.put(META, "exit_status", GONE)
+
+
+def first_edition_nested(spot: Spot) -> None:
+    """As submitters of 1.0 had it: runs below a folder of their own, without hosts, under names of their own."""
+    old = "Closed/example/results/sysA/unet3d-h100"
+    for number in range(1, 6):
+        spot.move(f"{old}/run{number}/client01", f"{old}/runs/unet3d_h100_run_{number}").drop(f"{old}/run{number}")
+        spot.write(f"{old}/runs/unet3d_h100_run_{number}/configs/._config.yaml")
+    spot.move(f"{old}/mlperf_storage_report.json", f"{old}/runs/mlperf_storage_report.json")
+    spot.move("Closed/example/systems/sysA.json", "Closed/example/systems/Array-17.JSON")
+    spot.move("Closed/example/systems/sysA.pdf", "Closed/example/systems/Array-17.pdf")
+
+
+def deep_code(spot: Spot) -> None:
+    spot.folder("code-images/code-01234567/" + "/".join(["build", "lib"] * 20))
+
+
 ACCEPTED: list[tuple[str, str, Callable[[Spot], Any]]] = [
     ("slow_warm_up", "training", slow_warm_up),
     ("two_organisations", "training", two_organisations),
@@ -82,6 +106,26 @@ ACCEPTED: list[tuple[str, str, Callable[[Spot], Any]]] = [
             .put(SYSTEM, "system_under_test.product_nodes", [])
             .put(SYSTEM, "system_under_test.product_switches", [])
             .put(SYSTEM, "system_under_test.total_rack_units", GONE)
+        ),
+    ),
+    ("pool_of_an_organisation", "training", pool_of_an_organisation),
+    ("first_edition_nested", "first_edition", first_edition_nested),
+    ("deep_code", "training", deep_code),
+    (
+        "earlier_latency_of_the_kv_cache",
+        "kv",
+        lambda s: s.put(
+            "closed/*/results/*/kv_cache/*/run/*/summary.json", "options.1.aggregated_p95_latency_ms", 3.0
+        ).put("closed/*/results/*/kv_cache/*/run/*/summary.json", "options.1.aggregated_device_read_p95_ms", GONE),
+    ),
+    (
+        "checkpointing_without_accelerator",
+        "checkpointing",
+        lambda s: (
+            s.put("closed/*/results/*/checkpointing/*/*/*_metadata.json", "accelerator", None)
+            .put("closed/*/results/*/checkpointing/*/*/*_metadata.json", "args.accelerator_type", GONE)
+            .put("closed/*/results/*/checkpointing/*/*/*_metadata.json", "args.checkpoint_subset", GONE)
+            .put("closed/*/results/*/checkpointing/*/*/dlio_config/config.yaml", "workload.checkpoint.mode", GONE)
         ),
     ),
     ("rounded_down_in_2.0", "second_edition", rounded_down),

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from stoker.bench.rules.mlperf.description import remap_fault
-from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, missing
+from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, excused, missing
 from stoker.bench.rules.mlperf.formulas import checkpoint_bytes
 from stoker.bench.rules.mlperf.layout import Series, System
 from stoker.bench.rules.mlperf.leaves import Leaf
@@ -95,6 +95,13 @@ def fits_accelerators(leaf: Leaf, _: Context) -> Iterable[Said]:
     """All accelerators together hold the checkpoint."""
     model, each = models().checkpointing.get(leaf.model), models().accelerator_memory_gb.get(leaf.accelerator)
     count = leaf.accelerators
+    if (
+        not leaf.accelerator
+        and leaf.metadata is not None
+        and "accelerator_type" not in (dig(leaf.metadata, ["args"]) or {})
+    ):
+        yield excused("this version of the tool does not ask for the accelerator", leaf.path)
+        return
     if model is None or each is None or count is None:
         yield missing("the model, its processes or the accelerator's memory", leaf.path)
         return
@@ -110,7 +117,7 @@ def subset(leaf: Leaf, _: Context) -> Iterable[Said]:
     model, count = models().checkpointing.get(leaf.model), leaf.accelerators
     declared = leaf.argument("checkpoint_subset")
     mode = dig(leaf.config, ["checkpoint", "mode"])
-    if declared is None and mode is None:
+    if leaf.metadata is None and leaf.config is None:
         yield missing("whether this is a subset run", leaf.path)
         return
     is_subset = bool(declared) or mode == "subset"

@@ -29,7 +29,7 @@ def _lacking(leaf: Leaf, names: Iterable[str], endings: Iterable[str]) -> Iterab
 def run_files(leaf: Leaf, context: Context) -> Iterable[Said]:
     """Logs, outputs, statistics, summary, metadata; 1.0 keeps a folder a host without the tool's own logs."""
     if context.tree.edition == "1.0":
-        yield from _lacking(leaf, ("summary.json",), ("output.json", "per_epoch_stats.json"))
+        yield from _lacking(leaf, ("summary.json",), ("per_epoch_stats.json",))
         return
     logs = [f"{leaf.family}_run.{stream}.log" for stream in ("stdout", "stderr")]
     yield from _lacking(leaf, ["summary.json", *logs], ("_output.json", "_per_epoch_stats.json", "_metadata.json"))
@@ -46,8 +46,8 @@ def datagen_files(series: Series, _: Context) -> Iterable[Said]:
 
 def _config_faults(leaf: Leaf) -> Iterable[Said]:
     folder = leaf.config_folder
-    found = sorted(folder.files) if folder is not None else []
-    if folder is None or found != sorted(CONFIG_FILES) or folder.folders:
+    found = sorted(name for name in folder.files if not name.startswith(".")) if folder is not None else []
+    if folder is None or found != sorted(CONFIG_FILES) or folder.visible():
         path = folder.path if folder is not None else leaf.folder.below("dlio_config")
         yield Fault(f"holds {', '.join(found) or 'nothing'}", f"exactly {', '.join(CONFIG_FILES)}", path)
 
@@ -107,8 +107,10 @@ def agrees_with_place(leaf: Leaf, context: Context) -> Iterable[Said]:
 
 def succeeded(leaf: Leaf, _: Context) -> Iterable[Said]:
     """The invocation ended with status 0."""
-    if leaf.metadata is None or dig(leaf.metadata, ["exit_status"]) is None:
+    if leaf.metadata is None:
         yield missing("the exit status", leaf.path)
+    elif "exit_status" not in leaf.metadata:
+        yield excused("this version of the tool keeps no exit status", leaf.path)
     elif whole(leaf.metadata, "exit_status") != 0:
         found = dig(leaf.metadata, ["exit_status"])
         yield Fault(f"exit status {found}", "0", leaf.folder.below(leaf.metadata_name), "exit_status")

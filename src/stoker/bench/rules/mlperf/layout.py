@@ -5,7 +5,8 @@
                                                        results/<system>/vector_database/[<engine>/]<index>/<command>/<time>
                                                        results/<system>/kv_cache/<model>/<command>/<time>
     2.0      the same without engines; also the tool's own results folder: training/…, checkpointing/… at its root
-    1.0      {Closed,Open}/<org>/results/<system>/<model>-<accelerator>/run<n>/<host>/
+    1.0      {Closed,Open}/<org>/results/…/mlperf_storage_report.json beside …/run<n>/[<host>/]: a result is where its
+             report lies, for submitters named and nested their folders as they liked
     a leaf   one folder of a run by itself
 
 A *series* is the leaves of one result: a model's (an index's) folder. Folders that lie where the layout has none are
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from stoker.bench.rules.mlperf.leaves import Leaf
-from stoker.bench.rules.mlperf.reading import Files, Folder
+from stoker.bench.rules.mlperf.reading import Files, Folder, words
 from stoker.bench.rules.mlperf.tables import CLOSED, OPEN, WHATIF
 from stoker.core.errors import UsageError
 
@@ -29,8 +30,8 @@ TIME: Final = re.compile(r"\d{8}_\d{6}")
 FAMILY_FOLDERS: Final = ("training", "checkpointing", "vector_database", "kv_cache")
 PHASES: Final = ("datasize", "datagen", "run")
 RUN: Final = "run"
-_V1_SERIES: Final = re.compile(r"(unet3d|resnet(?:50)?|cosmoflow)-([a-z0-9]+)")
-_V1_RUN: Final = re.compile(r"run\d+")
+REPORT_V1: Final = "mlperf_storage_report.json"
+_V1_SERIES: Final = re.compile(r"(unet3d|resnet(?:50)?|cosmoflow)[-_]([a-z]\d+)")
 _LEVELS: Final = {"training": 2, "checkpointing": 1, "kv_cache": 2}
 _DIVISIONS: Final = (CLOSED, OPEN, WHATIF)
 
@@ -167,7 +168,7 @@ def _edition(files: Files, kind: str) -> str:
     names = {name for folder in files.top.walk() for name in folder.files}
     if names & {"provenance.json", "fs_separation.json", ".mlps-code-image", "submission.yaml"}:
         return "3.0"
-    if "mlperf_storage_report.json" in names:
+    if REPORT_V1 in names:
         return "1.0"
     stamped = any(name.endswith("_metadata.json") for name in names)
     return "2.0" if stamped or (kind == RESULTS and names) else "3.0"
@@ -261,21 +262,41 @@ def _read_times(tree: Tree, series: Series, phase: Folder, command: str) -> None
 
 
 def _read_v1(tree: Tree, system: System) -> None:
-    for folder in system.folder.visible():
-        named = _V1_SERIES.fullmatch(folder.name)
-        model = {"resnet": "resnet50"}.get(named[1], named[1]) if named else folder.name
-        series = Series(folder, system.division, system.submitter, system.name, "training", model)
-        series.accelerator = named[2] if named else ""
-        system.series.append(series)
-        for run in folder.visible():
-            hosts = run.visible()
-            if not _V1_RUN.fullmatch(run.name):
-                tree.strays.append((series.division, run, "a folder where only run1, run2 … belong"))
-            else:
-                place = hosts[0] if hosts else run
-                leaf = Leaf(tree.files, place, series.division, "training", model, RUN, run.name)
-                leaf.hosts_seen = len(hosts)
-                series.leaves.append(leaf)
+    """Read the results of a system of 1.0: wherever a report lies there is one, and its runs lie below it."""
+    reports = [folder for folder in system.folder.walk() if REPORT_V1 in folder.files]
+    for folder in reports or system.folder.visible() or [system.folder]:
+        series = _v1_series(tree, system, folder)
+        for run, hosts in _v1_runs(folder).items():
+            leaf = Leaf(tree.files, hosts[0], series.division, "training", series.model, RUN, run)
+            leaf.hosts_seen = len(hosts)
+            series.leaves.append(leaf)
+        if series.leaves or folder in reports:
+            system.series.append(series)
+
+
+def _v1_runs(folder: Folder) -> dict[str, list[Folder]]:
+    """Return the hosts' folders of each run: below the folders that all runs share, the first level is the run."""
+    hosts = [below for below in folder.walk() if "summary.json" in below.files and below is not folder]
+    parts = [below.path.removeprefix(f"{folder.path}/").split("/") for below in hosts]
+    shared = 0
+    while len(hosts) > 1 and len({tuple(each[: shared + 1]) for each in parts}) == 1:
+        shared += 1
+    runs: dict[str, list[Folder]] = {}
+    for host, each in zip(hosts, parts, strict=True):
+        runs.setdefault("/".join(each[: shared + 1]), []).append(host)
+    return runs
+
+
+def _v1_series(tree: Tree, system: System, folder: Folder) -> Series:
+    """Return the result, named by its report, else by the folder or the one above it."""
+    report = tree.files.json(folder.below(REPORT_V1)) if REPORT_V1 in folder.files else None
+    named = next((found for part in reversed(folder.path.split("/")) if (found := _V1_SERIES.search(part))), None)
+    model = words(report, "overall.model") or (named[1] if named else folder.name)
+    accelerator = words(report, "overall.accelerator") or (named[2] if named else "")
+    model = {"resnet": "resnet50"}.get(model, model)
+    series = Series(folder, system.division, system.submitter, system.name, "training", model)
+    series.accelerator = accelerator.lower()
+    return series
 
 
 def _stray(tree: Tree, system: System, folder: Folder, why: str) -> None:

@@ -58,8 +58,8 @@ class Leaf:
         return name in self.folder.files
 
     def ending(self, suffix: str) -> list[str]:
-        """Return the names of files that end so, sorted."""
-        return sorted(name for name in self.folder.files if name.endswith(suffix))
+        """Return the names of files that end so, sorted; those that begin with a dot do not count."""
+        return sorted(name for name in self.folder.files if name.endswith(suffix) and not name.startswith("."))
 
     @cached_property
     def metadata_name(self) -> str:

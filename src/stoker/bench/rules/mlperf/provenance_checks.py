@@ -27,7 +27,7 @@ def system_files(submitter: Submitter, context: Context) -> Iterable[Said]:
     folder = submitter.folder.find("systems")
     if folder is None:
         return  # 2.1.5 tells of it
-    texts = (".yaml",) if context.tree.edition == "3.0" else (".yaml", ".yml", ".json")
+    texts = (".yaml",) if context.tree.edition == "3.0" else (".yaml", ".yml", ".json", ".JSON")
     names = sorted(name for name in folder.files if not name.startswith(".") and not name.endswith(".md"))
     stems = {name.rpartition(".")[0] for name in names if name.endswith((*texts, ".pdf"))}
     for name in names:
@@ -43,7 +43,7 @@ def system_files(submitter: Submitter, context: Context) -> Iterable[Said]:
 
 
 def _description(tree: Tree, path: str) -> Iterable[Said]:
-    document = tree.files.json(path) if path.endswith(".json") else tree.files.yaml(path)
+    document = tree.files.json(path) if path.lower().endswith(".json") else tree.files.yaml(path)
     if document is None:
         yield missing("what the system is", path)
         return
@@ -55,6 +55,9 @@ def _description(tree: Tree, path: str) -> Iterable[Said]:
 def leaf_provenance(leaf: Leaf, context: Context) -> Iterable[Said]:
     """The leaf says how it was made."""
     path = leaf.folder.below(PROVENANCE)
+    if not leaf.has(PROVENANCE) and context.tree.kind == PACKAGE and not is_stamped(context.tree):
+        yield excused("the tool that made this layout stamped no provenance", leaf.path)
+        return
     if not leaf.has(PROVENANCE):
         yield Fault(f"{PROVENANCE} is missing", "the stamp of the tool", path)
         return
@@ -72,6 +75,9 @@ def leaf_provenance(leaf: Leaf, context: Context) -> Iterable[Said]:
 def manifest(submitter: Submitter, context: Context) -> Iterable[Said]:
     """The manifest names what is there."""
     path = submitter.folder.below(MANIFEST)
+    if MANIFEST not in submitter.folder.files and not is_stamped(context.tree):
+        yield excused("the tool that made this layout wrote no manifest", submitter.path)
+        return
     if MANIFEST not in submitter.folder.files:
         yield Fault(f"{MANIFEST} is missing", "the manifest of the tool", path)
         return
@@ -111,13 +117,23 @@ def _manifest_agrees(submitter: Submitter, context: Context, document: Any, path
 
 def images(tree: Tree) -> dict[str, Folder]:
     """Return the code images by name: of the pool, and those of the older kind in a submitter's folder."""
-    pool = tree.top.find("code-images")
-    found = {folder.name: folder for folder in pool.visible()} if pool is not None else {}
+    pools = [folder for folder in tree.top.visible() if folder.name == "code-images" or is_pool(folder)]
+    found = {folder.name: folder for pool in pools for folder in pool.visible()}
     for submitter in tree.submitters:
         for folder in submitter.folder.visible():
             if _IMAGE.fullmatch(folder.name):
                 found.setdefault(folder.name, folder)
     return found
+
+
+def is_pool(folder: Folder) -> bool:
+    """Tell whether this is an organisation's own pool of images at the root, as trees of 3.0 have it."""
+    return MARKER in folder.files
+
+
+def is_stamped(tree: Tree) -> bool:
+    """Tell whether the tree is of the later layout of 3.0, whose tool stamps provenance and keeps one pool."""
+    return tree.top.find("code-images") is not None
 
 
 def _digest(tree: Tree, image: Folder) -> str | None:
@@ -149,8 +165,12 @@ def _code_folders(tree: Tree) -> Iterable[Said]:
 
 
 def _pointer(leaf: Leaf) -> str | None:
+    """Return the name of the image that a leaf points to, by that name or as `algorithm:digest`."""
     text = leaf.files.text(leaf.folder.below(POINTER)) if leaf.has(POINTER) else None
-    return text.strip().rpartition("/")[2] if text is not None else None
+    if text is None:
+        return None
+    told = text.strip().rpartition("/")[2].rpartition(":")[2]
+    return f"code-{told[:8]}" if _MD5.fullmatch(told) else told
 
 
 def pointers_resolve(leaf: Leaf, context: Context) -> Iterable[Said]:

@@ -26,7 +26,7 @@ YAML_BYTES_MAX: Final = 1 << 20
 TEXT_BYTES_MAX: Final = 64 << 10
 WHOLE_MAX: Final = 1 << 62
 NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
-_IMAGE_FOLDERS: Final = ("code", "code-images")
+_CODE: Final = re.compile(r"code|code-[0-9a-f]{8}")
 
 T = TypeVar("T")
 
@@ -102,7 +102,8 @@ class Files:
             if self._entries > ENTRIES_MAX:
                 self._tell("FILE-03", folder.path, f"more than {ENTRIES_MAX:,} entries; the rest is not read")
                 return
-            waiting.extend((below, depth + 1) for below in folder.folders.values())
+            if not _CODE.fullmatch(folder.name):  # what lies in captured code is nobody's evidence
+                waiting.extend((below, depth + 1) for below in folder.folders.values())
 
     def _list(self, folder: Folder) -> None:
         try:
@@ -133,7 +134,7 @@ class Files:
 
     def _harmless_link(self, path: str, mode: int) -> bool:
         """Tell whether this is a link within the captured code that stays in the tree; it is not followed either."""
-        if not stat.S_ISLNK(mode) or not any(part in _IMAGE_FOLDERS for part in path.split("/")[:-1]):
+        if not stat.S_ISLNK(mode) or not any(_CODE.fullmatch(part) for part in path.split("/")[:-1]):
             return False
         target = os.path.realpath(self.root / path)
         return target.startswith(self._real_root + os.sep)

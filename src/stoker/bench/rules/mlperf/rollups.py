@@ -5,11 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
-from stoker.bench.rules.mlperf.layout import Series
+from stoker.bench.rules.mlperf.layout import REPORT_V1, Series
 from stoker.bench.rules.mlperf.reading import number
 
 ROLLUP: Final = "results.json"
-REPORT_V1: Final = "mlperf_storage_report.json"
 # The rollup's column, what of a run it is the mean of, and the factor from the run's unit to the column's.
 _COLUMNS: Final = {
     "training": (("Read B/W (GiB/s)", "io", 1 / 1024),),

@@ -6,6 +6,7 @@ from typing import Final
 
 from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, Unknown, excused, missing
 from stoker.bench.rules.mlperf.layout import FAMILY_FOLDERS, PACKAGE, PHASES, Series, Submitter, System, Tree
+from stoker.bench.rules.mlperf.provenance_checks import is_pool
 from stoker.bench.rules.mlperf.reading import NAME, number, whole, words
 from stoker.bench.rules.mlperf.tables import CLOSED, OPEN, WHATIF, editions, models, training_models
 
@@ -28,6 +29,9 @@ def sentinel(tree: Tree, _: Context) -> Iterable[Said]:
     """The root carries the mark of the tool's init command."""
     if tree.kind != PACKAGE:
         yield _no_package(tree)
+        return
+    if SENTINEL not in tree.top.files and len({submitter.name for submitter in tree.submitters}) > 1:
+        yield excused("trees of several submitters were merged by hand and have no mark of their own", "")
         return
     if SENTINEL not in tree.top.files:
         yield Fault(f"{SENTINEL} is missing", "the mark of the tool's init command", SENTINEL)
@@ -66,7 +70,7 @@ def top_level(tree: Tree, _: Context) -> Iterable[Said]:
     expected = "closed, open and code-images only"
     for folder in tree.top.visible():
         legal = folder.name if tree.edition == "3.0" else folder.name.lower()
-        if legal not in _TOP_FOLDERS:
+        if legal not in _TOP_FOLDERS and not is_pool(folder):
             yield Fault(f"folder {folder.name}", expected, folder.path)
     for name in sorted(tree.top.files):
         if not name.startswith(".") and not _TOP_FILES.fullmatch(name):
@@ -232,6 +236,8 @@ def bounded_tree(tree: Tree, _: Context) -> Iterable[Said]:
 def legal_names(tree: Tree, _: Context) -> Iterable[Said]:
     """Names of the layout's folders are legal, and all names are text."""
     yield from _file_problems("FILE-04", tree)
+    if tree.edition != "3.0":
+        return  # names were free before
     for submitter in tree.submitters:
         for folder in (submitter.folder, *(system.folder for system in submitter.systems)):
             yield from _illegal(folder.path)

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, excused, missing
 from stoker.bench.rules.mlperf.formulas import files_needed
-from stoker.bench.rules.mlperf.layout import PACKAGE, Series, System
+from stoker.bench.rules.mlperf.layout import PACKAGE, REPORT_V1, Series, System
 from stoker.bench.rules.mlperf.leaves import Leaf
 from stoker.bench.rules.mlperf.reading import dig, number, numbers, whole
-from stoker.bench.rules.mlperf.rollups import REPORT_V1, ROLLUP, published
+from stoker.bench.rules.mlperf.rollups import ROLLUP, published
 from stoker.bench.rules.mlperf.series_checks import measured, warm_up
 from stoker.bench.rules.mlperf.tables import TrainingAccelerator, TrainingModel, models
 from stoker.core.units import MiB
