@@ -350,6 +350,34 @@ def system_description_v1(name: str) -> dict[str, Any]:
     }
 
 
+# What the tool's parser fills in although closed never uses it.
+KV_DEFAULTS: Final[dict[str, Any]] = {
+    "gpu_mem_gb": 16.0,
+    "cpu_mem_gb": 32.0,
+    "duration": 60,
+    "generation_mode": "realistic",
+    "enable_rag": True,
+    "enable_autoscaling": True,
+    "seed": 42,
+    "trials": 3,
+    "inter_option_delay": 90,
+}
+
+
+def kv_commands(leaf: str) -> list[dict[str, str]]:
+    """Return the command lines of the engine: three options, three trials each."""
+    found = []
+    for option, entry in models().kv_cache.options.items():
+        given = f"--model {entry.model} --num-users {entry.users} --duration {entry.duration_seconds}"
+        given += f" --gpu-mem-gb {entry.gpu_memory_gb} --cpu-mem-gb {entry.cpu_memory_gb}"
+        given += f" --max-concurrent-allocs {entry.concurrent_allocs} --generation-mode {entry.generation}"
+        for trial in range(1, models().kv_cache.trials + 1):
+            place = f"--rank-output-base /results/{leaf}/option_{option}/trial_{trial} --rank-cache-base /mnt/cache"
+            command = f"mpirun -n 2 python3 mlperf_wrapper.py {place} --seed-base 42 {given}"
+            found.append({"command": command, "stdout": f"kvcache_opt{option}_trial{trial}.stdout.log"})
+    return found
+
+
 def kv_rank(rank: int, trial: int) -> dict[str, Any]:
     """Return a rank's output; ranks and trials differ a little."""
     shift = 1 + 0.01 * rank + 0.02 * trial

@@ -180,8 +180,10 @@ class TreeMaker:
             "cache_dir": "/mnt/cache",
             "npernode": per_node,
             "num_processes": hosts * per_node,
+            **made.KV_DEFAULTS,
         }
         document = made.metadata("kvcache", model, "run", moment, processes=hosts * per_node, args=args, hosts=hosts)
+        document["command_output_files"] = made.kv_commands(str(leaf.relative_to(self.root)))
         self._leaf(leaf, "kv_cache", "run", moment, document, None)
         trials = models().kv_cache.trials
         self._json(leaf / "summary.json", made.kv_summary(moment, hosts=hosts, per_node=per_node, trials=trials))

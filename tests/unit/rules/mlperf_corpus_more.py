@@ -80,11 +80,13 @@ broken(
 
 # KV cache
 broken("two_options", "kv", "6.3.1.1", lambda s: s.put(f"{KV}/summary.json", "options.3", GONE))
-broken("users_given", "kv", "6.3.1.1", lambda s: s.put(f"{KV}/*_metadata.json", "args.num_users", 10))
+broken("users_given", "kv", "6.3.1.1", lambda s: _command(s, KV, 0, "--num-users 200", "--num-users 10"))
+broken("tier_not_given", "kv", "6.3.1.1", lambda s: _command(s, KV, 4, "--cpu-mem-gb 4", ""))
+broken("other_seed_of_the_engine", "kv", "6.3.2.1", lambda s: _command(s, KV, 2, "--seed-base 42", "--seed-base 7"))
 broken("other_seed", "kv", "6.3.2.1", lambda s: s.put(f"{KV}/*_metadata.json", "args.seed", 7))
 broken("short_delay", "kv", "6.3.2.1", lambda s: s.put(f"{KV}/*_metadata.json", "args.inter_option_delay", 20))
 broken("own_config", "kv", "6.3.2.1", lambda s: s.put(f"{KV}/*_metadata.json", "args.config", "mine.yaml"))
-broken("autoscaling", "kv", "6.3.2.2", lambda s: s.put(f"{KV}/*_metadata.json", "args.enable_autoscaling", True))
+broken("autoscaling", "kv", "6.3.2.2", lambda s: _command(s, KV, 8, "--seed", "--enable-autoscaling --seed"))
 broken("uneven_ranks", "kv", "6.3.3.1", lambda s: s.put(f"{KV}/summary.json", "npernode", 3))
 broken("lost_rank", "open_kv", "6.3.3.3 6.3.4.1 6.3.4.2", lambda s: s.drop(f"{OPEN_KV}/option_1/trial_2/rank_1"))
 broken(
@@ -122,7 +124,7 @@ broken(
     lambda s: s.put(f"{KV}/summary.json", "options.2.cpu_tier_ranks", [0, 1]),
 )
 broken("bucket_as_cache", "kv", "6.4.1", lambda s: s.put(f"{KV}/*_metadata.json", "args.cache_dir", "s3://bucket/kv"))
-broken("retrieval_in_closed", "kv", "6.6.1", lambda s: s.put(f"{KV}/*_metadata.json", "args.enable_rag", True))
+broken("retrieval_in_closed", "kv", "6.6.1", lambda s: _command(s, KV, 8, "--seed", "--enable-rag --seed"))
 broken(
     "override_in_closed_kv",
     "kv",
@@ -179,6 +181,13 @@ broken(
 )
 broken("leaf_of_open", "training", "META-01", lambda s: s.put(f"{RUNS}/*_metadata.json", "args.mode", "open", only=4))
 broken("failed_run", "training", "META-02", lambda s: s.put(f"{RUNS}/*_metadata.json", "exit_status", 137, only=4))
+
+broken(
+    "preloaded",
+    "training",
+    "SANE-03",
+    lambda s: s.put(f"{RUNS}/*_metadata.json", "args.mpi_params", ["-x", "LD_PRELOAD=/opt/libeatmydata.so"], only=4),
+)
 
 # Files
 broken("link_out_of_the_tree", "training", "FILE-01", lambda s: s.link(f"{TRAINING}/passwords", "/etc/passwd"))
@@ -263,6 +272,14 @@ def _bomb() -> str:
 
 def _sparse(spot, name: str, size_bytes: int) -> None:
     os.truncate(spot.root / name, size_bytes)
+
+
+def _command(spot, leaf: str, at: int, old: str, new: str) -> None:
+    def changed(text: str) -> str:
+        assert old in text
+        return text.replace(old, new)
+
+    spot.put(f"{leaf}/*_metadata.json", f"command_output_files.{at}.command", changed)
 
 
 def _twice(spot, pattern: str) -> None:

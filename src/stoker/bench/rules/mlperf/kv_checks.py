@@ -15,31 +15,25 @@ from stoker.bench.rules.mlperf.tables import CLOSED, OPEN, models, override_brea
 from stoker.bench.rules.mlperf.training_checks import AGREEMENT_RATIO
 
 RESULT_PREFIX: Final = "kvcache_results_"
-# Arguments that give a workload other values than the option's own, and those that leave the fixed order of trials.
-_WORKLOAD: Final = (
-    "model",
-    "num_users",
-    "duration",
-    "gpu_mem_gb",
-    "cpu_mem_gb",
-    "max_concurrent_allocs",
-    "generation_mode",
+# The engine's options that are the workload itself, by their names in the table.
+_WORKLOAD: Final = {
+    "model": "model",
+    "num-users": "users",
+    "duration": "duration_seconds",
+    "gpu-mem-gb": "gpu_memory_gb",
+    "cpu-mem-gb": "cpu_memory_gb",
+    "max-concurrent-allocs": "concurrent_allocs",
+    "generation-mode": "generation",
+}
+_IMMUTABLE: Final = frozenset(
+    (
+        *("performance-profile", "enable-rag", "rag-num-docs", "disable-multi-turn", "disable-prefix-caching"),
+        *("use-burst-trace", "burst-trace-path", "dataset-path", "enable-latency-tracing", "io-trace-log"),
+        *("prefill-only", "decode-only", "tensor-parallel", "request-rate", "max-requests", "storage-capacity-gb"),
+        *("precondition", "trace-speedup", "replay-cycles", "max-conversations"),
+    )
 )
-_IMMUTABLE: Final = (
-    "performance_profile",
-    "enable_rag",
-    "rag_num_docs",
-    "disable_multi_turn",
-    "disable_prefix_caching",
-    "use_burst_trace",
-    "burst_trace_path",
-    "dataset_path",
-    "enable_latency_tracing",
-    "io_trace_log",
-    "prefill_only",
-    "decode_only",
-    "tensor_parallel",
-)
+_PLACE: Final = re.compile(r"option_(\d{1,3})/trial_(\d{1,5})")
 
 
 class RankOutput(msgspec.Struct):
@@ -69,17 +63,54 @@ def _options(leaf: Leaf) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
+def _commands(leaf: Leaf) -> list[tuple[str, str, dict[str, str]]]:
+    """Return option, key and engine's options of every command line that ran a trial.
+
+    They are the evidence: the arguments in the metadata hold the defaults of a command line that closed never uses.
+    """
+    listed = dig(leaf.metadata, ["command_output_files"])
+    found = []
+    for at, entry in enumerate(listed if isinstance(listed, list) else []):
+        text = words(entry, "command") or ""
+        place = _PLACE.search(text)
+        if place is not None:
+            found.append((place[1], f"command_output_files[{at}].command", _engine_options(text)))
+    return found
+
+
+def _engine_options(text: str) -> dict[str, str]:
+    """Return the `--key value` pairs of the engine, which follow the program's name; a switch has an empty value."""
+    parts = text.split()
+    start = next((at for at, part in enumerate(parts) if part.endswith(".py")), 0)
+    found: dict[str, str] = {}
+    for at, part in enumerate(parts[start:], start):
+        if part.startswith("--"):
+            key, equals, value = part[2:].partition("=")
+            after = parts[at + 1] if at + 1 < len(parts) else ""
+            found[key] = value if equals else ("" if after.startswith("--") else after)
+    return found
+
+
 def fixed_workloads(leaf: Leaf, _: Context) -> Iterable[Said]:
-    """All three options, and nothing that changes one."""
-    if leaf.summary is None or leaf.metadata is None:
-        yield missing("the options that were run", leaf.path)
+    """All three options, each with the values of its own."""
+    commands = _commands(leaf)
+    if leaf.summary is None or not commands:
+        yield missing("the options that were run, or the engine's command lines", leaf.path)
         return
     wanted = models().kv_cache.options
     if set(_options(leaf)) != set(wanted):
         told = f"options {', '.join(sorted(_options(leaf))) or 'none'}"
         yield Fault(told, ", ".join(wanted), _summary_path(leaf), "options")
-    for name, value in _given(leaf, _WORKLOAD):
-        yield Fault(f"{name}={value}", "the option's own", _metadata_path(leaf), f"args.{name}")
+    for option, key, given in commands:
+        for name, field in _WORKLOAD.items():
+            legal = getattr(wanted.get(option), field, None)
+            if legal is not None and not _same(given.get(name), legal):
+                told = f"option {option} ran with --{name} {given.get(name, 'not given')}"
+                yield Fault(told, f"{legal}", _metadata_path(leaf), key)
+
+
+def _same(told: str | None, legal: int | str) -> bool:
+    return told == legal if isinstance(legal, str) else number({"value": told}, "value") == legal
 
 
 def sequence_locks(leaf: Leaf, _: Context) -> Iterable[Said]:
@@ -100,14 +131,20 @@ def sequence_locks(leaf: Leaf, _: Context) -> Iterable[Said]:
         told = number({"value": value}, "value")
         if locked[name] is None or told != locked[name]:
             yield Fault(f"{name}={value}", f"{locked[name] or 'none'}", _metadata_path(leaf), f"args.{name}")
+    for option, key, given in _commands(leaf):
+        if not _same(given.get("seed-base", str(table.seed)), table.seed):
+            seed = f"option {option} ran with --seed-base {given['seed-base']}"
+            yield Fault(seed, f"{table.seed}", _metadata_path(leaf), key)
 
 
 def no_autoscaling(leaf: Leaf, _: Context) -> Iterable[Said]:
     """The autoscaler is off."""
-    if leaf.metadata is None:
-        yield missing("whether the autoscaler was on", leaf.path)
-    for name, value in _given(leaf, ("enable_autoscaling",)):
-        yield Fault(f"{name}={value}", "off", _metadata_path(leaf), f"args.{name}")
+    commands = _commands(leaf)
+    if not commands:
+        yield missing("the engine's command lines", leaf.path)
+    for option, key, given in commands:
+        if "enable-autoscaling" in given:
+            yield Fault(f"option {option} ran with --enable-autoscaling", "off", _metadata_path(leaf), key)
 
 
 def client_definition(leaf: Leaf, _: Context) -> Iterable[Said]:
@@ -269,11 +306,14 @@ def posix_folder(leaf: Leaf, _: Context) -> Iterable[Said]:
 
 def closed_immutable(leaf: Leaf, _: Context) -> Iterable[Said]:
     """No feature was switched and nothing was overridden."""
-    if leaf.metadata is None:
-        yield missing("what was given", leaf.path)
+    commands = _commands(leaf)
+    if not commands:
+        yield missing("the engine's command lines", leaf.path)
         return
-    for name, value in _given(leaf, _IMMUTABLE):
-        yield Fault(f"{name}={value}", "not given", _metadata_path(leaf), f"args.{name}")
+    for option, key, given in commands:
+        for name in sorted(_IMMUTABLE & given.keys()):
+            told = f"option {option} ran with --{name} {given[name]}".rstrip()
+            yield Fault(told, "not given", _metadata_path(leaf), key)
     yield from _overridden(leaf, CLOSED)
 
 

@@ -1,6 +1,7 @@
 """What was changed on the command line, where data and results lay, and whether they were kept apart."""
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from stoker.bench.rules.mlperf.training_checks import accelerator_of, model_of
 
 SEPARATION: Final = "fs_separation.json"
 METHOD: Final = "link_exdev"
+_PRELOAD: Final = re.compile(r"LD_PRELOAD=\S*")
 _NUMBER_TOLERANCE: Final = 1e-6
 _OPEN_KEYS: Final = ("framework", "dataset.format", "dataset.num_samples_per_file", "reader.data_loader")
 
@@ -171,6 +173,22 @@ def separated(leaf: Leaf, _: Context) -> Iterable[Said]:
         yield Fault(f"both are {real[0]}", "two places", path, "results_realpath")
 
 
+def no_preload(leaf: Leaf, _: Context) -> Iterable[Said]:
+    """No library is preloaded into the engine."""
+    if leaf.metadata is None:
+        yield missing("the command line", leaf.path)
+        return
+    path = leaf.folder.below(leaf.metadata_name)
+    given = dig(leaf.metadata, ["args", "mpi_params"])
+    texts = [("args.mpi_params", str(word)) for word in (given if isinstance(given, list) else [given])]
+    texts.append(("executed_command", words(leaf.metadata, "executed_command") or ""))
+    for key, text in texts:
+        found = _PRELOAD.search(text)
+        if found:
+            yield Fault(found[0], "no preloaded library", path, key)
+            return
+
+
 CHECKS = {
     "3.4.1": Check("run", paths_apart),
     "3.4.2": Check("run", separated),
@@ -180,6 +198,7 @@ CHECKS = {
     "4.4.2": Check("run", separated),
     "4.6.3": Check("series", checkpoint_closed),
     "4.6.4": Check("series", checkpoint_open),
+    "SANE-03": Check("run", no_preload),
     "5.4.1": Check("run", paths_apart),
     "5.4.2": Check("run", separated),
     "5.6.4": Check("series", vector_closed),
