@@ -109,7 +109,10 @@ class Tree:
     loose: list[System] = field(default_factory=list)  # the tool's results folder, or a leaf: no submitter
     strays: list[tuple[str, Folder, str]] = field(default_factory=list)  # (division, folder, why)
 
-    path: Final = ""
+    @property
+    def path(self) -> str:
+        """Return the path of the root, which all paths are relative to."""
+        return ""
 
     @property
     def top(self) -> Folder:
