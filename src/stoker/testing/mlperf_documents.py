@@ -449,7 +449,7 @@ def vector_figures(index: str, vectors: int, dimension: int) -> dict[str, Any]:
         "p95_latency_ms": 7.5,
         "p99_latency_ms": 7.9,
         "p999_latency_ms": 9.1,
-        "recall": {"recall_at_k": 0.95, "mean": 0.95, "k": 10, "num_queries_evaluated": 1000},
+        "recall": {"recall_at_k": 0.95, "mean_recall": 0.95, "k": 10, "num_queries_evaluated": 1000},
         "num_vectors": vectors,
         "dimension": dimension,
         "index_type": index,

@@ -33,7 +33,7 @@ broken(
 )
 broken("four_searches", "vectors", "5.3.1", lambda s: s.drop(V_RUNS, only=0).manifest())
 broken("no_recall", "vectors", "5.3.2", lambda s: s.put(f"{V_RUNS}/statistics.json", "recall", GONE, only=0))
-broken("zero_recall", "vectors", "5.3.2", lambda s: s.put(f"{V_RUNS}/statistics.json", "recall.mean", 0, only=0))
+broken("zero_recall", "vectors", "5.3.2", lambda s: s.put(f"{V_RUNS}/statistics.json", "recall.mean_recall", 0, only=0))
 broken("no_p999", "vectors", "5.3.4", lambda s: s.put(f"{V_RUNS}/statistics.json", "p999_latency_ms", GONE, only=0))
 broken("falling", "vectors", "5.3.4", lambda s: s.put(f"{V_RUNS}/statistics.json", "p99_latency_ms", 1.0, only=0))
 broken(

@@ -129,6 +129,13 @@ ACCEPTED: list[tuple[str, str, Callable[[Spot], Any]]] = [
         ),
     ),
     ("rounded_down_in_2.0", "second_edition", rounded_down),
+    (
+        "storage_of_the_database_elsewhere",
+        "vectors",
+        lambda s: s.put(f"{VECTORS}/run/*/*_metadata.json", "args.storage_root", None).drop(
+            f"{VECTORS}/run/*/fs_separation.json"
+        ),
+    ),
     ("engine_level_left_out", "vectors", without_engine_level),
 ]
 

@@ -132,6 +132,9 @@ def paths_apart(leaf: Leaf, _: Context) -> Iterable[Said]:
     if leaf.metadata is None:
         yield missing("the paths of data and results", leaf.path)
         return
+    if leaf.family == "vector_database" and not target:
+        yield excused("the database keeps its storage elsewhere, and no root was given", leaf.path)
+        return
     for name, told in ((names[0], target), ("results_dir", results)):
         if not told:
             yield Fault(f"no {name}", "a path for data and one for results", path, f"args.{name}")
@@ -154,6 +157,9 @@ def separated(leaf: Leaf, _: Context) -> Iterable[Said]:
     path = leaf.folder.below(SEPARATION)
     if _is_object(leaf) and not leaf.has(SEPARATION):
         yield excused("an object store has no file system to keep apart", leaf.path)
+        return
+    if leaf.family == "vector_database" and not leaf.has(SEPARATION) and not leaf.argument("storage_root"):
+        yield excused("the database keeps its storage elsewhere, and no root was given", leaf.path)
         return
     if not leaf.has(SEPARATION):
         yield Fault(f"{SEPARATION} is missing", "the record of the probe", path)

@@ -12,6 +12,7 @@ from stoker.bench.rules.mlperf.training_checks import description_of
 
 VERDICT: Final = "result_verdict.json"
 _LATENCIES: Final = ("mean_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")
+_RECALLS: Final = ("mean", "mean_recall", "recall_at_k")
 _OBJECTS: Final = ("s3", "object", "minio")
 
 
@@ -70,8 +71,7 @@ def index_built(series: Series, _: Context) -> Iterable[Said]:
 def recall(leaf: Leaf, _: Context) -> Iterable[Said]:
     """Recall is told and is not zero."""
     found, path = _statistics(leaf)
-    told = number(found, "recall.mean")
-    told = told if told is not None else number(found, "recall.recall_at_k")
+    told = next((each for key in _RECALLS if (each := number(found, f"recall.{key}")) is not None), None)
     if found is None:
         yield missing("the figures of the run", path)
     elif told is None or not 0 < told <= 1:
