@@ -150,6 +150,17 @@ def test_own_result_without_and_with_a_division(saved: Path, place: Place) -> No
     place.stoker("check", "saved", "--reference-checksum", "f" * 32).refused(2, "no code image")
 
 
+def test_a_killed_run_is_recovered_and_nothing_is_saved(saved: Path, place: Place) -> None:
+    (saved / "result.json").unlink()
+    before = place.tree()
+    done = place.stoker("check", "saved", "--json")
+    assert (done.code, done.document["answer"]) == (6, "partial")
+    held = place.stoker("check", "saved", "--division", "closed", "--json")
+    assert held.code == 6
+    assert "META-02" in {finding["rule"] for finding in held.document["findings"]}
+    assert place.tree() == before
+
+
 def test_a_file_that_is_no_result_is_told(place: Place) -> None:
     (place / "other.json").write_text("{}")
     place.stoker("check", "other.json").refused(1, "not a result")

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -62,15 +63,17 @@ def _entries(root: Path, chance: random.Random, *, folders: bool) -> Path:
 
 def _odd_value(root: Path, chance: random.Random) -> None:
     """Put odd values into a document, at several places at once."""
-    documents = [path for path in sorted(root.rglob("*.json")) if path.is_file() and not path.is_symlink()]
+    found = [*sorted(root.rglob("*.json")), *sorted(root.rglob("*.yaml"))]
+    documents = [path for path in found if path.is_file() and not path.is_symlink()]
     if not documents:
         return
     path = chance.choice(documents)
     try:
-        document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        is_json = path.suffix == ".json"
+        document = json.loads(path.read_bytes()) if is_json else yaml.safe_load(path.read_bytes())
+    except (ValueError, RecursionError, yaml.YAMLError):
         return
-    path.write_text(json.dumps(_mangled(document, chance), allow_nan=True))
+    path.write_text(json.dumps(_mangled(document, chance), allow_nan=True, default=str))
 
 
 def _mangled(value: Any, chance: random.Random) -> Any:

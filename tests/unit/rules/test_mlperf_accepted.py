@@ -81,6 +81,7 @@ ACCEPTED: list[tuple[str, str, Callable[[Spot], Any]]] = [
         lambda s: s.put(META, "system_info.total_memory_bytes", lambda old: int(1.04 * old)),
     ),
     ("equal_slots", "two_clients", lambda s: s.put(META, "args.hosts", ["client01:8", "client02:8"])),
+    ("addresses_are_no_slots", "two_clients", lambda s: s.put(META, "args.hosts", ["fd00::1", "fd00::2"])),
     (
         "allowed_overrides",
         "training",

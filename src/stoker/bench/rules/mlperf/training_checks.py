@@ -1,5 +1,6 @@
 """Training: sizes of the dataset, utilisation, clients, aggregation, figures that cannot be."""
 
+import re
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -18,6 +19,7 @@ AGREEMENT_RATIO: Final = 0.01
 NODE_RATIO_MAX: Final = 1.5
 SPREAD_RATIO_MAX: Final = 0.03
 MEMORY_TOLERANCE: Final = 0.05
+_SLOTS: Final = re.compile(r"(?:[^:\[\]]+|\[[^\]]+\]):(\d{1,9})")  # a bare IPv6 address has no slots
 _AU_SLACK_PERCENT: Final = 1e-6
 
 
@@ -199,7 +201,8 @@ def identical_nodes(leaf: Leaf, _: Context) -> Iterable[Said]:
         path = leaf.folder.below("summary.json")
         yield Fault(f"{count} accelerators on {hosts} clients", "a multiple of the clients", path, "num_accelerators")
     listed = leaf.argument("hosts")
-    slots = [str(host).rpartition(":")[2] for host in listed if ":" in str(host)] if isinstance(listed, list) else []
+    named = [_SLOTS.fullmatch(host) for host in listed if isinstance(host, str)] if isinstance(listed, list) else []
+    slots = [found[1] for found in named if found is not None]
     if len(set(slots)) > 1:
         path = leaf.folder.below(leaf.metadata_name)
         yield Fault(f"slots {', '.join(slots)}", "equal slots", path, "args.hosts")
