@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stoker.bench.report.text import plain
-from stoker.bench.rules.mlperf import judge_tree, read_tree
+from stoker.bench.rules.mlperf import judge_tree, judging, read_tree
+from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said
+from stoker.bench.rules.mlperf.layout import Series
 from stoker.bench.rules.mlperf.telling import csv_text, judgement_dict
 from stoker.testing.mlperf_trees import TreeMaker
 
@@ -185,6 +187,30 @@ def test_a_mangled_tree_gives_findings_and_never_a_crash(
         for _ in range(count):
             chance.choice(CHANGES)(root, chance)
         assert_judged(root, chance.choice(["", "", "1.0", "2.0", "3.0"]))
+
+
+def test_the_fuzzer_notices_a_careless_check(
+    trees: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def careless(series: Series, _: Context) -> Iterable[Said]:
+        for leaf in series.runs:
+            if leaf.summary is not None and leaf.summary["metric"]["train_au_mean_percentage"] < 50:
+                yield Fault("low", "high", leaf.path)
+
+    monkeypatch.setitem(judging.CHECKS, "3.3.2", Check("series", careless))
+    noticed = set()
+    for seed in range(60):
+        chance = random.Random(seed)
+        root = tmp_path / str(seed)
+        shutil.copytree(trees["training"], root)
+        for _ in range(8):
+            chance.choice(CHANGES)(root, chance)
+        try:
+            assert_judged(root)
+        except (KeyError, TypeError) as error:
+            noticed.add(type(error))
+        shutil.rmtree(root)
+    assert noticed == {KeyError, TypeError}
 
 
 @pytest.mark.parametrize("family", ["training", "checkpointing", "vectors", "kv", "old", "first"])

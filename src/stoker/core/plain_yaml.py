@@ -2,8 +2,8 @@
 
 Events are turned into data by hand, so that tags, keys that are not text, repeated keys, more than one document, deep
 nesting and aliases that multiply are refused before they cost anything. Plain scalars follow YAML 1.1 with
-OmegaConf's two changes: `1e-3` is a number, dates are text. libyaml is used where PyYAML was built with it; the
-events are the same.
+OmegaConf's two changes: `1e-3` is a number, dates are text. libyaml is used where PyYAML was built with it; what
+both parsers take gives the same events (libyaml takes a comment right behind `|`, too).
 """
 
 import re
