@@ -1,9 +1,20 @@
 """YAML from strangers becomes plain data, or is refused in one sentence with its line."""
 
 import pytest
+import yaml
 
+from stoker.core import plain_yaml
 from stoker.core.errors import CorruptError
 from stoker.core.plain_yaml import DEPTH_MAX, load_plain
+
+
+@pytest.fixture(autouse=True, params=["libyaml", "python"])
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test runs with both parsers."""
+    if request.param == "python":
+        monkeypatch.setattr(plain_yaml, "_LOADER", yaml.SafeLoader)
+    elif not hasattr(yaml, "CSafeLoader"):
+        pytest.skip("PyYAML was built without libyaml")
 
 
 def test_data_is_plain() -> None:
