@@ -48,6 +48,11 @@ def emit_json(document: Any) -> None:
     emit_text(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
 
 
+def emit_line(document: Any) -> None:
+    """Print a document as one JSON object on a line of its own: one of many."""
+    emit_text(msgspec.json.encode(document).decode())
+
+
 def emit_text(text: str) -> None:
     """Print lines on stdout."""
     with printing():

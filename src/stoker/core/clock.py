@@ -3,11 +3,13 @@
 A stepped wall clock never changes a duration; `WallCheck` tells by how much it moved.
 """
 
+import re
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _REALTIME_COARSE = 5  # Linux's CLOCK_REALTIME_COARSE, which Python does not name
+_ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 monotonic_ns = time.perf_counter_ns
 sleep = time.sleep
 
@@ -31,6 +33,25 @@ def utc_text(seconds: float | None = None) -> str:
     """Return an ISO 8601 UTC time with microseconds, `2026-01-31T12:00:00.000000Z`; now when not told."""
     moment = datetime.fromtimestamp(wall_seconds() if seconds is None else seconds, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def utc_text_of_ns(time_ns: int) -> str:
+    """Return nanoseconds since 1970 as an ISO 8601 UTC time that loses none of them."""
+    seconds, rest_ns = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
+
+
+def ns_of_utc(text: str) -> int:
+    """Return the nanoseconds since 1970 of an ISO 8601 time: UTC unless it tells an offset, midnight unless it tells
+    the hour. Raises ValueError for other text."""
+    found = _ISO_TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"not a time: {text!r}")
+    day, hour, fraction, zone = found.groups(default="")
+    moment = datetime.fromisoformat(f"{day}T{hour or '00:00'}{(zone or 'Z').replace('Z', '+00:00')}")
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(seconds=1) * 1_000_000_000 + int(
+        fraction.ljust(9, "0")
+    )
 
 
 @dataclass(frozen=True, slots=True)

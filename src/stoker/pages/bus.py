@@ -163,4 +163,4 @@ class Store(CoreStore):
 
     def metrics_text(self) -> str:
         """Return the same in the text format of Prometheus."""
-        return metrics_text(self)
+        return metrics_text(store_stats(self))

@@ -8,6 +8,7 @@ mmsb.update_page(state, page, b"Hello".ljust(16))
 mmsb.mmsb_stop(state, checkpoint_path="greeting.stkc")
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 
 from stoker.pages.bus import Store
 from stoker.pages.delta import Delta
-from stoker.pages.errors import Conflict
+from stoker.pages.errors import Conflict, InvalidDelta, PageNotFound
 from stoker.pages.frames import Frame, FrameType, Location
 from stoker.pages.graph import EdgeKind, Input
-from stoker.pages.history import State, StateDiff, diff_states
+from stoker.pages.history import State, StateDiff, diff_states, read_checkpoint
 from stoker.pages.images import Meta
 from stoker.pages.metrics import StoreStats
 from stoker.pages.page import as_bytes
@@ -193,6 +194,17 @@ def propagate_change(state: Store) -> list[int]:
     return state.stabilize().recomputed
 
 
+def schedule_propagation(state: Store, pages: Sequence[int]) -> list[int]:
+    """Return the derived pages that are due, of those below these: `execute_propagation` makes them."""
+    below = set(pages).union(*(state.graph.graph.descendants(page) for page in pages))
+    return [page for page in state.stale() if page in below]
+
+
+def execute_propagation(state: Store) -> list[int]:
+    """Run a wave, and return the pages that were made anew."""
+    return propagate_change(state)
+
+
 class _Seen:
     """A store as a recompute sees it: its inputs may be newer than their pages, which the wave writes at its end."""
 
@@ -233,6 +245,15 @@ def compute_log_statistics(state: Store) -> dict[str, Any]:
     return found
 
 
+def compress_log(state: Store) -> int:
+    """Shorten the log to what follows a checkpoint of now; return the LSN of the oldest frame that is kept.
+
+    Raises UsageError for a store in memory, which keeps the newest frames alone.
+    """
+    state.checkpoint(keep=1)
+    return state.journal.floor_lsn
+
+
 def checkpoint_log(state: Store, path: str) -> Path:
     """Write a checkpoint under exactly this name, and return its path."""
     target = Path(path)
@@ -255,6 +276,35 @@ def replay_to_timestamp(state: Store, time_ns: int) -> State:
     return state.replay(time_ns=time_ns)
 
 
+def replay_from_checkpoint(path: str, deltas: Sequence[Delta] = ()) -> State:
+    """Return the pages of a checkpoint, brought on by deltas in the order of their epochs. Raises InvalidDelta."""
+    found = read_checkpoint(Path(path))
+    incremental_replay(found, deltas)
+    return found
+
+
+def replay_with_predicate(state: Store, wanted: Callable[[State], bool]) -> list[State]:
+    """Return a copy of all pages after each commit that is kept for which `wanted` says so."""
+    return list(state.journal.states(wanted))
+
+
+def incremental_replay(found: State, deltas: Sequence[Delta]) -> None:
+    """Apply deltas to a past state, those of a page in the order of their epochs. Raises InvalidDelta, PageNotFound."""
+    for delta in sorted(deltas, key=lambda one: (one.page, one.epoch)):
+        image = found.pages.get(delta.page)
+        if image is None:
+            raise PageNotFound("delta is of a page that is not there", got=str(delta.page))
+        if delta.epoch != image.epoch + 1:
+            raise InvalidDelta(
+                "delta does not follow its page's epoch",
+                where=str(delta.page),
+                expected=f"epoch {image.epoch + 1}",
+                got=str(delta.epoch),
+            )
+        delta.apply(image.data)
+        image.epoch = delta.epoch
+
+
 def replay_page_history(state: Store, page: int) -> list[bytes]:
     """Return the bytes of all versions of a page that are kept."""
     return [version.data.tobytes() for version in state.history(page, with_data=True) if version.data is not None]
@@ -273,3 +323,10 @@ def compute_diff(old: State, new: State) -> StateDiff:
 def get_stats(state: Store) -> StoreStats:
     """Return what the store is and did."""
     return state.stats()
+
+
+def print_stats(state: Store) -> None:
+    """Write the same to the standard output, a line each."""
+    told: dict[str, Any] = msgspec.to_builtins(state.stats())
+    counters = told.pop("counters")
+    sys.stdout.writelines(f"{name}: {value}\n" for name, value in {**told, **counters}.items())

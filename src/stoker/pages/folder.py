@@ -112,6 +112,21 @@ class StoreFolder:
 
 
 @contextmanager
+def folder_kept_still(path: Path) -> Iterator[None]:
+    """Keep others from opening or closing the folder's store, for a block that only reads; any number may at once."""
+    try:
+        descriptor = os.open(path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield  # a copy of a folder, which nobody opened since: to make the file would change what is only looked at
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def folder_lock(path: Path) -> Iterator[None]:
     """Hold the right to open or close the folder's store; the kernel takes it from who dies."""
     path.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,7 @@ import struct
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
+from zlib import crc32
 
 import msgspec
 
@@ -144,6 +145,15 @@ MOVE_RECORD: Final = struct.Struct("<BB6x")
 STATE_RECORD: Final = struct.Struct("<B7x")
 CHECKPOINT_RECORD: Final = struct.Struct("<Q")
 RUN_RECORD: Final = struct.Struct("<QQ")
+
+
+def source_number(name: str) -> int:
+    """Return the number that stands for a source in frames; 0 for none.
+
+    It is the name's CRC-32: processes agree on it without asking each other, and a log that lost the frame with the
+    name can still be searched for it.
+    """
+    return (crc32(name.encode()) or 1) if name else 0
 
 
 def padded(size_bytes: int) -> int:

@@ -13,6 +13,7 @@ class StoreStats(msgspec.Struct, frozen=True):
     """A store at one moment. `counters` count since its shared memory was made, over all processes.
 
     free_bytes  of the data area: never used yet; freed extents are not in it
+    processes   that have the store open; 0 for one at rest, whose numbers come from its files: it has no counters
     """
 
     name: str
@@ -76,15 +77,15 @@ _GAUGES: Final = {
 }
 
 
-def metrics_text(store: Store) -> str:
+def metrics_text(stats: StoreStats) -> str:
     """Return the numbers in the text format of Prometheus, version 0.0.4."""
-    stats = msgspec.to_builtins(store_stats(store))
-    label = '{store="' + _escaped(store.name or "unnamed") + '"}'
+    told = msgspec.to_builtins(stats)
+    label = '{store="' + _escaped(stats.name or "unnamed") + '"}'
     lines: list[str] = []
-    for name, told in _GAUGES.items():
-        lines += [f"# HELP stoker_pages_{name} {told}", f"# TYPE stoker_pages_{name} gauge"]
-        lines.append(f"stoker_pages_{name}{label} {int(stats[name])}")
-    for name, value in stats["counters"].items():
+    for name, meaning in _GAUGES.items():
+        lines += [f"# HELP stoker_pages_{name} {meaning}", f"# TYPE stoker_pages_{name} gauge"]
+        lines.append(f"stoker_pages_{name}{label} {int(told[name])}")
+    for name, value in stats.counters.items():
         metric = f"stoker_pages_{name}_total"
         lines += [f"# HELP {metric} {name.replace('_', ' ')}", f"# TYPE {metric} counter", f"{metric}{label} {value}"]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -30,7 +29,7 @@ from stoker.pages.commits import Commit
 from stoker.pages.errors import InvalidDelta, PageNotFound, PagesError
 from stoker.pages.flushing import Flusher, checked_durability
 from stoker.pages.folder import StoreFolder, folder_lock
-from stoker.pages.frames import Location
+from stoker.pages.frames import Location, source_number
 from stoker.pages.host import Data
 from stoker.pages.images import SYSTEM, Meta, MetaValue, decode_meta
 from stoker.pages.opening import create_folder, open_arena
@@ -405,10 +404,7 @@ class Store:
 
     def new_commit(self, source: str) -> Commit:
         """Begin a commit; the lock is held. Its first frame names the source when this process has not told it."""
-        number = self._sources.get(source, 0)
-        if source and not number:
-            # The number is the name's CRC: processes agree on it without asking each other.
-            number = crc32(source.encode()) or 1
+        number = self._sources.get(source) or source_number(source)
         commit = Commit(self.arena, number)
         if source and source not in self._sources:
             commit.name_source(number, source)

@@ -1,9 +1,51 @@
-"""Removing the shared memory of stores that nobody has open any more."""
+"""The stores in this host's shared memory: which there are, and removing those that nobody has open any more."""
+
+import msgspec
 
 from stoker.pages.arena.arena import PERSISTENT, Arena
+from stoker.pages.arena.layout import Word
 from stoker.pages.arena.mapping import attach_mapping, named_arenas, unborn_arenas, unlink_mapping
 from stoker.pages.arena.readers import start_ticks
 from stoker.pages.errors import CorruptPages, PageNotFound
+
+
+class MemoryStore(msgspec.Struct, frozen=True):
+    """A store in shared memory, as it is without being attached. `wrong` says why it cannot be read, else empty.
+
+    in_folder  its log goes to a folder: open it by that path to make its commits durable
+    processes  that have it open; 0 when all of them were killed
+    """
+
+    name: str
+    lsn: int = 0
+    pages: int = 0
+    page_bytes: int = 0
+    processes: int = 0
+    in_folder: bool = False
+    wrong: str = ""
+
+
+def memory_stores() -> list[MemoryStore]:
+    """Return the stores in shared memory that this user may see, by name."""
+    return [_seen(name) for name in named_arenas()]
+
+
+def _seen(name: str) -> MemoryStore:
+    try:
+        arena = Arena(attach_mapping(name))
+    except (PageNotFound, CorruptPages, PermissionError) as error:
+        return MemoryStore(name, wrong=str(error))
+    words = arena.words
+    found = MemoryStore(
+        name,
+        int(words[Word.COMMITTED_LSN]),
+        int(words[Word.LIVE_PAGES]),
+        int(words[Word.LIVE_BYTES]),
+        len(arena.readers.attached()),
+        bool(arena.geometry.flags & PERSISTENT),
+    )
+    arena.mapping.close()
+    return found
 
 
 def sweep_dead() -> list[str]:

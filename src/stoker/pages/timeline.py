@@ -1,6 +1,6 @@
 """A store through time: its log, checkpoints, past states."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -9,27 +9,31 @@ from stoker.core.errors import UsageError
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
 from stoker.pages.errors import FormatError, PagesError
+from stoker.pages.folder import StoreFolder
 from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType
 from stoker.pages.history import (
     NOW,
     CheckpointFacts,
+    Kept,
     PageVersion,
     State,
     StateDiff,
     Target,
     Written,
     diff_states,
-    latest_valid,
     list_checkpoints,
     page_history,
     prune_checkpoints,
     replay,
+    replay_where,
     verify_checkpoint,
     write_checkpoint,
 )
 from stoker.pages.history.checkpoint import checkpoint_name, should_be_whole
 from stoker.pages.history.checkpoint_read import Checkpoint, open_checkpoint
-from stoker.pages.journal import Journal, JournalStats, journal_stats, recover, scan, sources
+from stoker.pages.images import PageImage
+from stoker.pages.journal import Journal, JournalStats, is_of, journal_stats, recover, sources
+from stoker.pages.metrics import StoreStats, store_stats
 from stoker.pages.store import Store
 
 
@@ -39,13 +43,33 @@ class Timeline:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def lsn(self) -> int:
+        """LSN of the newest commit."""
+        return self._store.lsn
+
+    @property
+    def uuid(self) -> bytes:
+        """Who the store is."""
+        return self._store.arena.geometry.uuid
+
+    def numbers(self) -> StoreStats:
+        """Return what the store is and did."""
+        return store_stats(self._store)
+
     # -- the log -------------------------------------------------------------------------------------------------
+
+    def _kept(self, folder: StoreFolder) -> Kept:
+        """Return what the folder keeps, with all commits so far written to it."""
+        self._store.sync("os")
+        return Kept(folder.log, folder.checkpoints)
 
     @property
     def floor_lsn(self) -> int:
         """LSN of the oldest frame that is kept."""
-        if self._store.folder:
-            return recover(self._store.folder.log, mend=False, policy="point_in_time").first_lsn
+        folder = self._store.folder
+        if folder:
+            return Kept(folder.log, folder.checkpoints).floor_lsn
         return int(self._store.arena.words[Word.FLOOR_LSN])
 
     def scan(
@@ -57,20 +81,33 @@ class Timeline:
         source: str | None = None,
         kinds: frozenset[FrameType] | None = None,
     ) -> Iterator[Frame]:
-        """Yield committed frames: with LSNs from `since` to `until`, of a page, of a source, of some types."""
+        """Yield committed frames: with LSNs from `since` to `until`, of a page, of a source, of some types.
+
+        Raises CorruptLog where a segment is missing, Poisoned when the newest frames cannot be written to the log.
+        """
         folder = self._store.folder
         if folder:
-            self._store.sync("os")
-            yield from scan(folder.log, since=since, until=until, page=page, source=source, kinds=kinds)
+            yield from self._kept(folder).scan(since=since, until=until, page=page, source=source, kinds=kinds)
             return
         frames = self._ring_frames()
         names = sources(iter(frames))
         for frame in frames:
             wanted = since <= frame.lsn and (until is None or frame.lsn <= until)
             wanted = wanted and (page is None or frame.page == page)
-            wanted = wanted and (source is None or names.get(frame.source) == source)
+            wanted = wanted and (source is None or is_of(frame, source, names))
             if wanted and (kinds is None or frame.type in kinds):
                 yield frame
+
+    def require_sound_log(self) -> None:
+        """Raise CorruptLog where the log is damaged before its end; a ring in memory cannot be."""
+        folder = self._store.folder
+        if folder:
+            recover(folder.log, mend=False)
+
+    def sources(self) -> dict[int, str]:
+        """Return the names of who wrote, by the number that stands for each in frames."""
+        folder = self._store.folder
+        return self._kept(folder).sources() if folder else sources(iter(self._ring_frames()))
 
     def _ring_frames(self) -> list[Frame]:
         arena = self._store.arena
@@ -84,6 +121,11 @@ class Timeline:
 
     # -- past states ---------------------------------------------------------------------------------------------
 
+    def images(self) -> Iterator[PageImage]:
+        """Yield all pages as they are now, of one moment; the bytes are views, good until the last was yielded."""
+        with self._store.snapshot() as snapshot:
+            yield from snapshot.images()
+
     def state(self) -> State:
         """Return a copy of all pages as they are now."""
         with self._store.snapshot() as snapshot:
@@ -94,48 +136,39 @@ class Timeline:
 
         Raises PagesError for a moment that is not kept any more, or never was.
         """
-        base = self._base(to)
-        return replay(base, self.scan(since=base.lsn + 1), to)
+        folder = self._store.folder
+        if folder:
+            return self._kept(folder).replay(to)
+        self._require_whole_ring()
+        return replay(State(), self.scan(), to)
 
-    def _base(self, to: Target = NOW) -> State:
-        """Return the newest checkpoint before the moment; for other moments than LSNs, the oldest that the log
-        follows without a gap."""
+    def _require_whole_ring(self) -> None:
+        if self.floor_lsn > 1:
+            raise PagesError(
+                "log of a store in memory is kept in part",
+                expected="all frames from LSN 1 on",
+                got=f"LSN {self.floor_lsn}",
+                remedy="open the store with a larger log_bytes, or with a folder",
+            )
+
+    def states(self, wanted: Callable[[State], bool]) -> Iterator[State]:
+        """Yield a copy of all pages after each commit that is kept for which `wanted` says so. Raises PagesError."""
         folder = self._store.folder
         if folder is None:
-            if self.floor_lsn > 1:
-                raise PagesError(
-                    "log of a store in memory is kept in part",
-                    expected="all frames from LSN 1 on",
-                    got=f"LSN {self.floor_lsn}",
-                    remedy="open the store with a larger log_bytes, or with a folder",
-                )
-            return State()
-        self._store.sync("os")
-        floor = self.floor_lsn
-        lsns = list_checkpoints(folder.checkpoints)
-        if to == NOW or to.lsn is not None:
-            at_most = to.lsn
-        elif floor <= 1:
-            return State()
-        else:
-            at_most = next((lsn for lsn in lsns if lsn + 1 >= floor), None)
-        base, wrong = latest_valid(folder.checkpoints, at_most=at_most)
-        if base.lsn + 1 < floor:
-            raise PagesError(
-                "moment lies before what is kept",
-                expected=f"LSN {floor - 1} or later",
-                got=f"checkpoint of LSN {base.lsn}{': ' + wrong[0] if wrong else ''}",
-            )
-        return base
+            self._require_whole_ring()
+        base = self._kept(folder).base(Target(mark="")) if folder else State()
+        yield from replay_where(base, self.scan(since=base.lsn + 1), wanted)
 
     def history(self, page: int, *, with_data: bool = False) -> list[PageVersion]:
-        """Return what each commit that is kept made of a page, oldest first. Raises PageNotFound."""
+        """Return what each commit that is kept made of a page, oldest first. Raises PageNotFound, PagesError."""
         folder = self._store.folder
-        base = self._base(Target(mark="")) if folder else self._base()
-        return page_history(base, self.scan(since=base.lsn + 1), page, with_data=with_data)
+        if folder:
+            return self._kept(folder).history(page, with_data=with_data)
+        self._require_whole_ring()
+        return page_history(State(), self.scan(), page, with_data=with_data)
 
     def diff(self, old: Target, new: Target = NOW) -> StateDiff:
-        """Return what differs between two moments."""
+        """Return what differs between two moments. Raises PagesError for one that is gone, or never was."""
         return diff_states(self.replay(old), self.replay(new))
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
@@ -148,12 +181,14 @@ class Timeline:
         folder       where to; the store's own by default, where log and checkpoints older than the newest `keep` go
         incremental  leave pages that are as they were in the newest checkpoint there, unless the chain grew too long
 
-        Raises OutOfSpace, PagesError, UsageError for a store in memory without a folder.
+        Raises OutOfSpace, PagesError, UsageError for a store in memory without a folder, or a `keep` below 1.
         """
+        if keep < 1:
+            raise UsageError("number of checkpoints to keep is at least 1", got=str(keep))
         own = self._store.folder
         target = folder or (own.checkpoints if own else None)
         if target is None:
-            raise UsageError("store in memory has no folder for checkpoints", remedy="tell one")
+            raise UsageError("store in memory has no folder for checkpoints", where=self._store.name, remedy="tell one")
         parent = self._parent(target) if incremental else None
         with self._store.snapshot() as snapshot:
             facts = CheckpointFacts(
@@ -163,7 +198,7 @@ class Timeline:
                 parent_lsn=parent.facts.lsn if parent else 0,
                 max_generation=self._store.arena.table.max_generation(),
                 marks=self._marks(parent),
-                sources=sources(self.scan(kinds=frozenset({FrameType.SOURCE}))),
+                sources=self.sources(),
             )
             written = write_checkpoint(
                 target, snapshot.images(), facts, codec=codec, parent=parent.index if parent else None

@@ -96,10 +96,10 @@ class WriteCapture:
         self._keys[address] = key
 
     def _called(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        positions = _writing_arguments(operator)
+        name, positions = _facts(operator)
         if not positions:
             return operator(*args, **kwargs)
-        written = list(self._written(positions, args, kwargs))
+        written = self._written(positions, args, kwargs)
         completed = False
         try:
             result = operator(*args, **kwargs)
@@ -107,28 +107,32 @@ class WriteCapture:
             return result
         finally:
             for key, start, end in written:
-                self._writes.append(Write(str(operator), key, start, end, completed))
-                self._seen += 1
+                self._writes.append(Write(name, key, start, end, completed))
+            self._seen += len(written)
 
     def _written(
         self, positions: tuple[tuple[int | None, str], ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Iterator[tuple[str, int, int]]:
+    ) -> list[tuple[str, int, int]]:
+        """Return key and extent of each tracked tensor that these arguments write. It runs for every such operator."""
+        found: list[tuple[str, int, int]] = []
+        kind = self._torch.Tensor
         for position, name in positions:
             value = args[position] if position is not None and position < len(args) else kwargs.get(name)
             for tensor in value if isinstance(value, tuple | list) else (value,):
-                if isinstance(tensor, self._torch.Tensor):
-                    key = self._keys.get(_address(tensor))
-                    if key is not None and tensor.numel():
-                        yield (key, *_extent(tensor))
+                if isinstance(tensor, kind) and (key := self._keys.get(_address(tensor))) is not None:
+                    start, end = _extent(tensor)
+                    if end > start:
+                        found.append((key, start, end))
+        return found
 
 
 @cache
-def _writing_arguments(operator: Any) -> tuple[tuple[int | None, str], ...]:
-    """Return position (None: by keyword alone) and name of the arguments that an operator writes."""
+def _facts(operator: Any) -> tuple[str, tuple[tuple[int | None, str], ...]]:
+    """Return an operator's name, and position (None: by keyword alone) and name of the arguments that it writes."""
     schema = getattr(operator, "_schema", None)
     if schema is None:
-        return ()
-    return tuple(
+        return str(operator), ()
+    return str(operator), tuple(
         (None if argument.kwarg_only else position, argument.name)
         for position, argument in enumerate(schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
@@ -145,11 +149,11 @@ def _address(tensor: Any) -> int:
 
 def _extent(tensor: Any) -> tuple[int, int]:
     """Return the first byte of its storage that a tensor covers, and the one behind its last."""
-    last = tensor.storage_offset() + sum(
-        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    )
-    width = tensor.element_size()
-    return tensor.storage_offset() * width, (last + 1) * width
+    first, width, elements = tensor.storage_offset(), tensor.element_size(), tensor.numel()
+    if not elements or tensor.is_contiguous():
+        return first * width, (first + elements) * width
+    last = first + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return first * width, (last + 1) * width
 
 
 @cache

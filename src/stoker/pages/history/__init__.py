@@ -1,6 +1,6 @@
 """Past states: checkpoints, replay, differences."""
 
-from stoker.pages.history.checkpoint import CheckpointFacts, Written, checkpoint_name, write_checkpoint
+from stoker.pages.history.checkpoint import CheckpointFacts, Written, checkpoint_name, write_checkpoint, write_state
 from stoker.pages.history.checkpoint_read import (
     latest_valid,
     list_checkpoints,
@@ -9,13 +9,16 @@ from stoker.pages.history.checkpoint_read import (
     read_checkpoint,
     verify_checkpoint,
 )
-from stoker.pages.history.diff import StateDiff, diff_states, frames_between
-from stoker.pages.history.replay import NOW, PageVersion, Target, page_history, replay
+from stoker.pages.history.diff import PageChange, StateDiff, diff_states, frames_between
+from stoker.pages.history.kept import Kept
+from stoker.pages.history.replay import NOW, PageVersion, Target, page_history, replay, replay_where
 from stoker.pages.history.state import State
 
 __all__ = [
     "NOW",
     "CheckpointFacts",
+    "Kept",
+    "PageChange",
     "PageVersion",
     "State",
     "StateDiff",
@@ -31,6 +34,8 @@ __all__ = [
     "prune_checkpoints",
     "read_checkpoint",
     "replay",
+    "replay_where",
     "verify_checkpoint",
     "write_checkpoint",
+    "write_state",
 ]

@@ -22,9 +22,11 @@ import numpy as np
 import xxhash
 import zstandard
 
+from stoker.core.errors import UsageError
 from stoker.kernels.checking import crc32c
 from stoker.pages.disk import Disk, OsDisk, disk_error
 from stoker.pages.frames import FORMAT_VERSION
+from stoker.pages.history.state import State
 from stoker.pages.images import PageImage
 
 MAGIC: Final = b"STKCHKPT"
@@ -34,6 +36,7 @@ SUPERBLOCK_BYTES: Final = 4096
 FOOTER: Final = struct.Struct("<8sQQ16s16s")
 FOOTER_BYTES: Final = 128
 RAW, ZSTD = 0, 1
+CODECS: Final = ("auto", "raw", "zstd")
 _ALIGN: Final = 64
 _SAMPLE_BYTES: Final = 1 << 16
 _WORTH: Final = 0.9
@@ -113,8 +116,10 @@ def write_checkpoint(
     codec   `auto` compresses pages where a sample shrinks by a tenth, `raw` none, `zstd` all
     parent  index of the parent: pages with the same epoch and LSN are left there
 
-    Raises OutOfSpace and PagesError for the disk's failures.
+    Raises OutOfSpace and PagesError for the disk's failures, UsageError for an unknown codec.
     """
+    if codec not in CODECS:
+        raise UsageError("unknown codec of a checkpoint", expected=" or ".join(CODECS), got=codec)
     disk = disk or OsDisk()
     path = folder / checkpoint_name(facts.lsn)
     born = path.with_suffix(".new")
@@ -137,6 +142,19 @@ def write_checkpoint(
         _remove(disk, born)
         raise
     return msgspec.structs.replace(written, path=path)
+
+
+def write_state(folder: Path, state: State, uuid: bytes) -> Written:
+    """Write a state as a checkpoint of the store of this uuid; see `write_checkpoint`."""
+    facts = CheckpointFacts(
+        uuid,
+        state.lsn,
+        state.time_ns,
+        max_generation=state.max_generation,
+        marks=state.marks,
+        sources=state.sources,
+    )
+    return write_checkpoint(folder, (state.pages[page] for page in sorted(state.pages)), facts)
 
 
 def _remove(disk: Disk, path: Path) -> None:

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker.core.clock import utc_text_of_ns
 from stoker.core.errors import UsageError
 from stoker.pages.errors import PageNotFound, PagesError
 from stoker.pages.frames import Frame, FrameType
@@ -66,9 +67,11 @@ def replay(base: State, frames: Iterable[Frame], to: Target = NOW) -> State:
     Raises PagesError when the moment lies before `base` or is never reached, or frames are missing between the two.
     """
     to.check()
-    if to.lsn is not None and to.lsn < base.lsn:
-        raise PagesError("moment lies before what is kept", expected=f"LSN {base.lsn} or later", got=f"LSN {to.lsn}")
-    reached = to == NOW or (to.lsn is not None and to.lsn == base.lsn) or to.time_ns is not None
+    _require_kept(to, base)
+    if _is_base(to, base):
+        return base
+    first, marked = base.lsn, base.marks.get(to.mark or "")
+    reached = to == NOW or to.time_ns is not None
     for commit in commits(frame for frame in frames if frame.lsn > base.lsn):
         if commit[0].lsn != base.lsn + 1 and base.lsn:
             raise PagesError("frames are missing", expected=f"LSN {base.lsn + 1}", got=f"LSN {commit[0].lsn}")
@@ -79,11 +82,38 @@ def replay(base: State, frames: Iterable[Frame], to: Target = NOW) -> State:
         reached = reached or (to.lsn is not None and base.lsn <= to.lsn)
         if _here(to, base, commit):
             return base
+    if not reached and marked is not None:
+        raise _gone(f"LSN {first}", f"mark {to.mark!r} of LSN {marked}")
     if not reached:
         raise PagesError(
             "moment was never reached", expected="a mark, epoch or LSN in the log", got=f"its end at LSN {base.lsn}"
         )
     return base
+
+
+def _require_kept(to: Target, base: State) -> None:
+    """Raise PagesError for a moment before the base, whose own history is gone."""
+    if to.lsn is not None and to.lsn < base.lsn:
+        raise _gone(f"LSN {base.lsn}", f"LSN {to.lsn}")
+    if to.time_ns is not None and base.lsn and to.time_ns < base.time_ns:
+        raise _gone(utc_text_of_ns(base.time_ns), utc_text_of_ns(to.time_ns))
+    image = base.pages.get(to.page or 0)
+    if image is not None and to.epoch is not None and to.epoch < image.epoch:
+        raise _gone(f"epoch {image.epoch} of page {to.page}", f"epoch {to.epoch}")
+
+
+def _gone(expected: str, got: str) -> PagesError:
+    return PagesError("moment lies before what is kept", expected=f"{expected} or later", got=got)
+
+
+def _is_base(to: Target, base: State) -> bool:
+    """Tell whether the base itself is what the moment tells."""
+    image = base.pages.get(to.page or 0)
+    if image is not None and to.epoch is not None:
+        return image.epoch == to.epoch
+    if to.mark is not None:
+        return bool(base.lsn) and base.marks.get(to.mark) == base.lsn
+    return to.lsn is not None and to.lsn == base.lsn
 
 
 def _beyond(to: Target, commit: list[Frame]) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 
 from stoker.pages.disk import Disk, OsDisk
 from stoker.pages.errors import CorruptLog
-from stoker.pages.frames import Frame, FrameType, decode_frame, frame_bytes
+from stoker.pages.frames import Frame, FrameType, decode_frame, frame_bytes, source_number
 from stoker.pages.journal.segments import (
     COMPACTED,
     SEGMENT_HEADER_BYTES,
@@ -79,9 +79,15 @@ def scan(
         if until is not None and frame.lsn > until:
             return
         wanted = frame.lsn >= since and (page is None or frame.page == page)
-        wanted = wanted and (source is None or names.get(frame.source) == source)
+        wanted = wanted and (source is None or is_of(frame, source, names))
         if wanted and (kinds is None or frame.type in kinds):
             yield frame
+
+
+def is_of(frame: Frame, source: str, names: dict[int, str]) -> bool:
+    """Tell whether a source wrote the frame: by the name of its number or, where none is told, by the number."""
+    told = names.get(frame.source)
+    return frame.source == source_number(source) if told is None else told == source
 
 
 def _committed(disk: Disk, folder: Path, since: int) -> Iterator[Frame]:
