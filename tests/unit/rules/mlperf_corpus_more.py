@@ -212,6 +212,20 @@ broken("only_whatif", "leaf", "TREE-01", lambda s: s.put("*_metadata.json", "arg
 
 # Older editions
 broken(
+    "old_subset_of_sixteen",
+    "second_edition_large",
+    "4.3.5",
+    lambda s: s.put(
+        "Closed/*/results/*/checkpointing/*/*/dlio_config/config.yaml", "workload.checkpoint.mode", "subset"
+    ).put("Closed/*/results/*/checkpointing/*/*/summary.json", "num_accelerators", 16),
+)
+broken(
+    "old_few_processes",
+    "second_edition_large",
+    "4.6.1",
+    lambda s: s.put("Closed/*/results/*/checkpointing/*/*/summary.json", "num_accelerators", 16),
+)
+broken(
     "old_unknown_type",
     "second_edition",
     "2.1.7",

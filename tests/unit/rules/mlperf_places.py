@@ -138,6 +138,13 @@ def second_edition(root: Path) -> None:
 
 
 @base
+def second_edition_large(root: Path) -> None:
+    maker = TreeMaker(root, edition="2.0")
+    maker.checkpointing("closed", "sysA", "llama3-70b", hosts=1)
+    maker.finish()
+
+
+@base
 def second_edition_open(root: Path) -> None:
     maker = TreeMaker(root, edition="2.0")
     maker.training("open", "sysA", "resnet50", "a100")

@@ -69,6 +69,11 @@ def deep_code(spot: Spot) -> None:
     spot.folder("code-images/code-01234567/" + "/".join(["build", "lib"] * 20))
 
 
+def subset_of_2_0(spot: Spot, ranks: int) -> None:
+    spot.put("Closed/*/results/*/checkpointing/*/*/dlio_config/config.yaml", "workload.checkpoint.mode", "subset")
+    spot.put("Closed/*/results/*/checkpointing/*/*/summary.json", "num_accelerators", ranks)
+
+
 ACCEPTED: list[tuple[str, str, Callable[[Spot], Any]]] = [
     ("slow_warm_up", "training", slow_warm_up),
     ("two_organisations", "training", two_organisations),
@@ -129,6 +134,7 @@ ACCEPTED: list[tuple[str, str, Callable[[Spot], Any]]] = [
             .put("closed/*/results/*/checkpointing/*/*/dlio_config/config.yaml", "workload.checkpoint.mode", GONE)
         ),
     ),
+    ("subset_of_a_large_model_in_2.0", "second_edition_large", lambda s: subset_of_2_0(s, 8)),
     ("rounded_down_in_2.0", "second_edition", rounded_down),
     (
         "storage_of_the_database_elsewhere",

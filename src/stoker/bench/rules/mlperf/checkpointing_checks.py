@@ -18,6 +18,7 @@ from stoker.core.units import GiB, format_bytes
 
 MEMORY_MULTIPLE: Final = 3
 ACCELERATORS_PER_HOST_MIN: Final = 4
+SUBSET_RANKS_V2: Final = 8
 DECIMAL_GIGA: Final = 10**9
 _METRICS: Final = {
     "save_bandwidth": "metric.save_checkpoint_io_mean_GB_per_second",
@@ -112,18 +113,25 @@ def fits_accelerators(leaf: Leaf, _: Context) -> Iterable[Said]:
         yield Fault(told, f"at least {format_bytes(need)}", path, "accelerator")
 
 
-def subset(leaf: Leaf, _: Context) -> Iterable[Said]:
-    """A subset run is declared, of the 8B model, and of exactly its ranks."""
+def is_subset(leaf: Leaf) -> bool:
+    """Tell whether a run says that it is a subset: by its argument, or by the engine's mode."""
+    return bool(leaf.argument("checkpoint_subset")) or dig(leaf.config, ["checkpoint", "mode"]) == "subset"
+
+
+def subset(leaf: Leaf, context: Context) -> Iterable[Said]:
+    """A subset run is declared, of the 8B model, and of exactly its ranks; in 2.0 of any model, with 8 ranks."""
     model, count = models().checkpointing.get(leaf.model), leaf.accelerators
     declared = leaf.argument("checkpoint_subset")
-    mode = dig(leaf.config, ["checkpoint", "mode"])
     if leaf.metadata is None and leaf.config is None:
         yield missing("whether this is a subset run", leaf.path)
         return
-    is_subset = bool(declared) or mode == "subset"
-    if not is_subset or model is None:
+    if not is_subset(leaf) or model is None:
         return
     path = leaf.folder.below(leaf.metadata_name)
+    if context.tree.edition == "2.0":
+        if count != SUBSET_RANKS_V2:
+            yield Fault(f"a subset with {count} ranks", f"{SUBSET_RANKS_V2}", leaf.config_path, "checkpoint.mode")
+        return
     if not model.subset_ranks or count != model.subset_ranks:
         wanted = "llama3-8b with exactly 8 ranks"
         yield Fault(f"a subset of {leaf.model} with {count} ranks", wanted, path, "args.checkpoint_subset")
@@ -147,12 +155,12 @@ def aggregated(series: Series, context: Context) -> Iterable[Said]:
             yield Fault(f"{figure.value:.2f}", f"{mean:.2f}, the mean of the leaves", figure.path, figure.key)
 
 
-def closed_processes(leaf: Leaf, _: Context) -> Iterable[Said]:
-    """The process count is the model's; a legal subset has its own."""
+def closed_processes(leaf: Leaf, context: Context) -> Iterable[Said]:
+    """The process count is the model's; in 2.0 a subset has 8."""
     model, count = models().checkpointing.get(leaf.model), leaf.accelerators
     if model is None or count is None:
         yield missing("the model or its processes", leaf.path)
-    elif count != model.processes:
+    elif count != model.processes and not (context.tree.edition == "2.0" and is_subset(leaf)):
         path = leaf.folder.below("summary.json")
         yield Fault(f"{count} processes", f"{model.processes}", path, "num_accelerators")
 
