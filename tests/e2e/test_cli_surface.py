@@ -15,7 +15,20 @@ from stoker.core.errors import StokerError
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS_PAGE = (REPO / "docs" / "guide" / "scripts.md").read_text()
-COMMANDS = ["", "feed", "run", "run training", "gen", "plan", "dlio", "report", "doctor", "completion", "version"]
+COMMANDS = [
+    "",
+    "feed",
+    "run",
+    "run training",
+    "gen",
+    "plan",
+    "dlio",
+    "check",
+    "report",
+    "doctor",
+    "completion",
+    "version",
+]
 COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-7]|9[0-7])[0-9;]*m")
 DLIO_WORKLOAD = """
 model: {name: small}

@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": "Show what a run would do, in files, bytes and seconds, without touching the target.",
     "dlio": "Run a DLIO workload: the same YAML, the same overrides, the same output files.",
     "pages": "Look at stores of pages: versioned shared memory with a log.",
+    "check": "Judge saved results and trees by the rules of MLPerf Storage.",
     "report": "Turn a saved result into one self-contained HTML page.",
     "doctor": "Check this machine, and a target, before anything is started.",
     "completion": "Print the completion script for bash, zsh or fish.",

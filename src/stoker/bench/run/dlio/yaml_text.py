@@ -5,13 +5,11 @@ multiply and files out of proportion are refused, each with file and line. Plain
 OmegaConf's two changes: `1e-3` is a number, dates are text.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from yaml.constructor import SafeConstructor
 from yaml.events import (
     AliasEvent,
     CollectionStartEvent,
@@ -26,20 +24,10 @@ from yaml.events import (
 
 from stoker.bench.run.dlio.tree import FILE, Leaf, Node, Origin, Tree, copied, plain
 from stoker.core.errors import UsageError
+from stoker.core.plain_yaml import DEPTH_MAX, NODES_MAX, plain_scalar
 
 FILE_BYTES_MAX: Final = 1 << 20
-DEPTH_MAX: Final = 24
-NODES_MAX: Final = 100_000
 
-_NULL: Final = re.compile(r"~|null|Null|NULL|")
-_BOOLEAN: Final = re.compile(r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF")
-_INTEGER: Final = re.compile(
-    r"[-+]?0b[01_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+"
-)
-_NUMBER: Final = re.compile(
-    r"[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
-    r"|[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
 _NOTHING: Final = object()
 
 
@@ -163,7 +151,7 @@ class _Reader:
         if not event.implicit[0]:
             return text
         try:
-            return _plain_scalar(text)
+            return plain_scalar(text)
         except ValueError as error:
             raise self._refusal(event, "YAML value is not a number", got=str(error)) from error
 
@@ -176,21 +164,6 @@ class _Reader:
 
     def _refusal(self, event: Event, what: str, expected: str = "", *, got: str = "", remedy: str = "") -> UsageError:
         return UsageError(what, where=self._where(event), expected=expected, got=got, remedy=remedy)
-
-
-def _plain_scalar(text: str) -> Any:
-    """Return an unquoted scalar's value. Raises ValueError for a number too long to be one."""
-    if _NULL.fullmatch(text):
-        return None
-    if _BOOLEAN.fullmatch(text):
-        return text.lower() in ("yes", "true", "on")
-    for tag, pattern in (("int", _INTEGER), ("float", _NUMBER)):
-        if pattern.fullmatch(text):
-            node = yaml.ScalarNode(f"tag:yaml.org,2002:{tag}", text)
-            constructor: Any = SafeConstructor()
-            build = constructor.construct_yaml_int if tag == "int" else constructor.construct_yaml_float
-            return build(node)
-    return text
 
 
 def _height(data: Any) -> int:
