@@ -122,6 +122,8 @@ def wrong_in_class(owner: ast.ClassDef, module: ModuleType, helpers: dict[str, F
     for node in owner.body:
         if not isinstance(node, Function) or (node.name.startswith("_") and node.name != "__init__"):
             continue
+        if any(isinstance(one, ast.Attribute) and one.attr == "setter" for one in node.decorator_list):
+            continue  # its getter tells
         text = ast.get_docstring(node) or ""
         if node.name == "__init__":
             text += whole

@@ -98,7 +98,10 @@ class Snapshot:
         return self._private[start : start + int(row["size"])]
 
     def kept(self, page: int, make: Callable[[], Any]) -> Any:
-        """Return what `make` gave for the page the first time; forgotten when the snapshot closes."""
+        """Return what `make` gave for the page the first time; forgotten when the snapshot closes.
+
+        Raises PageNotFound; PagesError once it is closed.
+        """
         self._row(page)
         if page not in self._kept:
             self._kept[page] = make()
@@ -122,7 +125,7 @@ class Snapshot:
         )
 
     def images(self) -> Iterator[PageImage]:
-        """Yield all pages, in the order of their ids; their data as `view`."""
+        """Yield all pages, in the order of their ids; their data as `view`. Raises PagesError once it is closed."""
         self._check()
         records = self._records[np.argsort(self._records["id"])]
         columns = [records[name].tolist() for name in _COLUMNS]

@@ -122,7 +122,7 @@ class Store(OpenStore):
     # -- reading and writing -------------------------------------------------------------------------------------
 
     def read(self, page: int | Page, out: Any = None) -> NDArray[np.uint8]:
-        """Return a copy of a page's bytes, in `out` when it is given; see `Page.read`."""
+        """Return a copy of a page's bytes, in `out` when it is given; see `Page.read`. Raises InvalidDelta."""
         number = page if isinstance(page, int) else page.id
         if out is not None and not isinstance(out, np.ndarray):
             foreign: NDArray[np.uint8] = write_foreign(out, self.read(number))

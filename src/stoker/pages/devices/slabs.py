@@ -31,6 +31,8 @@ class Slab:
     shadow   a second one of the same size where pages are kept as they were last committed; None until it is wanted
     host     the same memory as the host sees it; None in the mode `device`, everywhere
     managed  what the driver keeps of unified memory, None of other
+
+    Raises DeviceError for memory that is not to be had.
     """
 
     def __init__(self, torch: Any, device: Any, mode: str, size_bytes: int) -> None:
@@ -119,6 +121,8 @@ class SlabPool:
     """The slabs of one device and mode.
 
     slab_bytes  of a slab; a larger page gets one of its own
+
+    Raises UsageError for an unknown mode.
     """
 
     def __init__(self, torch: Any, device: Any, mode: str, slab_bytes: int) -> None:

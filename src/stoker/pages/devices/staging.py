@@ -18,6 +18,8 @@ class StagingRing:
 
     sent_bytes, fetched_bytes  over the bus so far
     copies                     how many copies that were
+
+    Raises UsageError for a ring that is too small.
     """
 
     def __init__(self, torch: Any, device: Any, lane: Lane, size_bytes: int) -> None:

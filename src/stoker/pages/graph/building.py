@@ -101,7 +101,7 @@ class Building:
                 self._unheard_of.discard(thread)
 
     def link(self, parent: int | Page, child: int | Page, kind: EdgeKind = EdgeKind.DATA) -> None:
-        """Add an edge, logged. Raises CycleError, PageNotFound."""
+        """Add an edge, logged. Raises CycleError, PageNotFound, UsageError inside a wave."""
         edge = (page_id(parent), page_id(child), int(kind))
         for page in edge[:2]:
             self.store.arena.facts(page)
@@ -111,7 +111,7 @@ class Building:
                 self._keeper.append([edge], add=True)
 
     def link_all(self, edges: Sequence[Edge]) -> int:
-        """Add edges as one commit, all or none, and return how many are new. Raises CycleError."""
+        """Add edges as one commit, all or none, and return how many are new. Raises CycleError, UsageError."""
         with self._exclusive():
             fresh = [edge for edge in dict.fromkeys(edges) if not self.graph.has(*edge)]
             added = self.graph.add_all(fresh)
@@ -125,7 +125,7 @@ class Building:
             self._engine.node(page, self.graph.height(page))
 
     def unlink(self, parent: int | Page, child: int | Page, kind: EdgeKind = EdgeKind.DATA) -> bool:
-        """Remove an edge, logged; tell whether it was there."""
+        """Remove an edge, logged; tell whether it was there. Raises UsageError inside a wave."""
         edge = (page_id(parent), page_id(child), int(kind))
         with self._exclusive():
             found = self.graph.remove(*edge)
@@ -184,7 +184,8 @@ class Building:
         name: str = "",
         lazy: bool = False,
     ) -> None:
-        """Do as `derive` for many pages in few commits: (function, inputs, out, parameters) each."""
+        """Do as `derive` for many pages in few commits: (function, inputs, out, parameters) each. Raises as it does,
+        UsageError for one that cannot be."""
         made = []
         with self._exclusive():
             for function, inputs, out, parameters in derivations:

@@ -16,6 +16,7 @@ from stoker.pages.history.state import State
 from stoker.pages.images import PageImage
 from stoker.pages.journal.scan import FrameTable
 
+_TIME_MAX: Final = (1 << 64) - 1
 _RUN_MIN: Final = 32
 """Fewer frames than this in a row are not worth a table of their pages."""
 
@@ -107,7 +108,7 @@ def replay(base: State, frames: Iterable[Frame], to: Target = NOW) -> State:
 
 
 def replay_tables(base: State, tables: Iterable[FrameTable], to: Target = NOW) -> State:
-    """Do as `replay` does with whole segments: changes of pages are made many in one call. Raises the same."""
+    """Do as `replay` does with whole segments: changes of pages are made many in one call. Raises PagesError."""
     to.check()
     if to.epoch is not None or to.mark is not None:
         return replay(base, (frame for table in tables for frame in table.frames()), to)
@@ -139,7 +140,7 @@ def _kept(table: FrameTable, to: Target) -> int:
     if to.lsn is not None:
         beyond = table.rows[ends, LSN] > np.uint64(to.lsn)
     elif to.time_ns is not None:
-        beyond = table.rows[ends, TIME_NS] > np.uint64(max(0, to.time_ns))
+        beyond = table.rows[ends, TIME_NS] > np.uint64(min(max(0, to.time_ns), _TIME_MAX))
     count = int(np.argmax(beyond)) if beyond.any() else len(ends)
     return int(ends[count - 1]) + 1 if count else 0
 
