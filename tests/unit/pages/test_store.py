@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stoker.pages.arena import locks
+from stoker.pages.arena.audit import audit
 from stoker.pages.errors import Conflict, InvalidDelta, OutOfSpace, PageNotFound
 from stoker.pages.store import Store
 
@@ -117,6 +118,16 @@ def test_a_commit_too_large_for_the_ring_is_refused() -> None:
         with pytest.raises(OutOfSpace, match="log_bytes"):
             page.write(np.arange(64 << 10).astype(np.uint8) + np.uint8(1))
         assert page.epoch == 0
+
+
+def test_a_commit_of_nearly_half_the_ring_fits_wherever_the_ring_stands() -> None:
+    with small(size_bytes=4 << 20, log_bytes=256 << 10) as store:
+        page, filler = store.allocate(100_000), store.allocate(3000)
+        for number in range(1, 120):
+            page.write(np.full(100_000, number, np.uint8))
+            filler.write(np.full(3000, number, np.uint8))
+            assert int(page.read()[-1]) == number
+        assert not audit(store.arena)
 
 
 def test_resize_keeps_what_fits_and_clone_copies() -> None:

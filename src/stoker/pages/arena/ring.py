@@ -38,11 +38,14 @@ class Ring:
         return position if at + length <= self.ring_bytes else position + self.ring_bytes - at
 
     def end_of(self, lengths: list[int]) -> int:
-        """Return the position behind frames of these lengths. Raises OutOfSpace for more than half the ring."""
-        start = end = self._words[Word.COMMITTED_POS]
+        """Return the position behind frames of these lengths. Raises OutOfSpace for more than half the ring.
+
+        What is skipped at the ring's end, less than the frame behind it, comes on top: together less than the ring.
+        """
+        end = self._words[Word.COMMITTED_POS]
         for length in lengths:
             end = self.next_position(end, length) + length
-        if end - start > self.ring_bytes // 2:
+        if sum(lengths) > self.ring_bytes // 2:
             raise OutOfSpace(
                 "commit is too large for the log ring",
                 expected=f"at most {self.ring_bytes // 2} bytes",
