@@ -8,6 +8,7 @@ one of the logs then, as after a kill.
 from pathlib import Path
 
 from stoker.bench.run.conduct_mpi import conduct_mpi
+from stoker.bench.run.hosts.collect import Collection
 from stoker.bench.run.launch_local import Outcome, run_local
 from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.record import RunRecord, read_ranks
@@ -61,6 +62,7 @@ def check_plan(plan: TrainingPlan) -> None:
 def _conduct_local(job: Job, plan: TrainingPlan, target_url: str, folder: Path, progress: OnProgress | None) -> Result:
     with SignalWatch() as watch:
         record = RunRecord(job, plan, target_url, folder, launcher=f"local processes, {plan.ranks}")
+        hosts = Collection(folder, plan.host_interval_seconds, plan.sample_hosts)
         try:
             outcome = run_local(
                 plan,
@@ -71,8 +73,9 @@ def _conduct_local(job: Job, plan: TrainingPlan, target_url: str, folder: Path, 
             )
             parts = read_ranks(folder, plan.ranks)
             status, reason = _local_status(plan, outcome, watch, [report for report, _ in parts])
-            return record.finish(status, reason, parts)
+            return record.finish(status, reason, parts, hosts=hosts.finish())
         finally:
+            hosts.stop()
             record.close()
 
 

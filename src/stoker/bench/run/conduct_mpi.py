@@ -17,6 +17,7 @@ import numpy as np
 
 from stoker.bench.run.assemble import Part
 from stoker.bench.run.credentials import apply_credentials
+from stoker.bench.run.hosts.over_mpi import MpiCollection
 from stoker.bench.run.launch_mpi import MpiComm, world
 from stoker.bench.run.process import keep_time_sharply
 from stoker.bench.run.record import RunRecord, make_layout
@@ -169,14 +170,18 @@ def _take_part(
         if teller is not None:
             teller.tell({0: told})
 
-    job = RankJob(order.plan, comm, order.target_url, Path(order.folder), lambda: bool(watch.received), tell)
-    parts = _collect(comm, *run_rank(job))
+    plan, folder = order.plan, Path(order.folder)
+    collection = MpiCollection(comm, folder, plan.host_interval_seconds, plan.sample_hosts)
+    job = RankJob(plan, comm, order.target_url, folder, lambda: bool(watch.received), tell)
+    told = run_rank(job)
+    hosts = collection.finish()
+    parts = _collect(comm, *told)
     names = comm.gather(watch.name.encode()) or []
     result = b""
     if record is not None:
         name = next((name.decode() for name in names if name), "")
         status, reason = ("partial", f"stopped by {name}") if name else ("complete", "")
-        result = msgspec.json.encode(record.finish(status, reason, parts))
+        result = msgspec.json.encode(record.finish(status, reason, parts, hosts=hosts))
     return msgspec.json.decode(comm.broadcast(result), type=Result)
 
 

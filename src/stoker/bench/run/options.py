@@ -71,6 +71,21 @@ _RUN: Final = (
         default="auto",
         choices=("auto", "local", "mpi"),
     ),
+    Option(
+        "host_interval",
+        "seconds",
+        "How often the hosts' counters are sampled; 0 samples none.",
+        default=10.0,
+        low=0,
+        high=3600,
+        metavar="DURATION",
+    ),
+    Option(
+        "sample_hosts",
+        "text",
+        "Further hosts to sample over SSH, such as those of the storage: a,b,c.",
+        metavar="HOST[,HOST…]",
+    ),
     Option("evict", "flag", "Drop the dataset from this host's page cache before each epoch.", default=True),
     Option("label", "text", "key=value kept in the result; may be repeated.", many=True, metavar="KEY=VALUE"),
 )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker.bench.run.hosts.names import parse_hosts
 from stoker.bench.workloads import catalogue
 from stoker.bench.workloads.catalogue import CatalogueEntry
 from stoker.core import seed
@@ -73,11 +74,15 @@ def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) 
         "steps": "steps_max",
         "duration": "duration_seconds",
         "threshold": "au_threshold_ratio",
+        "host_interval": "host_interval_seconds",
     }
     for option, field in names.items():
         setting = settings.get(option)
         if setting is not None and setting.value is not None:
             changes[field] = setting.value
+    others = settings.get("sample_hosts")
+    if others is not None and others.value:
+        changes["sample_hosts"] = tuple(host.name for host in parse_hosts(others.value))
     _check_request(changes.get("request_bytes", 0))
     given_seed = settings["seed"].value
     changes["seed"] = seed.fresh() if given_seed is None else given_seed

@@ -1,12 +1,14 @@
 """The run folder: its layout, the conductor's log, the columns of all steps and the result."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from stoker.bench.report.hosts import summarise
 from stoker.bench.run.assemble import Part, RunEnd, RunStart, assemble
 from stoker.bench.run.machine import machine_facts
 from stoker.bench.workloads.rank_log import read_rank_log
@@ -16,6 +18,7 @@ from stoker.core import clock
 from stoker.core.errors import AlreadyExistsError
 from stoker.core.events import EventLog
 from stoker.core.files import sync_folder
+from stoker.core.host_series import HostSeries
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.result import (
     EVENTS_FILE,
@@ -60,7 +63,15 @@ class RunRecord:
         """Write an event to the conductor's log."""
         self._log.append(name, **fields)
 
-    def finish(self, status: str, reason: str, parts: Sequence[Part], notes: Sequence[str] = ()) -> Result:
+    def finish(
+        self,
+        status: str,
+        reason: str,
+        parts: Sequence[Part],
+        notes: Sequence[str] = (),
+        *,
+        hosts: Sequence[HostSeries] = (),
+    ) -> Result:
         """Put the result together, save it and the steps, end the log, and return the result."""
         end = RunEnd(
             status=status,
@@ -71,6 +82,7 @@ class RunRecord:
             notes=tuple(notes),
         )
         result = assemble(self.start, end, parts)
+        result.hosts = summarise(hosts, ranks_by_host(parts))
         save_series(self._folder, parts)
         save_result(self._folder, result)
         self._log.append(ENDED, end=end)
@@ -80,6 +92,11 @@ class RunRecord:
     def close(self) -> None:
         """Close the log; closing twice is harmless."""
         self._log.close()
+
+
+def ranks_by_host(parts: Sequence[Part]) -> dict[str, int]:
+    """Return how many ranks ran on each host, by its name."""
+    return dict(Counter(report.start.host for report, _ in parts))
 
 
 def make_layout(folder: Path) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import msgspec
 
+from stoker.bench.report.hosts import summarise
 from stoker.bench.run.assemble import RunEnd, RunStart, assemble
-from stoker.bench.run.record import STARTED, read_ranks, save_series
+from stoker.bench.run.hosts.partial import recover_hosts
+from stoker.bench.run.record import STARTED, ranks_by_host, read_ranks, save_series
 from stoker.core.errors import CorruptError, NotFoundError
 from stoker.core.events import read_events
 from stoker.core.result import EVENTS_FILE, RESULT_FILE, Result, load_result, save_result
@@ -48,6 +50,7 @@ def recover(folder: Path, *, save: bool = True) -> Result:
     result = assemble(start, end, parts)
     if save:
         save_series(folder, parts)
+        result.hosts = summarise(recover_hosts(folder), ranks_by_host(parts))
     return result
 
 
