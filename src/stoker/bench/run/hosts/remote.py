@@ -59,15 +59,20 @@ class RemoteHost:
         self._gathered = Gathered(series, self._header, partial)
 
     async def sample(self, timeout_seconds: float) -> None:
-        """Take a sample; a host that was never reached is tried again."""
+        """Take a sample; a host that was never reached, or was lost, is tried again, which may take longer."""
         with suppress(_Failed):
+            if self._process is None or self._gathered is None:
+                async with _limit(SNAPSHOT_SECONDS, self):
+                    await self._reach()
             async with _limit(timeout_seconds, self):
-                if self._process is None:
-                    await self._connect()
-                if self._gathered is None:
-                    self._open(await self._ask("snapshot"), await self._compare_clocks())
                 texts = await self._ask("sample")
                 self._take(texts)
+
+    async def _reach(self) -> None:
+        if self._process is None:
+            await self._connect()
+        if self._gathered is None:
+            self._open(await self._ask("snapshot"), await self._compare_clocks())
 
     def _take(self, texts: Texts) -> None:
         assert self._gathered is not None
