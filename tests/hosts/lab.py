@@ -92,7 +92,7 @@ class Lab:
         log = (self.folder / f"{name}.log").open("wb")
         with log:
             self.servers[name] = subprocess.Popen(
-                ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", serve], stdout=log, stderr=log
+                ["ip", "netns", "exec", name, "unshare", "--uts", "--mount", "sh", "-c", serve], stdout=log, stderr=log
             )
 
     def _wait(self, name: str) -> None:

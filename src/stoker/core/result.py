@@ -4,6 +4,7 @@
       result.json           this schema, written atomically at the end (or when a signal ended the run)
       events.jsonl          the conductor's event log          ranks/rank-0000.jsonl   one log a rank
       series.npz            per-step columns, arrays `rank0000/<column>` (no pickles)
+      fs_separation.json    whether the target lies on another file system than this folder (local targets)
       hosts.jsonl.zst       what was seen of the hosts meanwhile; see `stoker.core.host_series`
       report.html           made from the above alone
 

@@ -18,6 +18,7 @@ import numpy as np
 from stoker.bench.run.assemble import Part
 from stoker.bench.run.credentials import apply_credentials
 from stoker.bench.run.hosts.over_mpi import MpiCollection
+from stoker.bench.run.hosts.start import started_with
 from stoker.bench.run.launch_mpi import MpiComm, world
 from stoker.bench.run.process import keep_time_sharply
 from stoker.bench.run.record import RunRecord, make_layout
@@ -152,7 +153,7 @@ def _begin(comm: MpiComm, job: Job, order: _Order, found_by: str) -> RunRecord |
     record = None
     try:
         if comm.rank == 0:
-            launcher = f"mpi, {comm.size} ranks ({found_by}), {comm.library}"
+            launcher = f"mpi, {comm.size} ranks ({found_by}), {comm.library}{started_with(os.environ)}"
             record = RunRecord(job, order.plan, order.target_url, folder, launcher=launcher)
         comm.barrier()
         make_layout(folder)

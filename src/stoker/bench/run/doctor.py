@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import psutil
 
+from stoker.bench.run.hosts.judging import OPEN_FILES_WANTED, SHARED_MEMORY_WANTED_BYTES, Check
 from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.locked import not_as_locked
 from stoker.bench.run.target import opened
@@ -24,8 +24,6 @@ from stoker.kernels.native import kernel_status
 from stoker.kernels.reading import engine_facts
 from stoker.storage.api import Store, SupportsCache, SupportsLocalPath
 
-OPEN_FILES_WANTED: Final = 4096
-SHARED_MEMORY_WANTED_BYTES: Final = 256 * MiB
 PROBE_BYTES: Final = 64 * 1024
 RANK_BYTES: Final = 64 * MiB
 EXTRAS: Final = {
@@ -35,15 +33,6 @@ EXTRAS: Final = {
     "image": ("PIL", "JPEG and PNG files"),
     "mpi": ("mpi4py", "ranks under mpirun"),
 }
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One check: `status` is ok, note, warn or fail; `remedy` says what to do about anything but ok."""
-
-    name: str
-    status: str
-    observed: str
-    remedy: str = ""
 
 
 def examine(target: str | None = None, *, write: bool = True) -> list[Check]:

@@ -99,6 +99,8 @@ class MpiComm:
 
     def __init__(self) -> None:
         """Raises MissingExtraError without mpi4py or an MPI library."""
+        if "OMPI_COMM_WORLD_SIZE" in os.environ:  # mpi4py takes MPICH where both are installed, and cannot start then
+            os.environ.setdefault("MPI4PY_MPIABI", "openmpi")
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:

@@ -72,6 +72,23 @@ _RUN: Final = (
         choices=("auto", "local", "mpi"),
     ),
     Option(
+        "hosts",
+        "text",
+        "Start the ranks on these hosts, by mpirun, each with its number of ranks or all alike: a:4,b:2.",
+        metavar="HOST[:N][,HOST…]",
+    ),
+    Option("mpi_bin", "text", "Launcher for --hosts: mpirun, mpiexec or a path; the one of this environment first."),
+    Option(
+        "mpi_btl",
+        "text",
+        "Transport of Open MPI: vader within one host, tcp between hosts; auto leaves it the choice.",
+        default="auto",
+        choices=("auto", "vader", "tcp"),
+    ),
+    Option("oversubscribe", "flag", "Let Open MPI start more ranks than a host has cores or slots.", default=False),
+    Option("allow_run_as_root", "flag", "Let Open MPI start ranks as root, as in a container.", default=False),
+    Option("mpi_params", "text", "Words for the launcher, as they are; may be repeated.", many=True, metavar="WORDS"),
+    Option(
         "host_interval",
         "seconds",
         "How often the hosts' counters are sampled; 0 samples none.",

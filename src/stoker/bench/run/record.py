@@ -10,6 +10,7 @@ import numpy as np
 
 from stoker.bench.report.hosts import summarise
 from stoker.bench.run.assemble import Part, RunEnd, RunStart, assemble
+from stoker.bench.run.hosts.separation import record_separation
 from stoker.bench.run.machine import machine_facts
 from stoker.bench.workloads.rank_log import read_rank_log
 from stoker.bench.workloads.reports import LOG_NAME
@@ -53,6 +54,7 @@ class RunRecord:
         self._log = EventLog(folder / EVENTS_FILE)
         self._log.append(STARTED, run=self.start)
         self._log.sync()
+        record_separation(target_url, folder)
 
     @property
     def elapsed_seconds(self) -> float:

@@ -11,7 +11,7 @@ from stoker.core.errors import UsageError
 HOSTS_MAX: Final = 1 << 16
 SLOTS_MAX: Final = 1 << 16
 _HOST: Final = re.compile(
-    r"\[([0-9A-Fa-f:.%]+)\](?::(\d{1,6}))?|([A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?)(?::(\d{1,6}))?"
+    r"\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9.-]+)?)\](?::(\d{1,6}))?|([A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?)(?::(\d{1,6}))?"
 )
 _BARE_IPV6: Final = re.compile(r"[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
 EXPECTED: Final = "names or addresses with a comma between, each with a number of ranks or none: a:2,b:2"

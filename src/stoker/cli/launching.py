@@ -1,0 +1,55 @@
+"""A command on many hosts: start it there and end as it ends, or show how it would be started."""
+
+import os
+import shlex
+import sys
+
+import click
+
+from stoker.bench.run.hosts.judging import failed
+from stoker.bench.run.hosts.preflight import examine_hosts
+from stoker.bench.run.hosts.start import Launch, plan_launch, rank_program, start_ranks
+from stoker.bench.run.plan import Settings, workload_entry
+from stoker.cli.screen import emit_pairs, warn
+from stoker.core import clock
+from stoker.core.errors import EXIT_GOOD, PreflightError
+from stoker.core.files import redact_arguments
+from stoker.core.units import format_seconds
+
+
+def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> int:
+    """Start this very command on the hosts asked for, and return its exit code; with `dry_run` print how.
+
+    Before, everything is tried. Raises PreflightError with all that failed; warnings go to stderr.
+    """
+    _, ranks = workload_entry(settings)
+    planned = plan_launch(settings, ranks)
+    arguments = sys.argv[1:]
+    if dry_run:
+        words = planned.words(rank_program(redact_arguments(arguments)), os.environ)
+        hosts = ", ".join(f"{host.name} {host.slots}" for host in planned.hosts)
+        emit_pairs({"launcher": planned.launcher.told, "ranks": f"{ranks}: {hosts}", "command": shlex.join(words)})
+        return EXIT_GOOD
+    _preflight(planned, target, quiet=quiet)
+    return start_ranks(planned, arguments)
+
+
+def _preflight(planned: Launch, target: str, *, quiet: bool) -> None:
+    began_ns = clock.monotonic_ns()
+    if not quiet:
+        click.echo(f"1/2 checking {len(planned.hosts)} hosts", err=True)
+    checks = examine_hosts(planned.hosts, target, launch=planned)
+    for check in checks:
+        if check.status == "warn":
+            warn(f"{check.name}: {check.observed}" + (f"; {check.remedy}" if check.remedy else ""))
+    bad = failed(checks)
+    if bad:
+        told = "; ".join(f"{check.name}: {check.observed}" for check in bad)
+        remedies = "; ".join(dict.fromkeys(check.remedy for check in bad if check.remedy))
+        raise PreflightError(
+            f"{len(bad)} of {len(checks)} checks failed, so no rank was started", got=told, remedy=remedies
+        )
+    if not quiet:
+        spent = format_seconds((clock.monotonic_ns() - began_ns) / 1e9)
+        ranks = sum(host.slots for host in planned.hosts)
+        click.echo(f"2/2 {len(checks)} checks done in {spent}; starting {ranks} ranks", err=True)
