@@ -49,7 +49,10 @@ LAUNCHERS = [
     pytest.param(
         ["--mpi-bin", open_mpi(), "--allow-run-as-root", "--oversubscribe"],
         id="openmpi",
-        marks=pytest.mark.skipif(not open_mpi(), reason="no Open MPI; apt-get install openmpi-bin"),
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(not open_mpi(), reason="no Open MPI; apt-get install openmpi-bin"),
+        ],
     ),
 ]
 

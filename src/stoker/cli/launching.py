@@ -3,14 +3,16 @@
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import click
 
 from stoker.bench.run.hosts.judging import failed
 from stoker.bench.run.hosts.preflight import examine_hosts
-from stoker.bench.run.hosts.start import Launch, plan_launch, rank_program, start_ranks
+from stoker.bench.run.hosts.start import Ended, Launch, plan_launch, rank_program, start_ranks
 from stoker.bench.run.plan import Settings, workload_entry
-from stoker.cli.screen import emit_pairs, warn
+from stoker.bench.run.recover import load_or_recover
+from stoker.cli.screen import emit_pairs, harmless, warn
 from stoker.core import clock
 from stoker.core.errors import EXIT_GOOD, PreflightError
 from stoker.core.files import redact_arguments
@@ -31,7 +33,26 @@ def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> in
         emit_pairs({"launcher": planned.launcher.told, "ranks": f"{ranks}: {hosts}", "command": shlex.join(words)})
         return EXIT_GOOD
     _preflight(planned, target, quiet=quiet)
-    return start_ranks(planned, arguments)
+    return _finish(start_ranks(planned, arguments, deadline_seconds=settings["rank_deadline"].value))
+
+
+def _finish(ended: Ended) -> int:
+    """Return the exit code; of ranks that did not come to say how it ended, tell why and keep what they measured."""
+    if ended.told:
+        return ended.exit_code
+    kept = ""
+    folder = Path(ended.folder)
+    if ended.folder and folder.is_dir():
+        result = load_or_recover(folder)
+        kept = f"what was measured is kept, labelled {result.status}, in {folder}"
+        reason = result.reason if result.status == "failed" else ended.reason
+    else:
+        reason = ended.reason
+        kept = f"what was measured lies on the first host in {folder}" if ended.folder else ""
+    click.echo(
+        f"stoker: the run ended before its time: {harmless(reason)}{f'; {harmless(kept)}' if kept else ''}", err=True
+    )
+    return ended.exit_code
 
 
 def _preflight(planned: Launch, target: str, *, quiet: bool) -> None:

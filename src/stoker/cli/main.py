@@ -86,9 +86,11 @@ def _run_together(arguments: list[str]) -> int:
     """Run the command line on rank 0 alone: the other ranks follow it, and end as it ends."""
     with SignalWatch() as watch:  # a rank that left now would leave the others waiting
         from stoker.bench.run.conduct_mpi import dismiss, follow, meet
+        from stoker.bench.run.hosts.control import leave
         from stoker.bench.run.launch_mpi import is_first_rank, is_one_of_several
 
         several = is_one_of_several()
+        started = _keep_to_who_started_us(is_first_rank())
         if several and not is_first_rank():
             try:
                 return follow()
@@ -104,9 +106,23 @@ def _run_together(arguments: list[str]) -> int:
         code = error.exit_code
         raise
     finally:
+        heard = started and leave(code)
         if several:
-            dismiss(code)
-    return code
+            dismiss(0 if heard else code)
+    return 0 if heard else code
+
+
+def _keep_to_who_started_us(first: bool) -> bool:
+    """Under a launcher that stoker started, let no rank outlive it; return whether rank 0 can tell how it ends."""
+    from stoker.bench.run.hosts.control import attend
+    from stoker.bench.run.hosts.start import STARTED_VARIABLE
+    from stoker.bench.run.launch_mpi import abort_all
+    from stoker.bench.run.process import die_with_parent
+
+    if STARTED_VARIABLE not in os.environ:
+        return False
+    die_with_parent(os.getppid())
+    return first and attend(lambda reason: abort_all(f"who started the ranks is gone: {reason}"))
 
 
 def _run(arguments: list[str]) -> int:

@@ -77,8 +77,15 @@ def test_mpich() -> None:
 
 
 def test_open_mpi_takes_its_own_library() -> None:
-    assert launch_environment(OPEN_MPI_4, {}) == {"MPI4PY_MPIABI": "openmpi"}
-    assert launch_environment(OPEN_MPI_4, {"MPI4PY_MPIABI": "mpiabi"}) == {"MPI4PY_MPIABI": "mpiabi"}
+    assert launch_environment(OPEN_MPI_4, {})["MPI4PY_MPIABI"] == "openmpi"
+    assert launch_environment(OPEN_MPI_4, {"MPI4PY_MPIABI": "mpiabi"})["MPI4PY_MPIABI"] == "mpiabi"
+
+
+def test_ranks_are_told_what_they_should_have_and_the_last_variable_is_nobodys() -> None:
+    """Hydra loses the one that stands last."""
+    found = launch_environment(MPICH, {"PATH": "p", "ZZ_LAST": "0", "AWS_REGION": "r", "HOME": "h"})
+    assert found["STOKER_PASSED_NAMES"] == "AWS_REGION,PATH"
+    assert list(found)[-1] == "ZZ_LAST"
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,17 @@ host, and what it measured goes to rank 0 as bytes.
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 import numpy as np
 
 from stoker.bench.run.assemble import Part
 from stoker.bench.run.credentials import apply_credentials
+from stoker.bench.run.hosts.control import tell_folder
 from stoker.bench.run.hosts.over_mpi import MpiCollection
 from stoker.bench.run.hosts.start import started_with
+from stoker.bench.run.hosts.watch import MpiWatch
 from stoker.bench.run.launch_mpi import MpiComm, world
 from stoker.bench.run.process import keep_time_sharply
 from stoker.bench.run.record import RunRecord, make_layout
@@ -133,14 +135,27 @@ def _agree(comm: MpiComm, mine: _Order | _End | None) -> _Order | _End:
 def _obey(comm: MpiComm, job: Job, order: _Order, found_by: str, progress: OnProgress | None) -> Result:
     """Run this rank's part. An error here ends all ranks, after a failed result was saved where that is possible."""
     keep_time_sharply()
-    with SignalWatch() as watch:
+    with SignalWatch() as signals:
         record = _begin(comm, job, order, found_by)
+        watch = MpiWatch(comm, order.plan.rank_deadline_seconds, lambda reason: _lost(comm, order, record, reason))
         try:
-            return _take_part(comm, order, watch, record, progress)
+            return _take_part(comm, order, signals, record, Watched(watch, progress))
         except BaseException as error:
+            watch.fail(_told(error))
             with suppress(StokerError, OSError):
                 save_result(Path(order.folder), recover(Path(order.folder)))
             comm.abort(_told(error))
+        finally:
+            watch.close()
+
+
+def _lost(comm: MpiComm, order: _Order, record: RunRecord | None, reason: str) -> NoReturn:
+    """End all ranks because one was lost; rank 0 keeps first what is known of the run. On the watch's thread."""
+    if record is not None:
+        record.lost(reason)
+        with suppress(StokerError, OSError):
+            save_result(Path(order.folder), recover(Path(order.folder)))
+    comm.abort_surely(reason)
 
 
 def _told(error: BaseException) -> str:
@@ -155,6 +170,7 @@ def _begin(comm: MpiComm, job: Job, order: _Order, found_by: str) -> RunRecord |
         if comm.rank == 0:
             launcher = f"mpi, {comm.size} ranks ({found_by}), {comm.library}{started_with(os.environ)}"
             record = RunRecord(job, order.plan, order.target_url, folder, launcher=launcher)
+            tell_folder(folder)
         comm.barrier()
         make_layout(folder)
     except (StokerError, OSError) as error:
@@ -162,27 +178,36 @@ def _begin(comm: MpiComm, job: Job, order: _Order, found_by: str) -> RunRecord |
     return record
 
 
+class Watched(NamedTuple):
+    """Who watches the ranks, and who is told how far they are."""
+
+    watch: MpiWatch
+    progress: OnProgress | None
+
+
 def _take_part(
-    comm: MpiComm, order: _Order, watch: SignalWatch, record: RunRecord | None, progress: OnProgress | None
+    comm: MpiComm, order: _Order, signals: SignalWatch, record: RunRecord | None, watched: Watched
 ) -> Result:
-    teller = None if record is None else Teller(order.plan, record, progress)
+    watch = watched.watch
+    teller = None if record is None else Teller(order.plan, record, watched.progress, roll=watch.roll)
 
     def tell(told: Progress) -> None:
+        watch.tell(told)
         if teller is not None:
-            teller.tell({0: told})
+            teller.tell({0: told, **watch.told()})
 
     plan, folder = order.plan, Path(order.folder)
     collection = MpiCollection(comm, folder, plan.host_interval_seconds, plan.sample_hosts)
-    job = RankJob(plan, comm, order.target_url, folder, lambda: bool(watch.received), tell)
+    job = RankJob(plan, comm, order.target_url, folder, lambda: bool(signals.received), tell)
     told = run_rank(job)
     hosts = collection.finish()
     parts = _collect(comm, *told)
-    names = comm.gather(watch.name.encode()) or []
+    names = comm.gather(signals.name.encode()) or []
     result = b""
     if record is not None:
         name = next((name.decode() for name in names if name), "")
         status, reason = ("partial", f"stopped by {name}") if name else ("complete", "")
-        result = msgspec.json.encode(record.finish(status, reason, parts, hosts=hosts))
+        result = msgspec.json.encode(record.finish(status, reason, parts, watch.notes, hosts=hosts))
     return msgspec.json.decode(comm.broadcast(result), type=Result)
 
 

@@ -5,6 +5,7 @@ mpi4py is imported only once a launcher was found. Everything moves as bytes, fo
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NoReturn
@@ -28,6 +29,7 @@ _YIELD_NS: Final = 50_000
 _NAP_SECONDS: Final = 50e-6
 _NAP_SECONDS_MAX: Final = 1e-3
 # Launchers drop what they have not yet forwarded of an aborting process; without this one line in four was lost.
+_ABORT_SECONDS: Final = 3.0
 _FORWARD_SECONDS: Final = 0.25
 
 
@@ -175,6 +177,13 @@ class MpiComm:
         self._world.Recv(question, source=0, tag=_TAG)
         self._world.Send(_padded(make([int(number) for number in question])), dest=0, tag=_TAG)
 
+    def abort_surely(self, reason: str) -> NoReturn:
+        """Do the same from any thread, and end this process even where MPI cannot: the network may be gone."""
+        timer = threading.Timer(_ABORT_SECONDS, os._exit, (EXIT_FAILED,))
+        timer.daemon = True
+        timer.start()
+        self.abort(reason)
+
     def abort(self, reason: str) -> NoReturn:
         """End all ranks of the run, telling why on stderr: an exception on one would leave the others waiting."""
         sys.stderr.write(f"stoker: rank {self.rank}: {reason}\n")
@@ -186,6 +195,15 @@ class MpiComm:
 
 def _padded(numbers: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.array([*numbers, *[0] * (_NUMBERS - len(numbers))], np.int64)
+
+
+def abort_all(reason: str) -> NoReturn:
+    """End this run from any thread, whether its ranks have met or not."""
+    if world.cache_info().currsize:
+        world().abort_surely(reason)
+    sys.stderr.write(f"stoker: {reason}\n")
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)
 
 
 @cache

@@ -89,6 +89,15 @@ _RUN: Final = (
     Option("allow_run_as_root", "flag", "Let Open MPI start ranks as root, as in a container.", default=False),
     Option("mpi_params", "text", "Words for the launcher, as they are; may be repeated.", many=True, metavar="WORDS"),
     Option(
+        "rank_deadline",
+        "seconds",
+        "A rank that is not heard of for so long is lost: it is named with its host, and the others stop.",
+        default=30.0,
+        low=1,
+        high=3600,
+        metavar="DURATION",
+    ),
+    Option(
         "host_interval",
         "seconds",
         "How often the hosts' counters are sampled; 0 samples none.",

@@ -83,6 +83,7 @@ def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) 
         "duration": "duration_seconds",
         "threshold": "au_threshold_ratio",
         "host_interval": "host_interval_seconds",
+        "rank_deadline": "rank_deadline_seconds",
     }
     for option, field in names.items():
         setting = settings.get(option)

@@ -34,6 +34,7 @@ from stoker.core.seed import run_id
 
 STARTED: Final = "run_started"
 ENDED: Final = "run_ended"
+RANK_LOST: Final = "rank_lost"
 
 
 class RunRecord:
@@ -64,6 +65,11 @@ class RunRecord:
     def event(self, name: str, **fields: object) -> None:
         """Write an event to the conductor's log."""
         self._log.append(name, **fields)
+
+    def lost(self, reason: str) -> None:
+        """Write, durably, that a rank was lost: it may be the last that this process can do."""
+        self._log.append(RANK_LOST, reason=reason)
+        self._log.sync()
 
     def finish(
         self,

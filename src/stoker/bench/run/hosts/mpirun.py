@@ -51,6 +51,10 @@ LAUNCHER_PREFIXES: Final = (
     "I_MPI_",
 )
 """Variables that change what a launcher or its library does: a result tells which were set."""
+PASSED_VARIABLE: Final = "STOKER_PASSED_NAMES"
+"""Names of the variables that every rank should get; the trial of a launcher looks whether it did."""
+# Hydra 5.0 does not pass on the variable that stands last in its environment: let it be one that nobody needs.
+_LAST_VARIABLE: Final = "ZZ_LAST"
 _OWN: Final = re.compile(
     r"OMPI_MCA_(?:ess|orte|pmix|mpi_oversubscribe|hwloc_base_binding|initial_wdir|shmem|plm|rmaps|btl_vader_single)"
     r"|(?:PRTE|PMIX)_MCA_(?:prte|pmix|ess|gds|ptl)|HYDRA_LAUNCHER_EXTRA_ARGS"
@@ -251,6 +255,9 @@ def launch_environment(launcher: Launcher, environment: Mapping[str, str]) -> di
         changed.setdefault("MPI4PY_MPIABI", OPEN_MPI)
     if launcher.kind == MPICH:
         changed["HYDRA_LAUNCHER_EXTRA_ARGS"] = " ".join(ssh_options())
+    changed[PASSED_VARIABLE] = ",".join(passed_variables(changed))
+    changed.pop(_LAST_VARIABLE, None)
+    changed[_LAST_VARIABLE] = "1"
     return changed
 
 

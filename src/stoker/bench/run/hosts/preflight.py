@@ -197,6 +197,9 @@ def _trial_check(launch: Launch, code: int, out: str, errors: str) -> Check:
     if trial.ranks != ranks:
         observed = f"{told} started {trial.ranks} ranks instead of {ranks}: its library is {trial.library}"
         return Check("launcher", "fail", observed, "let --mpi-bin name the launcher of that library")
+    if trial.variables_missing:
+        names = ", ".join(trial.variables_missing[:8])
+        return Check("launcher", "fail", f"{told} did not pass on {names}", "see its manual and --mpi-params")
     asked = sorted(host.slots for host in launch.hosts)
     if sorted(trial.ranks_by_host.values()) != asked:
         spread = ", ".join(f"{name} {count}" for name, count in trial.ranks_by_host.items())

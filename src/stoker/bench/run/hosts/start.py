@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -16,6 +17,8 @@ from typing import Any, Final
 import msgspec
 
 import stoker
+from stoker.bench.run.hosts.control import VARIABLE
+from stoker.bench.run.hosts.meeting import Meeting
 from stoker.bench.run.hosts.mpirun import (
     Launcher,
     MpiOptions,
@@ -100,34 +103,53 @@ def rank_environment(launch: Launch) -> dict[str, str]:
     return launch_environment(launch.launcher, {**os.environ, **ours})
 
 
-def start_ranks(launch: Launch, arguments: Sequence[str]) -> int:
-    """Run this command on all ranks, wait for its end, and return the exit code; 128 + n after a kill."""
+class Ended(msgspec.Struct, frozen=True):
+    """How a command on many hosts ended. `told` is False when rank 0 did not come to say; `reason` why not."""
+
+    exit_code: int
+    told: bool
+    reason: str = ""
+    folder: str = ""
+
+
+def start_ranks(launch: Launch, arguments: Sequence[str], *, deadline_seconds: float) -> Ended:
+    """Run this command on all ranks, wait for its end, and return how it ended. The launcher's output is ours.
+
+    Rank 0 is lost when it is not heard of for the deadline.
+    """
     environment = rank_environment(launch)
-    words = launch.words(rank_program(arguments), environment)
-    return Supervised(words, environment).run()
+    lost: list[str] = []
+    with closing(Meeting(1, deadline_seconds=deadline_seconds, on_lost=lost.append)) as meeting:
+        environment = launch_environment(launch.launcher, {**environment, VARIABLE: meeting.place.text()})
+        words = launch.words(rank_program(arguments), environment)
+        return Supervised(words, environment, meeting, lost).run()
 
 
 class Supervised:
     """A launcher as our child, in a process group of its own so that it can be ended with all it started here."""
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._words, self._environment = list(words), dict(environment)
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str], meeting: Meeting, lost: Sequence[str]
+    ) -> None:
+        self._words, self._environment, self._meeting, self._lost = list(words), dict(environment), meeting, lost
         self._asked = 0
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self) -> int:
-        """Run it to its end and return the exit code."""
-        before = {
-            number: signal.signal(number, self._pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
+    def run(self) -> Ended:
+        """Run it to its end and return how that came."""
+        watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._pass_on) for number in watched}
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the launcher that was asked for
                 self._words, env=self._environment, stdin=subprocess.DEVNULL, process_group=0
             )
-            return self._wait(self._process)
+            code = self._wait(self._process)
         finally:
+            if self._process is not None:
+                _end_group(self._process)
             for number, handler in before.items():
                 signal.signal(number, handler)
+        return self._ended(code)
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         self._asked = self._asked or number
@@ -135,26 +157,34 @@ class Supervised:
             self._process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for the launcher; once it was asked to end, or rank 0 has ended or is lost, not for long."""
         left_seconds = STOP_SECONDS
-        try:
-            while True:
-                try:
-                    code = process.wait(_POLL_SECONDS)
-                    break
-                except subprocess.TimeoutExpired:
-                    left_seconds -= _POLL_SECONDS if self._asked else 0.0
-                    if left_seconds <= 0:
-                        raise
-        finally:
-            self._end_group(process)
-        if code < 0:
-            return 128 - code
-        return 128 + self._asked if self._asked and code in (EXIT_FAILED, 0) else code
+        while True:
+            try:
+                return process.wait(_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                over = self._asked or self._lost or (self._meeting.roll.members and self._meeting.roll.all_ended)
+                left_seconds -= _POLL_SECONDS if over else 0.0
+                if left_seconds <= 0:
+                    return -signal.SIGKILL
 
-    def _end_group(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill whatever is left of what the launcher started on this host."""
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        process.wait()
+    def _ended(self, code: int) -> Ended:
+        said = self._meeting.said.get(0)
+        folder = self._meeting.given.get(0, b"").decode()
+        if said is not None and said.kind == "bye":
+            return Ended(128 + self._asked if self._asked else said.code, told=True, folder=folder)
+        reason = self._lost[0] if self._lost else f"the launcher ended with {_code_words(code)}"
+        if self._asked:
+            return Ended(128 + self._asked, told=False, reason=reason, folder=folder)
+        return Ended(code if code > 0 else EXIT_FAILED, told=False, reason=reason, folder=folder)
+
+
+def _code_words(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill whatever is left of what the launcher started on this host."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
