@@ -28,6 +28,7 @@ COMMANDS = {
 }
 
 
+_CONDUCTOR = "STOKER_CONDUCTOR"
 _LAUNCHER_VARIABLES = ("OMPI_", "PMI_", "PMIX_", "PALS_", "SLURM_STEP_")
 
 
@@ -71,10 +72,25 @@ def run(arguments: list[str]) -> int:
     """Run the command line `arguments` and return the exit code; a signal's is 128 and its number."""
     with SignalStop() as stop:
         try:
-            code = _run_together(arguments) if _under_launcher() else _run(arguments)
+            if os.environ.get(_CONDUCTOR):
+                code = _run_or_serve(arguments)
+            else:
+                code = _run_together(arguments) if _under_launcher() else _run(arguments)
         except StokerError as error:  # a signal that came while an error was being told
             code = error.exit_code
     return 128 + stop.received if stop.received else code
+
+
+def _run_or_serve(arguments: list[str]) -> int:
+    """Run the command line in the process with index 0 of several that meet over TCP; the others serve its ranks."""
+    from stoker.bench.run.conduct_tcp import serve_ranks
+    from stoker.bench.run.hosts.discover import discover
+
+    try:
+        found = discover()
+    except StokerError as error:
+        return _tell(error, arguments)
+    return _run(arguments) if found is None or found.index == 0 else serve_ranks()
 
 
 def _under_launcher() -> bool:

@@ -24,6 +24,14 @@ def test_the_last_to_arrive_gets_the_answer() -> None:
     assert [made.arrive(rank, 3, stop=False) for rank in range(4)] == [None, None, None, False]
 
 
+def test_who_asks_all_to_stop_is_heard_at_every_barrier() -> None:
+    made = roll(2)
+    made.arrive(0, 1, stop=False)
+    made.ask_stop()
+    assert made.arrive(1, 1, stop=False) is True
+    assert [made.arrive(rank, 2, stop=False) for rank in range(2)] == [None, True]
+
+
 def test_only_the_silent_are_overdue_and_each_once() -> None:
     made = roll()
     made.heard(0, 29 * SECOND)

@@ -8,7 +8,9 @@ one of the logs then, as after a kill.
 from pathlib import Path
 
 from stoker.bench.run.conduct_mpi import conduct_mpi
+from stoker.bench.run.conduct_tcp import conduct_tcp
 from stoker.bench.run.hosts.collect import Collection
+from stoker.bench.run.hosts.discover import discover
 from stoker.bench.run.launch_local import Outcome, run_local
 from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.record import RunRecord, read_ranks
@@ -34,6 +36,9 @@ def conduct(
     the folder holds a run, InterruptedRunError on a second signal.
     """
     check_plan(plan)
+    placed = discover() if plan.launcher in ("auto", "tcp") else None
+    if placed is not None:
+        return conduct_tcp(job, plan, target_url, folder, found=placed, progress=progress)
     launcher, found = choose_launcher(plan.launcher)
     if launcher == "mpi" and found is not None:
         return conduct_mpi(job, plan, target_url, folder, found_by=found.found_by, progress=progress)

@@ -12,6 +12,8 @@ from typing import Final
 
 import psutil
 
+from stoker.bench.run.conduct_tcp import require_ranks
+from stoker.bench.run.hosts.discover import discover
 from stoker.bench.run.hosts.judging import OPEN_FILES_WANTED, SHARED_MEMORY_WANTED_BYTES, Check
 from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.locked import not_as_locked
@@ -78,6 +80,10 @@ def require_target(target: str, *, write: bool, create: bool = False) -> None:
 
 def require_launcher(plan: TrainingPlan) -> None:
     """Raise UsageError when the ranks cannot be started as planned: by MPI, in another number, or not all of them."""
+    placed = discover() if plan.launcher in ("auto", "tcp") else None
+    if placed is not None:
+        require_ranks(plan, placed)
+        return
     launcher, found = choose_launcher(plan.launcher)
     most = psutil.virtual_memory().available // RANK_BYTES
     if launcher == "local" and plan.ranks > most:

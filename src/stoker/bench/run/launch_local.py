@@ -5,9 +5,9 @@ nothing is pickled, no tracker process and no named semaphore is left over, and 
 of its socket. The ranks meet at a barrier of kernel counters (`event_comm`) without this process; what they measure
 stands in their logs. So the launcher sleeps but for a line of progress from each rank twice a second.
 
-Who ends whom: a rank that dies or fails has the others called off; a wish to stop is passed on as SIGTERM, which ends
-the run at the next step; whoever has not ended a grace later is killed. When this process dies, however, the kernel
-kills the ranks.
+Who ends whom: a rank that dies, fails or is not heard of for the deadline has the others called off; a wish to stop is
+passed on as SIGTERM, which ends the run at the next step; whoever has not ended a grace later is killed. When this
+process dies, however, the kernel kills the ranks.
 """
 
 import os
@@ -26,6 +26,8 @@ import msgspec
 
 import stoker
 from stoker.bench.run.event_comm import EventCounters
+from stoker.bench.run.hosts.roll import first_names
+from stoker.bench.run.hosts.sources import local_name
 from stoker.bench.run.rank_process import RankTask, Told
 from stoker.bench.workloads.progress import Progress
 from stoker.core import clock
@@ -58,6 +60,7 @@ class _Child:
     control: socket.socket
     incoming: bytes = b""
     failure: str = ""
+    heard_ns: int = 0
 
 
 def run_local(
@@ -92,6 +95,7 @@ class _LocalRanks:
         self._children: dict[int, _Child] = {}
         self._progress: dict[int, Progress] = {}
         self._kill_at_ns = 0
+        self._looked_ns = clock.monotonic_ns()
         self._overdue_at_ns = 0
         self.outcome = Outcome()
 
@@ -127,7 +131,7 @@ class _LocalRanks:
                 stderr=errors,
                 pass_fds=(theirs.fileno(), *self._counters.descriptors(rank)),
                 process_group=0,
-                env=_environment(),
+                env=rank_environment(),
             )
             undo.pop_all()
         return _Child(rank, process, ours)
@@ -141,12 +145,32 @@ class _LocalRanks:
             for key, _ in self._selector.select(_POLL_SECONDS):
                 self._hear(key.data)
             now_ns = clock.monotonic_ns()
+            self._look_for_silent(now_ns)
             if not self._kill_at_ns and (stop_wanted() or (self._overdue_at_ns and now_ns > self._overdue_at_ns)):
                 self._signal_all(signal.SIGTERM)
                 self._kill_at_ns = now_ns + round(STOP_GRACE_SECONDS * 1e9)
             elif self._kill_at_ns and now_ns > self._kill_at_ns:
                 self.outcome.killed = sorted(self._children)
                 return
+
+    def _look_for_silent(self, now_ns: int) -> None:
+        """Call the run off when a rank that had begun was not heard of for the deadline: it was stopped, or hangs."""
+        deadline_ns = round(self._plan.rank_deadline_seconds * 1e9)
+        if now_ns - self._looked_ns > deadline_ns // 2:  # it was we who were stopped
+            for child in self._children.values():
+                child.heard_ns = min(child.heard_ns, 1) * now_ns
+        self._looked_ns = now_ns
+        silent = [c for c in self._children.values() if c.heard_ns and now_ns - c.heard_ns > deadline_ns]
+        if silent and not self._kill_at_ns:
+            told = first_names([f"rank {child.rank} (pid {child.process.pid})" for child in silent])
+            seconds = (now_ns - silent[0].heard_ns) / 1e9
+            self._call_off(f"{told} on {local_name()} was not heard of for {seconds:.0f} s")
+
+    def _call_off(self, reason: str) -> None:
+        self.outcome.failure = reason
+        self._counters.abort()
+        self._signal_all(signal.SIGTERM)
+        self._kill_at_ns = clock.monotonic_ns() + round(ABORT_GRACE_SECONDS * 1e9)
 
     def _hear(self, child: _Child) -> None:
         try:
@@ -156,6 +180,7 @@ class _LocalRanks:
         except OSError:
             piece = b""
         child.incoming += piece
+        child.heard_ns = clock.monotonic_ns()
         *lines, child.incoming = child.incoming.split(b"\n")
         for line in lines:
             self._take(child, msgspec.json.decode(line, type=Told))
@@ -181,10 +206,7 @@ class _LocalRanks:
         if self._kill_at_ns and child.process.returncode == -signal.SIGTERM:
             self._counters.abort()  # it was told to stop before it had begun: the others need not wait for it
         elif not self.outcome.failure:
-            self.outcome.failure = failure
-            self._counters.abort()
-            self._signal_all(signal.SIGTERM)
-            self._kill_at_ns = clock.monotonic_ns() + round(ABORT_GRACE_SECONDS * 1e9)
+            self._call_off(failure)
 
     def _signal_all(self, number: int) -> None:
         for child in self._children.values():
@@ -229,7 +251,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _environment() -> dict[str, str]:
+def rank_environment() -> dict[str, str]:
     """Return the environment of a rank: ours, finding this very package, and without threads for linear algebra."""
     package_parent = str(Path(stoker.__file__).parents[1])
     paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -80,8 +80,11 @@ def choose_launcher(asked: str, environment: Mapping[str, str] | None = None) ->
             got=found.found_by if found else "",
             remedy="start it without mpirun, or use the mpi launcher",
         )
+    if asked == "tcp":
+        remedy = "set STOKER_CONDUCTOR and what belongs to it, or use another launcher"
+        raise UsageError("nothing in the environment tells where the ranks meet", remedy=remedy)
     if asked not in ("local", "mpi"):
-        raise UsageError("unknown launcher", where=asked, expected="auto, local or mpi")
+        raise UsageError("unknown launcher", where=asked, expected="auto, local, mpi or tcp")
     return asked, found
 
 

@@ -67,9 +67,9 @@ _RUN: Final = (
     Option(
         "launcher",
         "text",
-        "auto takes MPI under mpirun or srun and local processes otherwise.",
+        "auto takes MPI under mpirun or srun, TCP where STOKER_CONDUCTOR is set, and local processes otherwise.",
         default="auto",
-        choices=("auto", "local", "mpi"),
+        choices=("auto", "local", "mpi", "tcp"),
     ),
     Option(
         "hosts",

@@ -68,6 +68,11 @@ class Meeting:
         with self._changed:
             return self._changed.wait_for(lambda: reached(self), seconds)
 
+    def ask_stop(self) -> None:
+        """Have all ranks stop at the next step."""
+        with self._changed:
+            self.roll.ask_stop()
+
     def abort(self, reason: str) -> None:
         """Call the run off: every rank that is here is told why."""
         with self._changed:
@@ -133,7 +138,7 @@ class Meeting:
         rank = guest.rank
         if said.kind == "beat":
             self.roll.heard(rank, now_ns, said.progress)
-            self._tell(guest, Told("pong"))
+            self._tell(guest, Told("pong", text=str(clock.wall_ns())))
             if said.progress is not None:
                 self._on_progress(self.roll.told())
         elif said.kind == "arrive":

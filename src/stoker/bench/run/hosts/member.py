@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from stoker.bench.run.hosts.clocks import Probe
 from stoker.bench.run.hosts.lines import BEATS_A_DEADLINE, Place, Said, Told, Wire, reach
 from stoker.bench.workloads.comm import RunAborted
 from stoker.bench.workloads.progress import Progress
@@ -20,10 +21,14 @@ from stoker.core import clock
 CONNECT_SECONDS: Final = 15.0
 _PIECE_BYTES: Final = 1 << 20
 _BYE_SECONDS: Final = 5.0
+_PROBES_MAX: Final = 31
 
 
 class Attendance:
-    """A rank at the meeting, until it leaves. `task` is what the conductor gave it; so is the deadline."""
+    """A rank at the meeting, until it leaves. `task` is what the conductor gave it; so is the deadline.
+
+    `probes` are the last questions for the conductor's clock, one with each sign of life.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,8 @@ class Attendance:
         self._leaving = threading.Event()
         self._left = threading.Event()
         self._progress: Progress | None = None
+        self._asked_ns = 0
+        self.probes: list[Probe] = []
         self._wire.socket.settimeout(self._deadline_seconds)
         self._threads = [
             threading.Thread(target=self._beat, name="stoker-beat", daemon=True),
@@ -91,6 +98,7 @@ class Attendance:
     def _beat(self) -> None:
         while not self._leaving.wait(self._deadline_seconds / BEATS_A_DEADLINE):
             progress, self._progress = self._progress, None
+            self._asked_ns = clock.wall_ns()
             try:
                 self._send(Said("beat", progress=progress))
             except OSError:
@@ -120,6 +128,8 @@ class Attendance:
         if told.kind == "bye":
             self._left.set()
             return False
+        if told.kind == "pong" and told.text.isdecimal():
+            self.probes = [*self.probes[-_PROBES_MAX:], Probe(self._asked_ns, int(told.text), clock.wall_ns())]
         if told.kind == "go":
             self._answers.put(told)
         elif told.kind == "abort":

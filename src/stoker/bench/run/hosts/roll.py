@@ -49,7 +49,7 @@ class Roll:
         self.lost: dict[int, str] = {}
         self._running: dict[int, None] = {}  # in the order in which they were last heard of
         self._arrived = 0
-        self._stop = False
+        self._stop = self._stopping = False
         self._ended_by_host: dict[str, list[int]] = {}
         self._ranks_by_host: dict[str, int] = {}
 
@@ -63,6 +63,10 @@ class Roll:
         self._ranks_by_host[host] = self._ranks_by_host.get(host, 0) + 1
         self._running[rank] = None
         return ""
+
+    def ask_stop(self) -> None:
+        """Have every barrier from now on tell all ranks to stop."""
+        self._stop = self._stopping = True
 
     @property
     def complete(self) -> bool:
@@ -97,7 +101,7 @@ class Roll:
         self._stop = self._stop or stop
         if self._arrived < self.ranks:
             return None
-        answer, self._arrived, self._stop = self._stop, 0, False
+        answer, self._arrived, self._stop = self._stop, 0, self._stopping
         for each in self.members.values():
             each.arrived = False
         return answer
