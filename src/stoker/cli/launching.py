@@ -12,6 +12,7 @@ from stoker.bench.run.hosts.preflight import examine_hosts
 from stoker.bench.run.hosts.start import Ended, Launch, plan_launch, rank_program, start_ranks
 from stoker.bench.run.plan import Settings, workload_entry
 from stoker.bench.run.recover import load_or_recover
+from stoker.cli.live import live
 from stoker.cli.screen import emit_pairs, harmless, warn
 from stoker.core import clock
 from stoker.core.errors import EXIT_GOOD, PreflightError
@@ -32,8 +33,13 @@ def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> in
         hosts = ", ".join(f"{host.name} {host.slots}" for host in planned.hosts)
         emit_pairs({"launcher": planned.launcher.told, "ranks": f"{ranks}: {hosts}", "command": shlex.join(words)})
         return EXIT_GOOD
-    _preflight(planned, target, quiet=quiet)
-    return _finish(start_ranks(planned, arguments, deadline_seconds=settings["rank_deadline"].value))
+    warnings = _preflight(planned, target, quiet=quiet)
+    with live(quiet=quiet) as shown:
+        deadline_seconds = settings["rank_deadline"].value
+        ended = start_ranks(planned, arguments, deadline_seconds=deadline_seconds, on_progress=shown.run)
+    for warning in warnings:
+        warn(f"before the run: {warning}")
+    return _finish(ended)
 
 
 def _finish(ended: Ended) -> int:
@@ -55,14 +61,19 @@ def _finish(ended: Ended) -> int:
     return ended.exit_code
 
 
-def _preflight(planned: Launch, target: str, *, quiet: bool) -> None:
+def _preflight(planned: Launch, target: str, *, quiet: bool) -> list[str]:
+    """Try everything; tell the warnings and return them, for they are told again at the end."""
     began_ns = clock.monotonic_ns()
     if not quiet:
         click.echo(f"1/2 checking {len(planned.hosts)} hosts", err=True)
     checks = examine_hosts(planned.hosts, target, launch=planned)
-    for check in checks:
-        if check.status == "warn":
-            warn(f"{check.name}: {check.observed}" + (f"; {check.remedy}" if check.remedy else ""))
+    warnings = [
+        f"{check.name}: {check.observed}" + (f"; {check.remedy}" if check.remedy else "")
+        for check in checks
+        if check.status == "warn"
+    ]
+    for warning in warnings:
+        warn(warning)
     bad = failed(checks)
     if bad:
         told = "; ".join(f"{check.name}: {check.observed}" for check in bad)
@@ -74,3 +85,4 @@ def _preflight(planned: Launch, target: str, *, quiet: bool) -> None:
         spent = format_seconds((clock.monotonic_ns() - began_ns) / 1e9)
         ranks = sum(host.slots for host in planned.hosts)
         click.echo(f"2/2 {len(checks)} checks done in {spent}; starting {ranks} ranks", err=True)
+    return warnings

@@ -71,6 +71,16 @@ def test_hosts_are_done_when_all_their_ranks_are() -> None:
     assert made.hosts == 2
 
 
+def test_a_rank_that_has_done_its_work_may_still_be_lost() -> None:
+    made = roll()
+    made.finished(2, 5)
+    made.finished(3, 8)
+    assert [done.host for done in made.hosts_done()] == ["b"]
+    assert made.gone(3, "is lost") == "rank 3 on b (pid 103) is lost"
+    made.ended(2, 9)
+    assert next(iter(made.hosts_done())).last_ns == 8
+
+
 def test_the_slowest_host_is_that_of_the_rank_that_is_least_far() -> None:
     made = roll()
     assert made.slowest_host() == ""

@@ -17,7 +17,7 @@ import numpy as np
 
 from stoker.bench.run.assemble import Part
 from stoker.bench.run.credentials import apply_credentials
-from stoker.bench.run.hosts.control import tell_folder
+from stoker.bench.run.hosts.control import tell_folder, tell_progress
 from stoker.bench.run.hosts.over_mpi import MpiCollection
 from stoker.bench.run.hosts.start import started_with
 from stoker.bench.run.hosts.watch import MpiWatch
@@ -26,7 +26,7 @@ from stoker.bench.run.process import keep_time_sharply
 from stoker.bench.run.record import RunRecord, make_layout
 from stoker.bench.run.recover import recover
 from stoker.bench.run.signals import SignalWatch
-from stoker.bench.run.telling import OnProgress, Teller
+from stoker.bench.run.telling import OnProgress, ProgressEvent, Teller
 from stoker.bench.workloads.progress import Progress
 from stoker.bench.workloads.reports import RankReport
 from stoker.bench.workloads.steps import Rows
@@ -139,7 +139,7 @@ def _obey(comm: MpiComm, job: Job, order: _Order, found_by: str, progress: OnPro
         record = _begin(comm, job, order, found_by)
         watch = MpiWatch(comm, order.plan.rank_deadline_seconds, lambda reason: _lost(comm, order, record, reason))
         try:
-            return _take_part(comm, order, signals, record, Watched(watch, progress))
+            return _take_part(comm, order, signals, record, Watched(watch, _relayed(progress)))
         except BaseException as error:
             watch.fail(_told(error))
             with suppress(StokerError, OSError):
@@ -147,6 +147,17 @@ def _obey(comm: MpiComm, job: Job, order: _Order, found_by: str, progress: OnPro
             comm.abort(_told(error))
         finally:
             watch.close()
+
+
+def _relayed(progress: OnProgress | None) -> OnProgress:
+    """Return a callback that tells who started the ranks, as well, how far the run is."""
+
+    def tell(event: ProgressEvent) -> None:
+        tell_progress(event)
+        if progress is not None:
+            progress(event)
+
+    return tell
 
 
 def _lost(comm: MpiComm, order: _Order, record: RunRecord | None, reason: str) -> NoReturn:
@@ -200,6 +211,7 @@ def _take_part(
     collection = MpiCollection(comm, folder, plan.host_interval_seconds, plan.sample_hosts)
     job = RankJob(plan, comm, order.target_url, folder, lambda: bool(signals.received), tell)
     told = run_rank(job)
+    watch.finished()
     hosts = collection.finish()
     parts = _collect(comm, *told)
     names = comm.gather(signals.name.encode()) or []

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from stoker.bench.run.hosts.events import ProgressEvent
 from stoker.bench.run.hosts.lines import place_of
 from stoker.bench.run.hosts.member import Attendance
 from stoker.bench.run.hosts.sources import local_name
@@ -37,7 +40,13 @@ def attend(on_lost: Callable[[str], None]) -> bool:
 def tell_folder(folder: Path) -> None:
     """Tell where the run keeps its files."""
     if _Line.attendance is not None:
-        _Line.attendance.give(str(folder.absolute()).encode())
+        _Line.attendance.give(str(folder.absolute()).encode())  # one rank, whose end nobody times
+
+
+def tell_progress(event: ProgressEvent) -> None:
+    """Tell how far the run is."""
+    if _Line.attendance is not None:
+        _Line.attendance.note(msgspec.json.encode(event).decode())
 
 
 def leave(exit_code: int) -> bool:

@@ -138,13 +138,14 @@ class Meeting:
         rank = guest.rank
         if said.kind == "beat":
             self.roll.heard(rank, now_ns, said.progress)
+            self.said[rank] = said
             self._tell(guest, Told("pong", text=str(clock.wall_ns())))
             if said.progress is not None:
                 self._on_progress(self.roll.told())
         elif said.kind == "arrive":
             self._arrive(rank, said.stop, now_ns)
         elif said.kind == "give":
-            self.roll.heard(rank, now_ns)
+            self.roll.finished(rank, now_ns)
             self.given[rank] = said.data
         elif said.kind == "failed":
             self._lose(guest, f"failed: {said.text}")

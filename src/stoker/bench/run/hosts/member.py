@@ -50,6 +50,7 @@ class Attendance:
         self._leaving = threading.Event()
         self._left = threading.Event()
         self._progress: Progress | None = None
+        self._text = ""
         self._asked_ns = 0
         self.probes: list[Probe] = []
         self._wire.socket.settimeout(self._deadline_seconds)
@@ -63,6 +64,10 @@ class Attendance:
     def tell(self, progress: Progress) -> None:
         """Let the next sign of life tell how far this rank is."""
         self._progress = progress
+
+    def note(self, text: str) -> None:
+        """Let the next sign of life carry a text."""
+        self._text = text
 
     def arrive(self, stop: bool) -> bool:
         """Wait for all ranks; return whether any asked to stop. Raises RunAborted when the run is called off."""
@@ -100,7 +105,7 @@ class Attendance:
             progress, self._progress = self._progress, None
             self._asked_ns = clock.wall_ns()
             try:
-                self._send(Said("beat", progress=progress))
+                self._send(Said("beat", progress=progress, text=self._text))
             except OSError:
                 return  # listening tells what happened
 

@@ -15,7 +15,7 @@ NAMES_TOLD_MAX: Final = 8
 
 
 class Member(msgspec.Struct):
-    """A rank as its conductor knows it. `heard_ns` is when it was last heard of; `ended_ns` 0 while it runs."""
+    """A rank as its conductor knows it. `heard_ns` is when it was last heard of; `ended_ns` 0 while it works."""
 
     rank: int
     host: str
@@ -32,7 +32,7 @@ class Member(msgspec.Struct):
 
 
 class HostDone(msgspec.Struct, frozen=True):
-    """A host whose ranks have all ended: when the first and the last of them did."""
+    """A host whose ranks have all done their work: when the first and the last of them had."""
 
     host: str
     ranks: int
@@ -106,13 +106,19 @@ class Roll:
             each.arrived = False
         return answer
 
-    def ended(self, rank: int, now_ns: int) -> None:
-        """Note that a rank came to its end."""
-        if self._running.pop(rank, 0) is None:
-            self.heard(rank, now_ns)
-            member = self.members[rank]
+    def finished(self, rank: int, now_ns: int) -> None:
+        """Note that a rank has done its work; it may still hand something over."""
+        self.heard(rank, now_ns)
+        member = self.members[rank]
+        if not member.ended_ns:
             member.ended_ns = now_ns
             self._ended_by_host.setdefault(member.host, []).append(now_ns)
+
+    def ended(self, rank: int, now_ns: int) -> None:
+        """Note that a rank came to its end, and leaves."""
+        if rank in self._running:
+            self.finished(rank, now_ns)
+            del self._running[rank]
 
     def gone(self, rank: int, reason: str) -> str:
         """Note that a rank is lost; return a sentence, an empty text when it had come to its end."""

@@ -18,6 +18,7 @@ import msgspec
 
 import stoker
 from stoker.bench.run.hosts.control import VARIABLE
+from stoker.bench.run.hosts.events import OnProgress, ProgressEvent
 from stoker.bench.run.hosts.meeting import Meeting
 from stoker.bench.run.hosts.mpirun import (
     Launcher,
@@ -112,7 +113,9 @@ class Ended(msgspec.Struct, frozen=True):
     folder: str = ""
 
 
-def start_ranks(launch: Launch, arguments: Sequence[str], *, deadline_seconds: float) -> Ended:
+def start_ranks(
+    launch: Launch, arguments: Sequence[str], *, deadline_seconds: float, on_progress: OnProgress = lambda _: None
+) -> Ended:
     """Run this command on all ranks, wait for its end, and return how it ended. The launcher's output is ours.
 
     Rank 0 is lost when it is not heard of for the deadline.
@@ -122,16 +125,22 @@ def start_ranks(launch: Launch, arguments: Sequence[str], *, deadline_seconds: f
     with closing(Meeting(1, deadline_seconds=deadline_seconds, on_lost=lost.append)) as meeting:
         environment = launch_environment(launch.launcher, {**environment, VARIABLE: meeting.place.text()})
         words = launch.words(rank_program(arguments), environment)
-        return Supervised(words, environment, meeting, lost).run()
+        return Supervised(words, environment, meeting, lost, on_progress).run()
 
 
 class Supervised:
     """A launcher as our child, in a process group of its own so that it can be ended with all it started here."""
 
     def __init__(
-        self, words: Sequence[str], environment: Mapping[str, str], meeting: Meeting, lost: Sequence[str]
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        meeting: Meeting,
+        lost: Sequence[str],
+        on_progress: OnProgress = lambda _: None,
     ) -> None:
         self._words, self._environment, self._meeting, self._lost = list(words), dict(environment), meeting, lost
+        self._on_progress, self._shown = on_progress, ""
         self._asked = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -163,10 +172,18 @@ class Supervised:
             try:
                 return process.wait(_POLL_SECONDS)
             except subprocess.TimeoutExpired:
+                self._show()
                 over = self._asked or self._lost or (self._meeting.roll.members and self._meeting.roll.all_ended)
                 left_seconds -= _POLL_SECONDS if over else 0.0
                 if left_seconds <= 0:
                     return -signal.SIGKILL
+
+    def _show(self) -> None:
+        said = self._meeting.said.get(0)
+        if said is not None and said.kind == "beat" and said.text and said.text != self._shown:
+            self._shown = said.text
+            with suppress(msgspec.DecodeError):
+                self._on_progress(msgspec.json.decode(said.text, type=ProgressEvent))
 
     def _ended(self, code: int) -> Ended:
         said = self._meeting.said.get(0)

@@ -85,6 +85,12 @@ class MpiWatch:
         """Return, on rank 0, how far the others are."""
         return self._meeting.roll.told() if self._meeting is not None else {}
 
+    def finished(self) -> None:
+        """Tell rank 0 that this rank has done its work."""
+        if self._attendance is not None:
+            with suppress(OSError):
+                self._attendance.give(b"")
+
     def fail(self, reason: str) -> None:
         """Tell rank 0 why this rank ends all."""
         self._over = True
