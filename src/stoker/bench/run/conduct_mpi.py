@@ -17,6 +17,7 @@ import numpy as np
 
 from stoker.bench.run.assemble import Part
 from stoker.bench.run.credentials import apply_credentials
+from stoker.bench.run.hosts.alike import Seen, compare, look
 from stoker.bench.run.hosts.control import tell_folder, tell_progress
 from stoker.bench.run.hosts.over_mpi import MpiCollection
 from stoker.bench.run.hosts.start import started_with
@@ -31,7 +32,7 @@ from stoker.bench.workloads.progress import Progress
 from stoker.bench.workloads.reports import RankReport
 from stoker.bench.workloads.steps import Rows
 from stoker.bench.workloads.training import RankJob, run_rank
-from stoker.core.errors import EXIT_GOOD, MissingExtraError, StokerError, UsageError
+from stoker.core.errors import EXIT_GOOD, MissingExtraError, PreflightError, StokerError, UsageError
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.result import STEP_COLUMNS, Result, save_result
 
@@ -83,7 +84,18 @@ def conduct_mpi(
             got=f"{comm.size}",
             remedy=f"start it with mpirun -n {order.plan.ranks}",
         )
-    return _obey(comm, job, order, found_by, progress)
+    reason, notes = _alike(comm, order)
+    if reason:
+        raise PreflightError(reason, remedy="install one release everywhere, and mount one target")
+    return _obey(comm, job, order, (found_by, notes), progress)
+
+
+def _alike(comm: MpiComm, order: _Order) -> tuple[str, list[str]]:
+    """Return, on every rank, why the hosts cannot run together, and on rank 0 what is to be noted of them."""
+    mine = msgspec.json.encode(look(order.target_url)) if comm.host_rank == 0 else b""
+    passed = comm.gather(mine)
+    reason, notes = compare([msgspec.json.decode(data, type=Seen) for data in passed if data]) if passed else ("", [])
+    return comm.broadcast(reason.encode()).decode(), notes
 
 
 def meet() -> None:
@@ -113,8 +125,8 @@ def follow() -> int:
             order = _agree(comm, None)
             if isinstance(order, _End):
                 return order.exit_code
-            if order.plan.ranks == comm.size:
-                _obey(comm, Job("follow"), order, "", None)
+            if order.plan.ranks == comm.size and not _alike(comm, order)[0]:
+                _obey(comm, Job("follow"), order, ("", []), None)
 
 
 def dismiss(exit_code: int) -> None:
@@ -132,12 +144,16 @@ def _agree(comm: MpiComm, mine: _Order | _End | None) -> _Order | _End:
     return order
 
 
-def _obey(comm: MpiComm, job: Job, order: _Order, found_by: str, progress: OnProgress | None) -> Result:
-    """Run this rank's part. An error here ends all ranks, after a failed result was saved where that is possible."""
+def _obey(comm: MpiComm, job: Job, order: _Order, known: tuple[str, list[str]], progress: OnProgress | None) -> Result:
+    """Run this rank's part; `known` is by what MPI was found, and what to note of the hosts.
+
+    An error here ends all ranks, after a failed result was saved where that is possible.
+    """
     keep_time_sharply()
     with SignalWatch() as signals:
-        record = _begin(comm, job, order, found_by)
+        record = _begin(comm, job, order, known[0])
         watch = MpiWatch(comm, order.plan.rank_deadline_seconds, lambda reason: _lost(comm, order, record, reason))
+        watch.notes += known[1]
         try:
             return _take_part(comm, order, signals, record, Watched(watch, _relayed(progress)))
         except BaseException as error:
