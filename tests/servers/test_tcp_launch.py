@@ -145,6 +145,7 @@ def test_a_pod_that_hangs_is_named_within_the_deadline(pods) -> None:  # type: i
     os.kill(pids[3], signal.SIGSTOP)
     code, _ = both.end(0)
     both.processes[1].kill()
+    both.end(1)
     assert code == 1
     assert f"rank 3 on {local_name()} (pid {pids[3]}) was not heard of for " in both.result().reason
     os.kill(pids[3], signal.SIGCONT)

@@ -48,7 +48,7 @@ def test_a_signal_is_no_finding() -> None:
 def test_results_are_tried_and_nothing_is_left(tmp_path: Path) -> None:
     require_results(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(PreflightError, match="results cannot be kept"):
+    with pytest.raises(PreflightError, match="results folder cannot be made"):
         require_results("/proc/stoker-results")
     (tmp_path / "file").write_text("")
     with pytest.raises(PreflightError, match="Not a directory"):

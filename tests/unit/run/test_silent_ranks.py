@@ -13,6 +13,7 @@ from stoker.core.result import load_result
 def test_a_stopped_rank_is_named_and_the_others_end(dataset: str, tmp_path: Path) -> None:
     conductor = Conductor(plan(epochs=1_000_000, rank_deadline_seconds=2.0), dataset, tmp_path)
     pids = conductor.wait_for_steps()
+    signal.sigtimedwait([], 0.5)  # steps may stand in a log before its rank has said its first word
     os.kill(pids[1], signal.SIGSTOP)
     _, out, errors = conductor.end(60)
     assert out.startswith(f"failed|rank 1 (pid {pids[1]}) on {local_name()} was not heard of for "), errors

@@ -37,8 +37,8 @@ def require_results(parent: str | Path) -> None:
             return
     except OSError as error:
         raise PreflightError(
-            "results cannot be kept",
-            where=str(parent),
+            "results folder cannot be made",
+            where=f"{str(parent).rstrip('/')}/",
             got=error.strerror or "",
             remedy="choose another place for the results",
         ) from error

@@ -37,6 +37,7 @@ from stoker.core.result import RANKS_FOLDER
 STOP_GRACE_SECONDS: Final = 2.5
 ABORT_GRACE_SECONDS: Final = 1.0
 OVERDUE_SECONDS: Final = 15.0
+START_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.1
 _REAP_SECONDS: Final = 5.0
 _PIECE_BYTES: Final = 1 << 16
@@ -61,6 +62,11 @@ class _Child:
     incoming: bytes = b""
     failure: str = ""
     heard_ns: int = 0
+    began_ns: int = field(default_factory=clock.monotonic_ns)
+
+    def silent_ns(self, now_ns: int) -> int:
+        """Return how long nothing was heard; before its first word a process is given time to start."""
+        return now_ns - (self.heard_ns or self.began_ns + round(START_SECONDS * 1e9))
 
 
 def run_local(
@@ -154,16 +160,16 @@ class _LocalRanks:
                 return
 
     def _look_for_silent(self, now_ns: int) -> None:
-        """Call the run off when a rank that had begun was not heard of for the deadline: it was stopped, or hangs."""
+        """Call the run off when a rank was not heard of for the deadline: it was stopped, or hangs."""
         deadline_ns = round(self._plan.rank_deadline_seconds * 1e9)
         if now_ns - self._looked_ns > deadline_ns // 2:  # it was we who were stopped
             for child in self._children.values():
-                child.heard_ns = min(child.heard_ns, 1) * now_ns
+                child.heard_ns = child.heard_ns and now_ns
         self._looked_ns = now_ns
-        silent = [c for c in self._children.values() if c.heard_ns and now_ns - c.heard_ns > deadline_ns]
+        silent = [child for child in self._children.values() if child.silent_ns(now_ns) > deadline_ns]
         if silent and not self._kill_at_ns:
             told = first_names([f"rank {child.rank} (pid {child.process.pid})" for child in silent])
-            seconds = (now_ns - silent[0].heard_ns) / 1e9
+            seconds = silent[0].silent_ns(now_ns) / 1e9
             self._call_off(f"{told} on {local_name()} was not heard of for {seconds:.0f} s")
 
     def _call_off(self, reason: str) -> None:

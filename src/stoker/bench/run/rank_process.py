@@ -100,7 +100,8 @@ def _run(task: RankTask, control: socket.socket, stop: _Stop) -> int:
 
 
 def _beat(task: RankTask, control: socket.socket, ending: threading.Event) -> None:
-    """Give signs of life, however long the rank has nothing else to tell."""
+    """Give signs of life from the beginning on, however long the rank has nothing else to tell."""
+    _tell(control, Told())
     while not ending.wait(task.plan.rank_deadline_seconds / BEATS_A_DEADLINE):
         _tell(control, Told())
 
