@@ -14,7 +14,7 @@ from stoker.core.result import load_result
 from stoker.loader.dataset.generate import generate
 from stoker.storage.opening import open_store
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 STOKER = str(Path(sys.executable).with_name("stoker"))
 TRAINING = ["--model", "unet3d", "--accelerator", "h100:4", "--batch-size", "2", "--computation-time", "5ms"]
 ENDLESS = ["--epochs", "1000000", "--rank-deadline", "3s", "--results", "results", "--host-interval", "0.5"]
