@@ -169,3 +169,15 @@ def test_a_folder_that_only_has_the_same_name_is_not_shared(lab: Lab, tmp_path: 
         assert checks["target mount"]["status"] == "warn"
     finally:
         subprocess.run(["nsenter", "-t", str(server.pid), "-m", "umount", str(target)], check=True)
+
+
+@pytest.mark.slow
+def test_feed_makes_its_data_on_the_first_host_and_runs_on_all(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    where = ["--hosts", hosts_of(lab, 1, 1), "--accelerator", "a100", "--model", "resnet50", "--budget", "15s"]
+    ended = stoker(lab, tmp_path, "feed", "target", *where, "--batch-size", "20", "--results", "results", "--json")
+    assert ended.returncode in (0, 3), ended.stderr
+    document = json.loads(ended.stdout)
+    assert (document["status"], document["ranks"]) == ("complete", 2)
+    assert {host["host"] for host in document["hosts"]} == set(lab.names[:2])
+    assert list((tmp_path / "target").iterdir()) == []

@@ -1,5 +1,7 @@
 """`stoker doctor`."""
 
+import os
+
 import click
 import msgspec
 from rich.text import Text
@@ -38,7 +40,8 @@ def command(target: str | None, hosts: str | None, dry_run: bool, as_json: bool)
     """
     checks = examine(target, write=not dry_run)
     if hosts:
-        checks += examine_hosts(parse_hosts(hosts), target or "", write=not dry_run)
+        place = target if not target or "://" in target else os.path.abspath(target)  # noqa: PTH100 - keeps no `..`
+        checks += examine_hosts(parse_hosts(hosts), place or "", write=not dry_run)
     if as_json:
         emit_json({"checks": [msgspec.to_builtins(check) for check in checks]})
     else:

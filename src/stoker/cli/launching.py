@@ -10,7 +10,7 @@ import click
 from stoker.bench.run.hosts.judging import failed
 from stoker.bench.run.hosts.preflight import examine_hosts
 from stoker.bench.run.hosts.start import Ended, Launch, plan_launch, rank_program, start_ranks
-from stoker.bench.run.plan import Settings, workload_entry
+from stoker.bench.run.plan import Settings, feed_draft, file_bytes, least_files, workload_entry
 from stoker.bench.run.recover import load_or_recover
 from stoker.cli.live import live
 from stoker.cli.screen import emit_pairs, harmless, warn
@@ -33,7 +33,7 @@ def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> in
         hosts = ", ".join(f"{host.name} {host.slots}" for host in planned.hosts)
         emit_pairs({"launcher": planned.launcher.told, "ranks": f"{ranks}: {hosts}", "command": shlex.join(words)})
         return EXIT_GOOD
-    warnings = _preflight(planned, target, quiet=quiet)
+    warnings = _preflight(planned, target, _needed_bytes(settings), quiet=quiet)
     with live(quiet=quiet) as shown:
         deadline_seconds = settings["rank_deadline"].value
         ended = start_ranks(planned, arguments, deadline_seconds=deadline_seconds, on_progress=shown.run)
@@ -61,12 +61,21 @@ def _finish(ended: Ended) -> int:
     return ended.exit_code
 
 
-def _preflight(planned: Launch, target: str, *, quiet: bool) -> list[str]:
+def _needed_bytes(settings: Settings) -> int:
+    """Return the bytes of the smallest dataset that `feed` may have to write; a run of a ready dataset writes none."""
+    if "size_max" not in settings:
+        return 0
+    draft = feed_draft(settings, target_url="")
+    return round(least_files(draft) * file_bytes(draft.dataset))
+
+
+def _preflight(planned: Launch, target: str, needed_bytes: int, *, quiet: bool) -> list[str]:
     """Try everything; tell the warnings and return them, for they are told again at the end."""
     began_ns = clock.monotonic_ns()
     if not quiet:
         click.echo(f"1/2 checking {len(planned.hosts)} hosts", err=True)
-    checks = examine_hosts(planned.hosts, target, launch=planned)
+    place = target if "://" in target else os.path.abspath(target)  # noqa: PTH100 - Path.absolute keeps `..`
+    checks = examine_hosts(planned.hosts, place, needed_bytes=needed_bytes, launch=planned)
     warnings = [
         f"{check.name}: {check.observed}" + (f"; {check.remedy}" if check.remedy else "")
         for check in checks

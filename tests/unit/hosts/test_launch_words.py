@@ -71,6 +71,8 @@ def test_mpich() -> None:
         *["/v/bin/mpiexec", "-n", "4", "-hosts", "a:3,b:1", "-localhost", "10.0.0.1"],
         *["-genvlist", "PATH,AWS_REGION", "p"],
     ]
+    words = command_line(MPICH, HOSTS, MpiOptions(folder="/home/user/a b"), ["p"])
+    assert words[-3:] == ["-wdir", "/home/user/a b", "p"]
     words = command_line(MPICH, HOSTS, MpiOptions(own_address="10.0.0.1", params=("-iface ib0",)), ["p"])
     assert "-localhost" not in words and words[-3:] == ["-iface", "ib0", "p"]
     assert launch_environment(MPICH, {})["HYDRA_LAUNCHER_EXTRA_ARGS"] == SSH

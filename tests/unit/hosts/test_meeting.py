@@ -11,7 +11,7 @@ import pytest
 
 from stoker.bench.run.hosts.lines import Place, Said, Told, own_addresses, place_of
 from stoker.bench.run.hosts.meeting import Meeting
-from stoker.bench.run.hosts.member import Attendance, wire_of
+from stoker.bench.run.hosts.member import Attendance
 from stoker.bench.workloads.comm import RunAborted
 from stoker.bench.workloads.progress import Progress
 from stoker.core.errors import StokerError
@@ -89,7 +89,7 @@ def test_the_barrier_lets_all_go_with_one_answer(party) -> None:  # type: ignore
 def test_a_connection_that_ends_is_a_lost_rank_at_once(party) -> None:  # type: ignore[no-untyped-def]
     here = party(2)
     first, second = here.join(0), here.join(1, "b")
-    wire_of(second).socket.shutdown(socket.SHUT_RDWR)
+    second._wire.socket.shutdown(socket.SHUT_RDWR)
     assert until(lambda: here.lost)
     assert here.lost == ["rank 1 on b (pid 101) ended: its connection was closed"]
     here.meeting.abort("rank 1 is lost")

@@ -43,7 +43,6 @@ class Request(msgspec.Struct, frozen=True):
     """What is asked. `sentinel` names a file below the target: `put` writes `token` into it, `remove` removes it."""
 
     target: str = ""
-    results: str = ""
     sentinel: str = ""
     token: str = ""
     put: bool = False

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from stoker.bench.run.hosts.clocks import Probe
-from stoker.bench.run.hosts.lines import BEATS_A_DEADLINE, Place, Said, Told, Wire, reach
+from stoker.bench.run.hosts.lines import BEATS_A_DEADLINE, Place, Said, Told, reach
 from stoker.bench.workloads.comm import RunAborted
 from stoker.bench.workloads.progress import Progress
 from stoker.core import clock
@@ -147,8 +147,3 @@ class Attendance:
         if not self._leaving.is_set():
             self._answers.put(Told("abort", text=reason))
             self._on_lost(reason)
-
-
-def wire_of(attendance: Attendance) -> Wire:
-    """Return the connection of a rank, for tests that break it."""
-    return attendance._wire

@@ -63,7 +63,7 @@ _OWN: Final = re.compile(
 
 
 class MpiOptions(msgspec.Struct, frozen=True):
-    """What may be asked of a launcher. `params` are added as they are; `variables` are passed on by name."""
+    """What may be asked of a launcher. `params` are added as they are; ranks work in `folder`, where one is named."""
 
     binary: str = ""
     btl: str = "auto"
@@ -71,6 +71,7 @@ class MpiOptions(msgspec.Struct, frozen=True):
     allow_run_as_root: bool = False
     params: tuple[str, ...] = ()
     own_address: str = ""
+    folder: str = ""
 
 
 class Launcher(msgspec.Struct, frozen=True):
@@ -165,7 +166,7 @@ def command_line(
         if launcher.kind == OPEN_MPI
         else _mpich(hosts, options, variables)
     )
-    words = [launcher.path, "-n", str(ranks), *own]
+    words = [launcher.path, "-n", str(ranks), *own, *(["-wdir", options.folder] if options.folder else [])]
     for extra in options.params:
         words += shlex.split(extra)
     return [*words, *program]

@@ -72,7 +72,9 @@ def plan_launch(settings: Mapping[str, Any], ranks: int) -> Launch:
     Raises UsageError for hosts that do not hold them, PreflightError without a launcher that we know.
     """
     hosts = spread(parse_hosts(settings["hosts"].value), ranks)
-    options = msgspec.structs.replace(options_from(settings), own_address=address_towards(hosts))
+    options = msgspec.structs.replace(
+        options_from(settings), own_address=address_towards(hosts), folder=str(Path.cwd())
+    )
     launcher = identify(find_launcher(options.binary))
     launch = Launch(launcher, hosts, options)
     launch.words((), {})
