@@ -1,10 +1,15 @@
 """`stoker doctor`."""
 
+import os
+
 import click
 import msgspec
 from rich.text import Text
 
-from stoker.bench.run.doctor import Check, examine
+from stoker.bench.run.doctor import examine
+from stoker.bench.run.hosts.judging import Check
+from stoker.bench.run.hosts.names import parse_hosts
+from stoker.bench.run.hosts.preflight import examine_hosts
 from stoker.cli.screen import emit_json, harmless, screen
 from stoker.core.errors import EXIT_GOOD, EXIT_PREFLIGHT
 
@@ -24,14 +29,19 @@ def _print(checks: list[Check]) -> None:
 
 @click.command("doctor")
 @click.argument("target", required=False)
+@click.option("--hosts", metavar="HOST[,HOST…]", help="Check these hosts, too, over SSH, and what they have in common.")
 @click.option("--dry-run", is_flag=True, help="Write nothing: TARGET is only opened and listed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(target: str | None, dry_run: bool, as_json: bool) -> int:
+def command(target: str | None, hosts: str | None, dry_run: bool, as_json: bool) -> int:
     """Check this machine and, when TARGET is given, that a small object can be written there, read back and removed.
 
-    Every check is tried, none is guessed. Exit code 5 when any of them fails.
+    Every check is tried, none is guessed. With --hosts each of them is reached by SSH, answers for its packages, limits
+    and clock, and must see a file that one of them writes below TARGET. Exit code 5 when any check fails.
     """
     checks = examine(target, write=not dry_run)
+    if hosts:
+        place = target if not target or "://" in target else os.path.abspath(target)  # noqa: PTH100 - keeps no `..`
+        checks += examine_hosts(parse_hosts(hosts), place or "", write=not dry_run)
     if as_json:
         emit_json({"checks": [msgspec.to_builtins(check) for check in checks]})
     else:

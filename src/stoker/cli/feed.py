@@ -6,7 +6,9 @@ import click
 
 from stoker.bench.run.feed import FeedPlan, FeedWatchers, plan_feed, run_feed
 from stoker.bench.run.folders import new_run_folder, results_kept_in
+from stoker.bench.run.hosts.start import launch_wanted
 from stoker.bench.run.options import FEED
+from stoker.cli.launching import launch
 from stoker.cli.live import live
 from stoker.cli.plan import show_plan
 from stoker.cli.report import finish
@@ -41,6 +43,8 @@ def command(target: str, config: str | None, dry_run: bool, quiet: bool, as_json
     utilisation, its 95 % interval, bytes/s and the limiting stage. Whatever was generated is removed again.
     """
     settings = settings_from(FEED, given, config)
+    if launch_wanted(settings):
+        return launch(settings, target, dry_run=dry_run, quiet=quiet or as_json)
     plan = plan_feed(settings, target, touch=not dry_run)
     if dry_run:
         return show_plan(plan.training, describe(plan), document=plan, as_json=as_json)

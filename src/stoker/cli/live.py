@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from stoker.bench.report.text import plain
 from stoker.bench.run.conduct import ProgressEvent
 from stoker.core.units import format_rate, format_seconds
 from stoker.loader.dataset.progress import Progress as GenerateProgress
@@ -35,9 +36,24 @@ class Live:
 
     def run(self, event: ProgressEvent) -> None:
         """Show the step, the accelerator utilisation so far and the rate."""
-        text = f"epoch {event.epoch} step {event.step}, AU {100 * event.au_ratio:.1f} %, "
-        text += format_rate(event.bytes_per_second)
-        self._show(event.phase, done=event.elapsed_seconds, total=event.limit_seconds or None, text=text)
+        self._show(event.phase, done=event.elapsed_seconds, total=event.limit_seconds or None, text=run_text(event))
+
+
+def run_text(event: ProgressEvent) -> str:
+    """Return how far a run is: step, utilisation, rate, share and time left, and of many hosts which are done."""
+    words = [f"epoch {event.epoch} step {event.step}/{event.steps}", f"AU {100 * event.au_ratio:.1f} %"]
+    words.append(format_rate(event.bytes_per_second))
+    if event.done_ratio is not None and event.left_seconds is not None:
+        words.append(f"{100 * event.done_ratio:.0f} %, {format_seconds(event.left_seconds)} left")
+    if event.hosts > 1:
+        words.append(f"{event.hosts_done}/{event.hosts} hosts done" + _ends(event))
+    return ", ".join(words)
+
+
+def _ends(event: ProgressEvent) -> str:
+    if event.first_done_seconds is None or event.last_done_seconds is None:
+        return f", slowest {plain(event.slowest_host, 40)}" if event.slowest_host else ""
+    return f" (first at {format_seconds(event.first_done_seconds)}, last at {format_seconds(event.last_done_seconds)})"
 
 
 @contextmanager

@@ -29,6 +29,7 @@ COMMANDS = {
 }
 
 
+_CONDUCTOR = "STOKER_CONDUCTOR"
 _LAUNCHER_VARIABLES = ("OMPI_", "PMI_", "PMIX_", "PALS_", "SLURM_STEP_")
 
 
@@ -72,10 +73,25 @@ def run(arguments: list[str]) -> int:
     """Run the command line `arguments` and return the exit code; a signal's is 128 and its number."""
     with SignalStop() as stop:
         try:
-            code = _run_together(arguments) if _under_launcher() else _run(arguments)
+            if os.environ.get(_CONDUCTOR):
+                code = _run_or_serve(arguments)
+            else:
+                code = _run_together(arguments) if _under_launcher() else _run(arguments)
         except StokerError as error:  # a signal that came while an error was being told
             code = error.exit_code
     return 128 + stop.received if stop.received else code
+
+
+def _run_or_serve(arguments: list[str]) -> int:
+    """Run the command line in the process with index 0 of several that meet over TCP; the others serve its ranks."""
+    from stoker.bench.run.conduct_tcp import serve_ranks
+    from stoker.bench.run.hosts.discover import discover
+
+    try:
+        found = discover()
+    except StokerError as error:
+        return _tell(error, arguments)
+    return _run(arguments) if found is None or found.index == 0 else serve_ranks()
 
 
 def _under_launcher() -> bool:
@@ -87,9 +103,11 @@ def _run_together(arguments: list[str]) -> int:
     """Run the command line on rank 0 alone: the other ranks follow it, and end as it ends."""
     with SignalWatch() as watch:  # a rank that left now would leave the others waiting
         from stoker.bench.run.conduct_mpi import dismiss, follow, meet
+        from stoker.bench.run.hosts.control import leave
         from stoker.bench.run.launch_mpi import is_first_rank, is_one_of_several
 
         several = is_one_of_several()
+        started = _keep_to_who_started_us(is_first_rank())
         if several and not is_first_rank():
             try:
                 return follow()
@@ -105,9 +123,23 @@ def _run_together(arguments: list[str]) -> int:
         code = error.exit_code
         raise
     finally:
+        heard = started and leave(code)
         if several:
-            dismiss(code)
-    return code
+            dismiss(0 if heard else code)
+    return 0 if heard else code
+
+
+def _keep_to_who_started_us(first: bool) -> bool:
+    """Under a launcher that stoker started, let no rank outlive it; return whether rank 0 can tell how it ends."""
+    from stoker.bench.run.hosts.control import attend
+    from stoker.bench.run.hosts.start import STARTED_VARIABLE
+    from stoker.bench.run.launch_mpi import abort_all
+    from stoker.bench.run.process import die_with_parent
+
+    if STARTED_VARIABLE not in os.environ:
+        return False
+    die_with_parent(os.getppid())
+    return first and attend(lambda reason: abort_all(f"who started the ranks is gone: {reason}"))
 
 
 def _run(arguments: list[str]) -> int:

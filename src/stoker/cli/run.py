@@ -7,9 +7,12 @@ import click
 from stoker.bench.run.conduct import conduct
 from stoker.bench.run.doctor import require_launcher, require_target
 from stoker.bench.run.folders import new_run_folder, results_kept_in
+from stoker.bench.run.gathered import gather, require_results
+from stoker.bench.run.hosts.start import launch_wanted
 from stoker.bench.run.options import TRAINING
 from stoker.bench.run.train import plan_training
 from stoker.cli.groups import NearestGroup
+from stoker.cli.launching import launch
 from stoker.cli.live import live
 from stoker.cli.plan import show_plan
 from stoker.cli.report import finish
@@ -34,7 +37,9 @@ def training(target: str, config: str | None, dry_run: bool, quiet: bool, as_jso
     or MPI ranks under mpirun.
     """
     settings = settings_from(TRAINING, given, config)
-    require_target(target, write=False)
+    if launch_wanted(settings):
+        return launch(settings, target, dry_run=dry_run, quiet=quiet or as_json)
+    gather(lambda: require_target(target, write=False), lambda: require_results(settings["results"].value))
     plan = plan_training(settings, target)
     require_launcher(plan)
     if dry_run:

@@ -4,6 +4,8 @@
       result.json           this schema, written atomically at the end (or when a signal ended the run)
       events.jsonl          the conductor's event log          ranks/rank-0000.jsonl   one log a rank
       series.npz            per-step columns, arrays `rank0000/<column>` (no pickles)
+      fs_separation.json    whether the target lies on another file system than this folder (local targets)
+      hosts.jsonl.zst       what was seen of the hosts meanwhile; see `stoker.core.host_series`
       report.html           made from the above alone
 
 A run killed at any instant leaves its logs; `stoker.bench.run.recover` makes the labelled partial result from them.
@@ -156,6 +158,31 @@ class Metrics(msgspec.Struct):
     first_batch_seconds: float = 0.0
 
 
+class HostSummary(msgspec.Struct, frozen=True):
+    """A host during the run: means over its samples, None where nothing was seen of it.
+
+    `source` tells how it was seen: local, mpi or ssh. Disks and interfaces are summed so that no byte counts twice.
+    The clock is ahead of the conductor's by the offset, give or take the error. `errors` are sentences.
+    """
+
+    host: str
+    source: str = ""
+    ranks: int = 0
+    logical_cpus: int = 0
+    memory_bytes: int = 0
+    samples: int = 0
+    cpu_busy_ratio: float | None = None
+    cpu_busy_max_ratio: float | None = None
+    memory_available_min_bytes: int | None = None
+    disk_read_bytes_per_second: float | None = None
+    disk_write_bytes_per_second: float | None = None
+    network_receive_bytes_per_second: float | None = None
+    network_transmit_bytes_per_second: float | None = None
+    clock_offset_seconds: float | None = None
+    clock_error_seconds: float | None = None
+    errors: tuple[str, ...] = ()
+
+
 class Evidence(msgspec.Struct):
     """The ledger of all ranks beside what was counted by others, and how the reading was really done."""
 
@@ -189,6 +216,7 @@ class Result(msgspec.Struct):
     evidence: Evidence = msgspec.field(default_factory=Evidence)
     histograms: dict[str, str] = {}
     notes: list[str] = []
+    hosts: list[HostSummary] = []
 
 
 class Finding(msgspec.Struct, frozen=True):

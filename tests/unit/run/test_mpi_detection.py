@@ -47,7 +47,7 @@ def test_the_launcher_follows_from_both(asked: str, environment: dict[str, str],
     [
         ("mpi", {}, "mpirun -n"),
         ("local", {"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE=2"),
-        ("slurm", {}, "auto, local or mpi"),
+        ("slurm", {}, "auto, local, mpi or tcp"),
     ],
 )
 def test_what_does_not_go_together_is_refused(asked: str, environment: dict[str, str], told: str) -> None:

@@ -11,6 +11,7 @@ import jinja2
 import msgspec
 import numpy as np
 
+from stoker.bench.report.hosts import HostsLine, load_line
 from stoker.bench.report.latency import latencies
 from stoker.bench.report.page import Saved, build
 from stoker.bench.report.series import Band, Floats, Timeline, load_timeline
@@ -26,7 +27,18 @@ REPORT_BYTES_MAX: Final = 2 << 20
 DATA_BYTES_MAX: Final = 640 << 10
 # What could end the script element, and what could make its text read other than it is.
 _UNSAFE_IN_SCRIPT: Final = re.compile("[<>&\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_DROPPED_FIRST: Final = ("ranks", "histograms", "machine", "notes", "epochs", "job", "metrics", "plan", "evidence")
+_DROPPED_FIRST: Final = (
+    "ranks",
+    "histograms",
+    "hosts",
+    "machine",
+    "notes",
+    "epochs",
+    "job",
+    "metrics",
+    "plan",
+    "evidence",
+)
 
 
 def write_report(folder: Path, out: Path | None = None, *, result: Result | None = None) -> Path:
@@ -53,11 +65,16 @@ def read_saved(folder: Path, result: Result | None = None) -> Saved:
         timeline = load_timeline(folder / SERIES_FILE, barrier=result.plan.barrier)
     except (CorruptError, OSError) as error:
         troubles.append(f"The series of steps could not be read, so there are no curves over time: {error}")
+    hosts = None
+    try:
+        hosts = load_line(folder, origin_ns=timeline.origin_ns if timeline is not None else 0)
+    except (CorruptError, OSError) as error:
+        troubles.append(f"The series of hosts could not be read, so there are no curves of them: {error}")
     stages, unreadable = latencies(result.histograms)
     if unreadable:
         names = ", ".join(plain(name, 40) for name in unreadable[:10])
         troubles.append(f"The latency histograms of {names} could not be read.")
-    return Saved(result, verdict, timeline, stages, troubles)
+    return Saved(result, verdict, timeline, stages, troubles, hosts)
 
 
 def render(saved: Saved) -> str:
@@ -90,6 +107,7 @@ def embedded_json(saved: Saved) -> str:
         "omitted": ["result.ranks.histograms"],
         "verdict": msgspec.to_builtins(saved.verdict),
         "timeline": _timeline(saved.timeline),
+        "hosts": _hosts(saved.hosts),
         "latency_seconds": {
             plain(stage.name, 40): {"count": stage.count, **{f"p{q * 100:g}": v for q, v in stage.seconds.items()}}
             for stage in saved.stages
@@ -135,6 +153,18 @@ def _timeline(line: Timeline | None) -> dict[str, Any] | None:
         "epochs": [{"seconds": at, "label": label} for at, label in line.epochs],
         "ranks": line.ranks,
         "steps": line.steps,
+    }
+
+
+def _hosts(line: HostsLine | None) -> dict[str, Any] | None:
+    if line is None:
+        return None
+    return {
+        "seconds": _numbers(line.seconds),
+        "cpu_busy_ratio": _band(line.cpu),
+        **{f"{name}_bytes_per_second": _numbers(values) for name, values in line.rates.items()},
+        "hosts": line.hosts,
+        "samples": line.samples,
     }
 
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from stoker.bench.report import charts, tables, text
 from stoker.bench.report.glossary import GLOSSARY
+from stoker.bench.report.hosts import HOSTS_SHOWN_MAX, HostsLine, host_rows
 from stoker.bench.report.latency import StageLatency, curves
 from stoker.bench.report.reading import reading_line
 from stoker.bench.report.series import Timeline
@@ -32,13 +33,14 @@ SEVERITIES: Final = ("blocks", "warns", "informs")
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What was found in a run folder: the result, its verdict, its series (None when there is none), and troubles."""
+    """What was found in a run folder: the result, its verdict, its series (None where there is none), and troubles."""
 
     result: Result
     verdict: Verdict
     timeline: Timeline | None = None
     stages: list[StageLatency] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    hosts: HostsLine | None = None
 
 
 def build(saved: Saved) -> dict[str, Any]:
@@ -66,6 +68,8 @@ def build(saved: Saved) -> dict[str, Any]:
         "epochs": tables.epoch_rows(result),
         "epochs_left": max(0, len(result.epochs) - tables.EPOCHS_MAX),
         "ranks": tables.rank_rows(result),
+        "hosts": host_rows(result.hosts),
+        "hosts_left": max(0, len(result.hosts) - HOSTS_SHOWN_MAX),
         "ranks_left": max(0, len(result.ranks) - tables.RANKS_MAX),
         "rank_spread": tables.rank_spread(result),
         "machine": text.flatten(result.machine),
@@ -185,7 +189,7 @@ def _time_charts(saved: Saved) -> list[tuple[str, str, Markup]]:
     """Return (title, words, chart) of what happened over time."""
     line, plan = saved.timeline, saved.result.plan
     if line is None:
-        return []
+        return host_charts(saved)
     x = line.seconds.tolist()
     utilisation = charts.TimeChart(
         "au",
@@ -221,7 +225,42 @@ def _time_charts(saved: Saved) -> list[tuple[str, str, Markup]]:
         kind="binary",
         marks=line.epochs,
     )
-    return [(c.title, c.description, charts.time_chart(c)) for c in (utilisation, steps, rate)]
+    drawn = [(c.title, c.description, charts.time_chart(c)) for c in (utilisation, steps, rate)]
+    return drawn + host_charts(saved)
+
+
+def host_charts(saved: Saved) -> list[tuple[str, str, Markup]]:
+    """Return (title, words, chart) of what the hosts did meanwhile, on the time axis of the steps."""
+    seen = saved.hosts
+    if seen is None:
+        return []
+    from_start = seen.seconds >= 0
+    marks = saved.timeline.epochs if saved.timeline is not None else []
+    x = seen.seconds[from_start].tolist()
+    if not x:
+        return []
+    cpu = [values[from_start].tolist() for values in (seen.cpu.mean, seen.cpu.low, seen.cpu.high)]
+    rates = {name: values[from_start].tolist() for name, values in seen.rates.items()}
+    drawn = [
+        charts.TimeChart(
+            "host-cpu",
+            "Host CPU",
+            "Busy share of all processors: mean over hosts, and the range from the idlest host to the busiest.",
+            x,
+            [charts.Line("mean", cpu[0], 1, cpu[1], cpu[2])],
+            lambda value: text.percent(value, 0),
+            top=1.0,
+            marks=marks,
+        )
+    ]
+    for kind, title, first, second in (
+        ("network", "Host network", "receive", "transmit"),
+        ("disk", "Host disks", "read", "write"),
+    ):
+        lines = [charts.Line(word, rates[f"{kind}_{word}"], style) for word, style in ((first, 4), (second, 2))]
+        words = f"Bytes per second that the kernels counted, all hosts together: {first} and {second}."
+        drawn.append(charts.TimeChart(f"host-{kind}", title, words, x, lines, _tick_rate, kind="binary", marks=marks))
+    return [(c.title, c.description, charts.time_chart(c)) for c in drawn]
 
 
 def _tick_rate(value: float) -> str:

@@ -49,7 +49,8 @@ class Timeline:
     """A run over time in equal buckets. `seconds` holds their middles; times count from the first request.
 
     `au`, `wait` and `compute` are of training steps; `bytes_per_second` is delivered by all ranks together.
-    `epochs` holds (seconds, label) of each epoch's start, as the lowest rank saw it.
+    `epochs` holds (seconds, label) of each epoch's start, as the lowest rank saw it. `origin_ns` is second 0 on the
+    monotonic clock of the lowest rank's host.
     """
 
     seconds: Floats
@@ -60,6 +61,7 @@ class Timeline:
     epochs: list[tuple[float, str]] = field(default_factory=list)
     ranks: int = 0
     steps: int = 0
+    origin_ns: int = 0
 
 
 def load_timeline(path: Path, *, barrier: bool = True, points_max: int = POINTS_MAX) -> Timeline | None:
@@ -166,7 +168,7 @@ class _Buckets:
         self._compute_sum, self._span_sum, self._bytes_sum = np.zeros(n), np.zeros(n), np.zeros(n)
         self._au, self._wait, self._compute = _Extremes(n), _Extremes(n), _Extremes(n)
         self._epochs: list[tuple[float, str]] = []
-        self._ranks = self._steps = 0
+        self._ranks = self._steps = self._origin_ns = 0
 
     @classmethod
     def plan(cls, extents: list[_Extent], *, barrier: bool, points_max: int) -> "_Buckets":
@@ -195,7 +197,7 @@ class _Buckets:
         for extremes, values in ((self._au, au), (self._wait, wait), (self._compute, compute)):
             extremes.add(place[training], values[training])
         if not self._epochs:
-            self._epochs = _epoch_starts(columns, begin)
+            self._epochs, self._origin_ns = _epoch_starts(columns, begin), origin_ns
         self._ranks += 1
         self._steps += begin.size
 
@@ -218,6 +220,7 @@ class _Buckets:
             epochs=self._epochs,
             ranks=self._ranks,
             steps=self._steps,
+            origin_ns=self._origin_ns,
         )
 
 

@@ -126,6 +126,7 @@ def summary_dict(result: Result, verdict: Verdict) -> dict[str, Any]:
             "difference_ratio": comparison.difference_ratio,
         },
         "reading": reading_dict(result),
+        "hosts": msgspec.to_builtins(result.hosts),
         "findings": msgspec.to_builtins(verdict.findings),
         "notes": [*result.notes, *result.evidence.notes, *result.plan.notes],
     }

@@ -8,6 +8,9 @@ one of the logs then, as after a kill.
 from pathlib import Path
 
 from stoker.bench.run.conduct_mpi import conduct_mpi
+from stoker.bench.run.conduct_tcp import conduct_tcp
+from stoker.bench.run.hosts.collect import Collection
+from stoker.bench.run.hosts.discover import discover
 from stoker.bench.run.launch_local import Outcome, run_local
 from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.record import RunRecord, read_ranks
@@ -33,6 +36,9 @@ def conduct(
     the folder holds a run, InterruptedRunError on a second signal.
     """
     check_plan(plan)
+    placed = discover() if plan.launcher in ("auto", "tcp") else None
+    if placed is not None:
+        return conduct_tcp(job, plan, target_url, folder, found=placed, progress=progress)
     launcher, found = choose_launcher(plan.launcher)
     if launcher == "mpi" and found is not None:
         return conduct_mpi(job, plan, target_url, folder, found_by=found.found_by, progress=progress)
@@ -61,6 +67,7 @@ def check_plan(plan: TrainingPlan) -> None:
 def _conduct_local(job: Job, plan: TrainingPlan, target_url: str, folder: Path, progress: OnProgress | None) -> Result:
     with SignalWatch() as watch:
         record = RunRecord(job, plan, target_url, folder, launcher=f"local processes, {plan.ranks}")
+        hosts = Collection(folder, plan.host_interval_seconds, plan.sample_hosts)
         try:
             outcome = run_local(
                 plan,
@@ -71,8 +78,9 @@ def _conduct_local(job: Job, plan: TrainingPlan, target_url: str, folder: Path, 
             )
             parts = read_ranks(folder, plan.ranks)
             status, reason = _local_status(plan, outcome, watch, [report for report, _ in parts])
-            return record.finish(status, reason, parts)
+            return record.finish(status, reason, parts, hosts=hosts.finish())
         finally:
+            hosts.stop()
             record.close()
 
 

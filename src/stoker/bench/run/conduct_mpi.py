@@ -10,24 +10,29 @@ host, and what it measured goes to rank 0 as bytes.
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 import numpy as np
 
 from stoker.bench.run.assemble import Part
 from stoker.bench.run.credentials import apply_credentials
+from stoker.bench.run.hosts.alike import Seen, compare, look
+from stoker.bench.run.hosts.control import tell_folder, tell_progress
+from stoker.bench.run.hosts.over_mpi import MpiCollection
+from stoker.bench.run.hosts.start import started_with
+from stoker.bench.run.hosts.watch import MpiWatch
 from stoker.bench.run.launch_mpi import MpiComm, world
 from stoker.bench.run.process import keep_time_sharply
 from stoker.bench.run.record import RunRecord, make_layout
 from stoker.bench.run.recover import recover
 from stoker.bench.run.signals import SignalWatch
-from stoker.bench.run.telling import OnProgress, Teller
+from stoker.bench.run.telling import OnProgress, ProgressEvent, Teller
 from stoker.bench.workloads.progress import Progress
 from stoker.bench.workloads.reports import RankReport
 from stoker.bench.workloads.steps import Rows
 from stoker.bench.workloads.training import RankJob, run_rank
-from stoker.core.errors import EXIT_GOOD, MissingExtraError, StokerError, UsageError
+from stoker.core.errors import EXIT_GOOD, MissingExtraError, PreflightError, StokerError, UsageError
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.result import STEP_COLUMNS, Result, save_result
 
@@ -79,7 +84,18 @@ def conduct_mpi(
             got=f"{comm.size}",
             remedy=f"start it with mpirun -n {order.plan.ranks}",
         )
-    return _obey(comm, job, order, found_by, progress)
+    reason, notes = _alike(comm, order)
+    if reason:
+        raise PreflightError(reason, remedy="install one release everywhere, and mount one target")
+    return _obey(comm, job, order, (found_by, notes), progress)
+
+
+def _alike(comm: MpiComm, order: _Order) -> tuple[str, list[str]]:
+    """Return, on every rank, why the hosts cannot run together, and on rank 0 what is to be noted of them."""
+    mine = msgspec.json.encode(look(order.target_url)) if comm.host_rank == 0 else b""
+    passed = comm.gather(mine)
+    reason, notes = compare([msgspec.json.decode(data, type=Seen) for data in passed if data]) if passed else ("", [])
+    return comm.broadcast(reason.encode()).decode(), notes
 
 
 def meet() -> None:
@@ -109,8 +125,8 @@ def follow() -> int:
             order = _agree(comm, None)
             if isinstance(order, _End):
                 return order.exit_code
-            if order.plan.ranks == comm.size:
-                _obey(comm, Job("follow"), order, "", None)
+            if order.plan.ranks == comm.size and not _alike(comm, order)[0]:
+                _obey(comm, Job("follow"), order, ("", []), None)
 
 
 def dismiss(exit_code: int) -> None:
@@ -128,17 +144,45 @@ def _agree(comm: MpiComm, mine: _Order | _End | None) -> _Order | _End:
     return order
 
 
-def _obey(comm: MpiComm, job: Job, order: _Order, found_by: str, progress: OnProgress | None) -> Result:
-    """Run this rank's part. An error here ends all ranks, after a failed result was saved where that is possible."""
+def _obey(comm: MpiComm, job: Job, order: _Order, known: tuple[str, list[str]], progress: OnProgress | None) -> Result:
+    """Run this rank's part; `known` is by what MPI was found, and what to note of the hosts.
+
+    An error here ends all ranks, after a failed result was saved where that is possible.
+    """
     keep_time_sharply()
-    with SignalWatch() as watch:
-        record = _begin(comm, job, order, found_by)
+    with SignalWatch() as signals:
+        record = _begin(comm, job, order, known[0])
+        watch = MpiWatch(comm, order.plan.rank_deadline_seconds, lambda reason: _lost(comm, order, record, reason))
+        watch.notes += known[1]
         try:
-            return _take_part(comm, order, watch, record, progress)
+            return _take_part(comm, order, signals, record, Watched(watch, _relayed(progress)))
         except BaseException as error:
+            watch.fail(_told(error))
             with suppress(StokerError, OSError):
                 save_result(Path(order.folder), recover(Path(order.folder)))
             comm.abort(_told(error))
+        finally:
+            watch.close()
+
+
+def _relayed(progress: OnProgress | None) -> OnProgress:
+    """Return a callback that tells who started the ranks, as well, how far the run is."""
+
+    def tell(event: ProgressEvent) -> None:
+        tell_progress(event)
+        if progress is not None:
+            progress(event)
+
+    return tell
+
+
+def _lost(comm: MpiComm, order: _Order, record: RunRecord | None, reason: str) -> NoReturn:
+    """End all ranks because one was lost; rank 0 keeps first what is known of the run. On the watch's thread."""
+    if record is not None:
+        record.lost(reason)
+        with suppress(StokerError, OSError):
+            save_result(Path(order.folder), recover(Path(order.folder)))
+    comm.abort_surely(reason)
 
 
 def _told(error: BaseException) -> str:
@@ -151,8 +195,9 @@ def _begin(comm: MpiComm, job: Job, order: _Order, found_by: str) -> RunRecord |
     record = None
     try:
         if comm.rank == 0:
-            launcher = f"mpi, {comm.size} ranks ({found_by}), {comm.library}"
+            launcher = f"mpi, {comm.size} ranks ({found_by}), {comm.library}{started_with(os.environ)}"
             record = RunRecord(job, order.plan, order.target_url, folder, launcher=launcher)
+            tell_folder(folder)
         comm.barrier()
         make_layout(folder)
     except (StokerError, OSError) as error:
@@ -160,23 +205,37 @@ def _begin(comm: MpiComm, job: Job, order: _Order, found_by: str) -> RunRecord |
     return record
 
 
+class Watched(NamedTuple):
+    """Who watches the ranks, and who is told how far they are."""
+
+    watch: MpiWatch
+    progress: OnProgress | None
+
+
 def _take_part(
-    comm: MpiComm, order: _Order, watch: SignalWatch, record: RunRecord | None, progress: OnProgress | None
+    comm: MpiComm, order: _Order, signals: SignalWatch, record: RunRecord | None, watched: Watched
 ) -> Result:
-    teller = None if record is None else Teller(order.plan, record, progress)
+    watch = watched.watch
+    teller = None if record is None else Teller(order.plan, record, watched.progress, roll=watch.roll)
 
     def tell(told: Progress) -> None:
+        watch.tell(told)
         if teller is not None:
-            teller.tell({0: told})
+            teller.tell({0: told, **watch.told()})
 
-    job = RankJob(order.plan, comm, order.target_url, Path(order.folder), lambda: bool(watch.received), tell)
-    parts = _collect(comm, *run_rank(job))
-    names = comm.gather(watch.name.encode()) or []
+    plan, folder = order.plan, Path(order.folder)
+    collection = MpiCollection(comm, folder, plan.host_interval_seconds, plan.sample_hosts)
+    job = RankJob(plan, comm, order.target_url, folder, lambda: bool(signals.received), tell)
+    told = run_rank(job)
+    watch.finished()
+    hosts = collection.finish()
+    parts = _collect(comm, *told)
+    names = comm.gather(signals.name.encode()) or []
     result = b""
     if record is not None:
         name = next((name.decode() for name in names if name), "")
         status, reason = ("partial", f"stopped by {name}") if name else ("complete", "")
-        result = msgspec.json.encode(record.finish(status, reason, parts))
+        result = msgspec.json.encode(record.finish(status, reason, parts, watch.notes, hosts=hosts))
     return msgspec.json.decode(comm.broadcast(result), type=Result)
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import psutil
 
+from stoker.bench.run.conduct_tcp import require_ranks
+from stoker.bench.run.hosts.discover import discover
+from stoker.bench.run.hosts.judging import OPEN_FILES_WANTED, SHARED_MEMORY_WANTED_BYTES, Check
 from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.locked import not_as_locked
 from stoker.bench.run.target import opened
@@ -26,8 +28,6 @@ from stoker.pages.arena.locks import probe_robust_locks
 from stoker.pages.capture.userfault import probe_userfault
 from stoker.storage.api import Store, SupportsCache, SupportsLocalPath
 
-OPEN_FILES_WANTED: Final = 4096
-SHARED_MEMORY_WANTED_BYTES: Final = 256 * MiB
 PROBE_BYTES: Final = 64 * 1024
 RANK_BYTES: Final = 64 * MiB
 EXTRAS: Final = {
@@ -37,15 +37,6 @@ EXTRAS: Final = {
     "image": ("PIL", "JPEG and PNG files"),
     "mpi": ("mpi4py", "ranks under mpirun"),
 }
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One check: `status` is ok, note, warn or fail; `remedy` says what to do about anything but ok."""
-
-    name: str
-    status: str
-    observed: str
-    remedy: str = ""
 
 
 def examine(target: str | None = None, *, write: bool = True) -> list[Check]:
@@ -91,6 +82,10 @@ def require_target(target: str, *, write: bool, create: bool = False) -> None:
 
 def require_launcher(plan: TrainingPlan) -> None:
     """Raise UsageError when the ranks cannot be started as planned: by MPI, in another number, or not all of them."""
+    placed = discover() if plan.launcher in ("auto", "tcp") else None
+    if placed is not None:
+        require_ranks(plan, placed)
+        return
     launcher, found = choose_launcher(plan.launcher)
     most = psutil.virtual_memory().available // RANK_BYTES
     if launcher == "local" and plan.ranks > most:

@@ -11,6 +11,7 @@ import msgspec
 
 from stoker.bench.run.conduct import ProgressEvent, conduct
 from stoker.bench.run.doctor import require_launcher, require_target
+from stoker.bench.run.gathered import gather, require_results
 from stoker.bench.run.launch_mpi import is_first_rank
 from stoker.bench.run.plan import (
     FREE_SPACE_SHARE,
@@ -104,8 +105,11 @@ def plan_feed(settings: Settings, target: str, *, touch: bool) -> FeedPlan:
     """
     draft = feed_draft(settings, target_url=redact_url(target))
     Recipe(draft.dataset)
-    require_launcher(draft)
-    require_target(target, write=False)
+    gather(
+        lambda: require_launcher(draft),
+        lambda: require_target(target, write=False),
+        lambda: require_results(settings["results"].value),
+    )
     kept = f"{FOLDER}-{draft.model}"
     _refuse_link(target, kept)
     notes: list[str] = []

@@ -5,9 +5,9 @@ nothing is pickled, no tracker process and no named semaphore is left over, and 
 of its socket. The ranks meet at a barrier of kernel counters (`event_comm`) without this process; what they measure
 stands in their logs. So the launcher sleeps but for a line of progress from each rank twice a second.
 
-Who ends whom: a rank that dies or fails has the others called off; a wish to stop is passed on as SIGTERM, which ends
-the run at the next step; whoever has not ended a grace later is killed. When this process dies, however, the kernel
-kills the ranks.
+Who ends whom: a rank that dies, fails or is not heard of for the deadline has the others called off; a wish to stop is
+passed on as SIGTERM, which ends the run at the next step; whoever has not ended a grace later is killed. When this
+process dies, however, the kernel kills the ranks.
 """
 
 import os
@@ -26,6 +26,8 @@ import msgspec
 
 import stoker
 from stoker.bench.run.event_comm import EventCounters
+from stoker.bench.run.hosts.roll import first_names
+from stoker.bench.run.hosts.sources import local_name
 from stoker.bench.run.rank_process import RankTask, Told
 from stoker.bench.workloads.progress import Progress
 from stoker.core import clock
@@ -35,6 +37,7 @@ from stoker.core.result import RANKS_FOLDER
 STOP_GRACE_SECONDS: Final = 2.5
 ABORT_GRACE_SECONDS: Final = 1.0
 OVERDUE_SECONDS: Final = 15.0
+START_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.1
 _REAP_SECONDS: Final = 5.0
 _PIECE_BYTES: Final = 1 << 16
@@ -58,6 +61,12 @@ class _Child:
     control: socket.socket
     incoming: bytes = b""
     failure: str = ""
+    heard_ns: int = 0
+    began_ns: int = field(default_factory=clock.monotonic_ns)
+
+    def silent_ns(self, now_ns: int) -> int:
+        """Return how long nothing was heard; before its first word a process is given time to start."""
+        return now_ns - (self.heard_ns or self.began_ns + round(START_SECONDS * 1e9))
 
 
 def run_local(
@@ -92,6 +101,7 @@ class _LocalRanks:
         self._children: dict[int, _Child] = {}
         self._progress: dict[int, Progress] = {}
         self._kill_at_ns = 0
+        self._looked_ns = clock.monotonic_ns()
         self._overdue_at_ns = 0
         self.outcome = Outcome()
 
@@ -127,7 +137,7 @@ class _LocalRanks:
                 stderr=errors,
                 pass_fds=(theirs.fileno(), *self._counters.descriptors(rank)),
                 process_group=0,
-                env=_environment(),
+                env=rank_environment(),
             )
             undo.pop_all()
         return _Child(rank, process, ours)
@@ -141,12 +151,32 @@ class _LocalRanks:
             for key, _ in self._selector.select(_POLL_SECONDS):
                 self._hear(key.data)
             now_ns = clock.monotonic_ns()
+            self._look_for_silent(now_ns)
             if not self._kill_at_ns and (stop_wanted() or (self._overdue_at_ns and now_ns > self._overdue_at_ns)):
                 self._signal_all(signal.SIGTERM)
                 self._kill_at_ns = now_ns + round(STOP_GRACE_SECONDS * 1e9)
             elif self._kill_at_ns and now_ns > self._kill_at_ns:
                 self.outcome.killed = sorted(self._children)
                 return
+
+    def _look_for_silent(self, now_ns: int) -> None:
+        """Call the run off when a rank was not heard of for the deadline: it was stopped, or hangs."""
+        deadline_ns = round(self._plan.rank_deadline_seconds * 1e9)
+        if now_ns - self._looked_ns > deadline_ns // 2:  # it was we who were stopped
+            for child in self._children.values():
+                child.heard_ns = child.heard_ns and now_ns
+        self._looked_ns = now_ns
+        silent = [child for child in self._children.values() if child.silent_ns(now_ns) > deadline_ns]
+        if silent and not self._kill_at_ns:
+            told = first_names([f"rank {child.rank} (pid {child.process.pid})" for child in silent])
+            seconds = silent[0].silent_ns(now_ns) / 1e9
+            self._call_off(f"{told} on {local_name()} was not heard of for {seconds:.0f} s")
+
+    def _call_off(self, reason: str) -> None:
+        self.outcome.failure = reason
+        self._counters.abort()
+        self._signal_all(signal.SIGTERM)
+        self._kill_at_ns = clock.monotonic_ns() + round(ABORT_GRACE_SECONDS * 1e9)
 
     def _hear(self, child: _Child) -> None:
         try:
@@ -156,6 +186,7 @@ class _LocalRanks:
         except OSError:
             piece = b""
         child.incoming += piece
+        child.heard_ns = clock.monotonic_ns()
         *lines, child.incoming = child.incoming.split(b"\n")
         for line in lines:
             self._take(child, msgspec.json.decode(line, type=Told))
@@ -181,10 +212,7 @@ class _LocalRanks:
         if self._kill_at_ns and child.process.returncode == -signal.SIGTERM:
             self._counters.abort()  # it was told to stop before it had begun: the others need not wait for it
         elif not self.outcome.failure:
-            self.outcome.failure = failure
-            self._counters.abort()
-            self._signal_all(signal.SIGTERM)
-            self._kill_at_ns = clock.monotonic_ns() + round(ABORT_GRACE_SECONDS * 1e9)
+            self._call_off(failure)
 
     def _signal_all(self, number: int) -> None:
         for child in self._children.values():
@@ -229,7 +257,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _environment() -> dict[str, str]:
+def rank_environment() -> dict[str, str]:
     """Return the environment of a rank: ours, finding this very package, and without threads for linear algebra."""
     package_parent = str(Path(stoker.__file__).parents[1])
     paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]

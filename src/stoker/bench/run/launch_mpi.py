@@ -5,12 +5,14 @@ mpi4py is imported only once a launcher was found. Everything moves as bytes, fo
 
 import os
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NoReturn
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from stoker.core import clock
 from stoker.core.errors import EXIT_FAILED, MissingExtraError, UsageError
@@ -21,10 +23,13 @@ _RANK_VARIABLES: Final = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "PALS
 _SLURM_STEP: Final = "SLURM_STEP_ID"
 _SLURM_SIZE: Final = "SLURM_STEP_NUM_TASKS"
 _SLURM_RANK: Final = "SLURM_PROCID"
+_NUMBERS: Final = 3
+_TAG: Final = 7
 _YIELD_NS: Final = 50_000
 _NAP_SECONDS: Final = 50e-6
 _NAP_SECONDS_MAX: Final = 1e-3
 # Launchers drop what they have not yet forwarded of an aborting process; without this one line in four was lost.
+_ABORT_SECONDS: Final = 3.0
 _FORWARD_SECONDS: Final = 0.25
 
 
@@ -75,8 +80,11 @@ def choose_launcher(asked: str, environment: Mapping[str, str] | None = None) ->
             got=found.found_by if found else "",
             remedy="start it without mpirun, or use the mpi launcher",
         )
+    if asked == "tcp":
+        remedy = "set STOKER_CONDUCTOR and what belongs to it, or use another launcher"
+        raise UsageError("nothing in the environment tells where the ranks meet", remedy=remedy)
     if asked not in ("local", "mpi"):
-        raise UsageError("unknown launcher", where=asked, expected="auto, local or mpi")
+        raise UsageError("unknown launcher", where=asked, expected="auto, local, mpi or tcp")
     return asked, found
 
 
@@ -96,6 +104,8 @@ class MpiComm:
 
     def __init__(self) -> None:
         """Raises MissingExtraError without mpi4py or an MPI library."""
+        if "OMPI_COMM_WORLD_SIZE" in os.environ:  # mpi4py takes MPICH where both are installed, and cannot start then
+            os.environ.setdefault("MPI4PY_MPIABI", "openmpi")
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
@@ -151,6 +161,32 @@ class MpiComm:
         view = memoryview(everything)
         return [bytes(view[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
 
+    def leaders(self) -> list[int]:
+        """Return the first rank of each host, ascending, on every rank."""
+        first = np.zeros(self.size, np.int8)
+        self._world.Allgather(np.array([self.host_rank == 0], np.int8), first)
+        return [int(rank) for rank in np.flatnonzero(first)]
+
+    def ask(self, rank: int, mine: Sequence[int]) -> list[int]:
+        """Send three whole numbers to `rank`, which calls `answer` meanwhile, and return its answer."""
+        theirs = np.zeros(_NUMBERS, np.int64)
+        self._world.Send(_padded(mine), dest=rank, tag=_TAG)
+        self._world.Recv(theirs, source=rank, tag=_TAG)
+        return [int(number) for number in theirs]
+
+    def answer(self, make: Callable[[Sequence[int]], Sequence[int]]) -> None:
+        """Take a question of rank 0's and answer it."""
+        question = np.zeros(_NUMBERS, np.int64)
+        self._world.Recv(question, source=0, tag=_TAG)
+        self._world.Send(_padded(make([int(number) for number in question])), dest=0, tag=_TAG)
+
+    def abort_surely(self, reason: str) -> NoReturn:
+        """Do the same from any thread, and end this process even where MPI cannot: the network may be gone."""
+        timer = threading.Timer(_ABORT_SECONDS, os._exit, (EXIT_FAILED,))
+        timer.daemon = True
+        timer.start()
+        self.abort(reason)
+
     def abort(self, reason: str) -> NoReturn:
         """End all ranks of the run, telling why on stderr: an exception on one would leave the others waiting."""
         sys.stderr.write(f"stoker: rank {self.rank}: {reason}\n")
@@ -158,6 +194,19 @@ class MpiComm:
         clock.sleep(_FORWARD_SECONDS)
         self._world.Abort(EXIT_FAILED)
         raise SystemExit(EXIT_FAILED)
+
+
+def _padded(numbers: Sequence[int]) -> npt.NDArray[np.int64]:
+    return np.array([*numbers, *[0] * (_NUMBERS - len(numbers))], np.int64)
+
+
+def abort_all(reason: str) -> NoReturn:
+    """End this run from any thread, whether its ranks have met or not."""
+    if world.cache_info().currsize:
+        world().abort_surely(reason)
+    sys.stderr.write(f"stoker: {reason}\n")
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker.bench.run.hosts.names import parse_hosts
 from stoker.bench.workloads import catalogue
 from stoker.bench.workloads.catalogue import CatalogueEntry
 from stoker.core import seed
@@ -34,6 +35,8 @@ Settings = dict[str, Setting]
 def workload_entry(settings: Settings) -> tuple[CatalogueEntry, int]:
     """Return the catalogue entry and the number of accelerators asked for by `--model` and `--accelerator`.
 
+    A count that is not told is that of the ranks told by `--hosts`, else 1.
+
     Raises UsageError when one is missing, UnknownNameError for a name the catalogue does not have.
     """
     model, words = settings["model"].value, settings["accelerator"].value
@@ -46,7 +49,13 @@ def workload_entry(settings: Settings) -> tuple[CatalogueEntry, int]:
     if colon and not (count.isdecimal() and len(count) < 10 and 0 < int(count) <= RANKS_MAX):
         expected = f"KIND:COUNT such as h100:2, at most {RANKS_MAX}"
         raise UsageError("--accelerator: bad count", where=words, expected=expected)
-    return catalogue.entry(model, kind), int(count) if colon else 1
+    return catalogue.entry(model, kind), int(count) if colon else slots_of(settings)
+
+
+def slots_of(settings: Settings) -> int:
+    """Return the ranks that `--hosts a:2,b:3` asks for together, 1 where it does not tell."""
+    hosts = settings.get("hosts")
+    return max(1, sum(host.slots for host in parse_hosts(hosts.value))) if hosts is not None and hosts.value else 1
 
 
 def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) -> TrainingPlan:
@@ -73,11 +82,16 @@ def training_plan(settings: Settings, dataset: DatasetSpec, *, target_url: str) 
         "steps": "steps_max",
         "duration": "duration_seconds",
         "threshold": "au_threshold_ratio",
+        "host_interval": "host_interval_seconds",
+        "rank_deadline": "rank_deadline_seconds",
     }
     for option, field in names.items():
         setting = settings.get(option)
         if setting is not None and setting.value is not None:
             changes[field] = setting.value
+    others = settings.get("sample_hosts")
+    if others is not None and others.value:
+        changes["sample_hosts"] = tuple(host.name for host in parse_hosts(others.value))
     _check_request(changes.get("request_bytes", 0))
     given_seed = settings["seed"].value
     changes["seed"] = seed.fresh() if given_seed is None else given_seed

@@ -9,6 +9,7 @@ import faulthandler
 import signal
 import socket
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import FrameType
 import msgspec
 
 from stoker.bench.run.event_comm import EventComm
+from stoker.bench.run.hosts.lines import BEATS_A_DEADLINE
 from stoker.bench.run.process import die_with_parent, keep_time_sharply
 from stoker.bench.workloads.comm import RunAborted
 from stoker.bench.workloads.progress import Progress
@@ -81,6 +83,8 @@ def _run(task: RankTask, control: socket.socket, stop: _Stop) -> int:
         stopped=lambda: stop.asked,
         on_progress=lambda progress: _tell(control, Told(progress=progress)),
     )
+    beating = threading.Event()
+    threading.Thread(target=_beat, args=(task, control, beating), name="stoker-beat", daemon=True).start()
     try:
         run_rank(job)
     except RunAborted:
@@ -90,11 +94,23 @@ def _run(task: RankTask, control: socket.socket, stop: _Stop) -> int:
         told = str(error) if isinstance(error, StokerError) else f"{type(error).__name__}: {error}"
         _tell(control, Told(failure=told))
         return EXIT_FAILED
+    finally:
+        beating.set()
     return EXIT_GOOD
 
 
+def _beat(task: RankTask, control: socket.socket, ending: threading.Event) -> None:
+    """Give signs of life from the beginning on, however long the rank has nothing else to tell."""
+    _tell(control, Told())
+    while not ending.wait(task.plan.rank_deadline_seconds / BEATS_A_DEADLINE):
+        _tell(control, Told())
+
+
+_telling = threading.Lock()
+
+
 def _tell(control: socket.socket, told: Told) -> None:
-    with suppress(OSError):  # the launcher is gone, and the kernel is about to end this process too
+    with _telling, suppress(OSError):  # the launcher is gone, and the kernel is about to end this process too
         control.sendall(msgspec.json.encode(told) + b"\n")
 
 

@@ -1,13 +1,16 @@
 """The run folder: its layout, the conductor's log, the columns of all steps and the result."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from stoker.bench.report.hosts import summarise
 from stoker.bench.run.assemble import Part, RunEnd, RunStart, assemble
+from stoker.bench.run.hosts.separation import record_separation
 from stoker.bench.run.machine import machine_facts
 from stoker.bench.workloads.rank_log import read_rank_log
 from stoker.bench.workloads.reports import LOG_NAME
@@ -16,6 +19,7 @@ from stoker.core import clock
 from stoker.core.errors import AlreadyExistsError
 from stoker.core.events import EventLog
 from stoker.core.files import sync_folder
+from stoker.core.host_series import HostSeries
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.result import (
     EVENTS_FILE,
@@ -30,6 +34,7 @@ from stoker.core.seed import run_id
 
 STARTED: Final = "run_started"
 ENDED: Final = "run_ended"
+RANK_LOST: Final = "rank_lost"
 
 
 class RunRecord:
@@ -50,6 +55,7 @@ class RunRecord:
         self._log = EventLog(folder / EVENTS_FILE)
         self._log.append(STARTED, run=self.start)
         self._log.sync()
+        record_separation(target_url, folder)
 
     @property
     def elapsed_seconds(self) -> float:
@@ -60,7 +66,20 @@ class RunRecord:
         """Write an event to the conductor's log."""
         self._log.append(name, **fields)
 
-    def finish(self, status: str, reason: str, parts: Sequence[Part], notes: Sequence[str] = ()) -> Result:
+    def lost(self, reason: str) -> None:
+        """Write, durably, that a rank was lost: it may be the last that this process can do."""
+        self._log.append(RANK_LOST, reason=reason)
+        self._log.sync()
+
+    def finish(
+        self,
+        status: str,
+        reason: str,
+        parts: Sequence[Part],
+        notes: Sequence[str] = (),
+        *,
+        hosts: Sequence[HostSeries] = (),
+    ) -> Result:
         """Put the result together, save it and the steps, end the log, and return the result."""
         end = RunEnd(
             status=status,
@@ -71,6 +90,7 @@ class RunRecord:
             notes=tuple(notes),
         )
         result = assemble(self.start, end, parts)
+        result.hosts = summarise(hosts, ranks_by_host(parts))
         save_series(self._folder, parts)
         save_result(self._folder, result)
         self._log.append(ENDED, end=end)
@@ -80,6 +100,11 @@ class RunRecord:
     def close(self) -> None:
         """Close the log; closing twice is harmless."""
         self._log.close()
+
+
+def ranks_by_host(parts: Sequence[Part]) -> dict[str, int]:
+    """Return how many ranks ran on each host, by its name."""
+    return dict(Counter(report.start.host for report, _ in parts))
 
 
 def make_layout(folder: Path) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import msgspec
 
+from stoker.bench.report.hosts import summarise
 from stoker.bench.run.assemble import RunEnd, RunStart, assemble
-from stoker.bench.run.record import STARTED, read_ranks, save_series
+from stoker.bench.run.hosts.partial import recover_hosts
+from stoker.bench.run.record import RANK_LOST, STARTED, ranks_by_host, read_ranks, save_series
 from stoker.core.errors import CorruptError, NotFoundError
 from stoker.core.events import read_events
 from stoker.core.result import EVENTS_FILE, RESULT_FILE, Result, load_result, save_result
@@ -33,9 +35,9 @@ def recover(folder: Path, *, save: bool = True) -> Result:
 
     With `save` its steps are saved beside the logs; the result is not. Raises as `load_or_recover` does.
     """
-    start, ended_utc, wall_seconds = _read_start(folder)
+    start, ended_utc, wall_seconds, lost = _read_start(folder)
     parts = read_ranks(folder, start.plan.ranks)
-    error = next((f"rank {report.start.rank}: {report.error}" for report, _ in parts if report.error), "")
+    error = next((f"rank {report.start.rank}: {report.error}" for report, _ in parts if report.error), lost)
     for report, _ in parts:
         wall_seconds = max(wall_seconds, report.snapshot.wall_seconds)
     end = RunEnd(
@@ -48,24 +50,27 @@ def recover(folder: Path, *, save: bool = True) -> Result:
     result = assemble(start, end, parts)
     if save:
         save_series(folder, parts)
+        result.hosts = summarise(recover_hosts(folder), ranks_by_host(parts))
     return result
 
 
-def _read_start(folder: Path) -> tuple[RunStart, str, float]:
-    """Return what was known at the start, and the date and second of the last event."""
+def _read_start(folder: Path) -> tuple[RunStart, str, float, str]:
+    """Return what was known at the start, the date and second of the last event, and which rank was lost, if any."""
     path = folder / EVENTS_FILE
     if not path.exists():
         raise NotFoundError("no run here", where=str(folder), expected=f"{RESULT_FILE} or {EVENTS_FILE}")
     start: RunStart | None = None
     first_ns = last_ns = 0
-    last_utc = ""
+    last_utc = lost = ""
     try:
         for event in read_events(path):
             last_ns, last_utc = event["at_ns"], event["utc"]
             if event["event"] == STARTED:
                 start, first_ns = msgspec.convert(event["run"], RunStart), last_ns
+            elif event["event"] == RANK_LOST:
+                lost = lost or str(event["reason"])
     except (msgspec.ValidationError, KeyError, TypeError) as error:
         raise CorruptError("not the log of a run", where=str(path), got=str(error)) from error
     if start is None:
         raise CorruptError("the run was killed before it began", where=str(path), expected="a whole first event")
-    return start, last_utc, (last_ns - first_ns) / 1e9
+    return start, last_utc, (last_ns - first_ns) / 1e9, lost

@@ -1,40 +1,26 @@
 """How far a run is, for whoever watches it."""
 
-from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
-import msgspec
-
+from stoker.bench.run.hosts.events import OnProgress, ProgressEvent
+from stoker.bench.run.hosts.roll import Roll
 from stoker.bench.run.record import RunRecord
 from stoker.bench.workloads.progress import Progress
 from stoker.bench.workloads.steps import PHASES
 from stoker.core import clock
 from stoker.core.plan import TrainingPlan
 
+__all__ = ("OnProgress", "ProgressEvent", "Teller")
 _PROGRESS_SECONDS: Final = 0.2
-
-
-class ProgressEvent(msgspec.Struct, frozen=True):
-    """How far the run is. `limit_seconds` is how long it will last: told by the plan or foreseen, 0.0 when unknown."""
-
-    phase: str
-    epoch: int
-    step: int
-    steps: int
-    au_ratio: float
-    bytes_per_second: float
-    elapsed_seconds: float
-    limit_seconds: float
-
-
-OnProgress = Callable[[ProgressEvent], None]
 
 
 class Teller:
     """Turns what the ranks tell into progress events, a few a second, and into the conductor's log."""
 
-    def __init__(self, plan: TrainingPlan, record: RunRecord, progress: OnProgress | None) -> None:
-        self._plan, self._record, self._progress = plan, record, progress
+    def __init__(
+        self, plan: TrainingPlan, record: RunRecord, progress: OnProgress | None, *, roll: Roll | None = None
+    ) -> None:
+        self._plan, self._record, self._progress, self._roll = plan, record, progress, roll
         self._told_ns = 0
         self._pass = (-1, -1)
 
@@ -63,7 +49,22 @@ class Teller:
             bytes_per_second=rate,
             elapsed_seconds=elapsed_seconds,
             limit_seconds=self._limit_seconds(slowest, elapsed_seconds),
+            **self._hosts(elapsed_seconds),
         )
+
+    def _hosts(self, elapsed_seconds: float) -> dict[str, Any]:
+        if self._roll is None:
+            return {}
+        origin_ns = clock.monotonic_ns() - round(elapsed_seconds * 1e9)
+        done = list(self._roll.hosts_done())
+        ends = [(host.last_ns - origin_ns) / 1e9 for host in done]
+        return {
+            "hosts": max(self._roll.hosts, 1),
+            "hosts_done": len(done),
+            "first_done_seconds": min(ends, default=None),
+            "last_done_seconds": max(ends, default=None),
+            "slowest_host": self._roll.slowest_host(),
+        }
 
     def _limit_seconds(self, slowest: Progress, elapsed_seconds: float) -> float:
         plan = self._plan

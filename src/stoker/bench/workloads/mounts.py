@@ -26,16 +26,20 @@ def mount_of(path: str | os.PathLike[str], *, table: Path = Path("/proc/self/mou
     None where the table cannot be read or knows no mount of it. Format: proc_pid_mountinfo(5).
     """
     try:
-        lines = table.read_text(errors="replace").splitlines()
+        mounts = parse_mounts(table.read_text(errors="replace"))
     except OSError:
         return None
     real = os.path.realpath(path)
     best: Mount | None = None
-    for line in lines:
-        mount = _parse(line)
-        if mount and _holds(mount.point, real) and (best is None or len(mount.point) >= len(best.point)):
+    for mount in mounts:
+        if _holds(mount.point, real) and (best is None or len(mount.point) >= len(best.point)):
             best = mount
     return best
+
+
+def parse_mounts(text: str) -> list[Mount]:
+    """Return the mounts of a mountinfo text, in its order; what may be a secret in their options is hidden."""
+    return [mount for line in text.splitlines() if (mount := _parse(line)) is not None]
 
 
 def _holds(point: str, path: str) -> bool:

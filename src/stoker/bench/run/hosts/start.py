@@ -1,0 +1,209 @@
+"""Starting the ranks on many hosts: the same command again, under mpirun or mpiexec, watched until all has ended.
+
+The launcher is our child and speaks on our terminal. A signal is passed on once, then the launcher is given time; after
+that it is killed. The ranks end by themselves when their launcher or the first rank is gone (see `watch`).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import msgspec
+
+import stoker
+from stoker.bench.run.hosts.control import VARIABLE
+from stoker.bench.run.hosts.events import OnProgress, ProgressEvent
+from stoker.bench.run.hosts.meeting import Meeting
+from stoker.bench.run.hosts.mpirun import (
+    Launcher,
+    MpiOptions,
+    address_towards,
+    command_line,
+    find_launcher,
+    identify,
+    launch_environment,
+    launcher_variables,
+    options_from,
+    passed_variables,
+)
+from stoker.bench.run.hosts.names import Host, parse_hosts, spread
+from stoker.bench.run.launch_mpi import is_one_of_several
+from stoker.core.errors import EXIT_FAILED, UsageError
+
+STOP_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 0.2
+STARTED_VARIABLE: Final = "STOKER_STARTED_WITH"
+_PROGRAM: Final = "from stoker.cli.main import main; main()"
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """How the ranks are started: by which launcher, where, with which options."""
+
+    launcher: Launcher
+    hosts: tuple[Host, ...]
+    options: MpiOptions
+
+    def words(self, program: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+        """Return the command line that starts `program` on every rank."""
+        return command_line(self.launcher, self.hosts, self.options, program, passed_variables(environment))
+
+
+def launch_wanted(settings: Mapping[str, Any]) -> bool:
+    """Tell whether this process is to start the ranks elsewhere: hosts were named, and nobody started us as a rank.
+
+    Raises UsageError for hosts with local ranks.
+    """
+    if not settings["hosts"].value or STARTED_VARIABLE in os.environ or is_one_of_several():
+        return False
+    if settings["launcher"].value == "local":
+        raise UsageError("--hosts with local ranks", remedy="leave out --launcher local, or --hosts")
+    return True
+
+
+def plan_launch(settings: Mapping[str, Any], ranks: int) -> Launch:
+    """Return how to start `ranks` ranks on the hosts asked for.
+
+    Raises UsageError for hosts that do not hold them, PreflightError without a launcher that we know.
+    """
+    hosts = spread(parse_hosts(settings["hosts"].value), ranks)
+    options = msgspec.structs.replace(
+        options_from(settings), own_address=address_towards(hosts), folder=str(Path.cwd())
+    )
+    launcher = identify(find_launcher(options.binary))
+    launch = Launch(launcher, hosts, options)
+    launch.words((), {})
+    return launch
+
+
+def started_with(environment: Mapping[str, str]) -> str:
+    """Return what a result tells of the launcher: how we started it, and the variables that change what it does."""
+    started = environment.get(STARTED_VARIABLE, "")
+    variables = ", ".join(f"{name}={value}" for name, value in launcher_variables(environment).items())
+    return (f", started by {started}" if started else "") + (f", with {variables}" if variables else "")
+
+
+def rank_program(arguments: Sequence[str]) -> list[str]:
+    """Return the words of a rank: this interpreter, this command."""
+    return [sys.executable, "-P", "-c", _PROGRAM, *arguments]
+
+
+def rank_environment(launch: Launch) -> dict[str, str]:
+    """Return the environment of the launcher: ours, finding this very package, and told how it came to be."""
+    parent = str(Path(stoker.__file__).parents[1])
+    paths = [parent, *filter(None, [os.environ.get("PYTHONPATH")])]
+    hosts = ",".join(f"{host.name}:{host.slots}" for host in launch.hosts)
+    ours = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        STARTED_VARIABLE: f"{launch.launcher.told} on {hosts}",
+        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
+    }
+    return launch_environment(launch.launcher, {**os.environ, **ours})
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a command on many hosts ended. `told` is False when rank 0 did not come to say; `reason` why not."""
+
+    exit_code: int
+    told: bool
+    reason: str = ""
+    folder: str = ""
+
+
+def start_ranks(
+    launch: Launch, arguments: Sequence[str], *, deadline_seconds: float, on_progress: OnProgress = lambda _: None
+) -> Ended:
+    """Run this command on all ranks, wait for its end, and return how it ended. The launcher's output is ours.
+
+    Rank 0 is lost when it is not heard of for the deadline.
+    """
+    environment = rank_environment(launch)
+    lost: list[str] = []
+    with closing(Meeting(1, deadline_seconds=deadline_seconds, on_lost=lost.append)) as meeting:
+        environment = launch_environment(launch.launcher, {**environment, VARIABLE: meeting.place.text()})
+        words = launch.words(rank_program(arguments), environment)
+        return Supervised(words, environment, meeting, lost, on_progress).run()
+
+
+class Supervised:
+    """A launcher as our child, in a process group of its own so that it can be ended with all it started here."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        meeting: Meeting,
+        lost: Sequence[str],
+        on_progress: OnProgress = lambda _: None,
+    ) -> None:
+        self._words, self._environment, self._meeting, self._lost = list(words), dict(environment), meeting, lost
+        self._on_progress, self._shown = on_progress, ""
+        self._asked = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> Ended:
+        """Run it to its end and return how that came."""
+        watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._pass_on) for number in watched}
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the launcher that was asked for
+                self._words, env=self._environment, stdin=subprocess.DEVNULL, process_group=0
+            )
+            code = self._wait(self._process)
+        finally:
+            if self._process is not None:
+                _end_group(self._process)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self._ended(code)
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        self._asked = self._asked or number
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for the launcher; once it was asked to end, or rank 0 has ended or is lost, not for long."""
+        left_seconds = STOP_SECONDS
+        while True:
+            try:
+                return process.wait(_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._show()
+                over = self._asked or self._lost or (self._meeting.roll.members and self._meeting.roll.all_ended)
+                left_seconds -= _POLL_SECONDS if over else 0.0
+                if left_seconds <= 0:
+                    return -signal.SIGKILL
+
+    def _show(self) -> None:
+        said = self._meeting.said.get(0)
+        if said is not None and said.kind == "beat" and said.text and said.text != self._shown:
+            self._shown = said.text
+            with suppress(msgspec.DecodeError):
+                self._on_progress(msgspec.json.decode(said.text, type=ProgressEvent))
+
+    def _ended(self, code: int) -> Ended:
+        said = self._meeting.said.get(0)
+        folder = self._meeting.given.get(0, b"").decode()
+        if said is not None and said.kind == "bye":
+            return Ended(128 + self._asked if self._asked else said.code, told=True, folder=folder)
+        reason = self._lost[0] if self._lost else f"the launcher ended with {_code_words(code)}"
+        if self._asked:
+            return Ended(128 + self._asked, told=False, reason=reason, folder=folder)
+        return Ended(code if code > 0 else EXIT_FAILED, told=False, reason=reason, folder=folder)
+
+
+def _code_words(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill whatever is left of what the launcher started on this host."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
