@@ -19,7 +19,6 @@ from stoker.core.histogram import Histogram
 from stoker.core.plan import EvaluationPlan
 from stoker.core.result import EVENTS_FILE, STEP_COLUMNS, load_result
 
-
 OTHERS_SEGMENTS = ("stoker-test", "stoker-pages-", ".stoker-pages-", "mpich_shm_")
 """What tests that run beside these make there; a local run makes none of it."""
 
