@@ -28,6 +28,8 @@ def modules() -> list[str]:
 
 def source_of(name: str) -> tuple[ModuleType, ast.Module]:
     dotted = "stoker.pages." + name.removesuffix("__init__").rstrip(".")
+    if "triton" in dotted:
+        pytest.importorskip("triton", reason="triton is not installed: pip install triton")
     module = importlib.import_module(dotted.rstrip("."))
     return module, ast.parse(inspect.getsource(module))
 
