@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from benchmarks.pages.figures import figures_markdown
 from benchmarks.pages.rows import Conditions, row_markdown
 from stoker.core.clock import utc_text
 
-PARTS = ("hot", "commits", "history", "weights", "soak", "propagation")
-"""Modules with a function `rows(conditions)`; those that are not there are left out, and said so."""
+PARTS = ("hot", "commits", "history", "weights")
+"""Modules with a function `rows(conditions)`. Waves (`benchmarks.pages.propagation`), kills (`benchmarks.pages.soak`),
+capture, deltas and devices are measured by commands of their own."""
 
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
@@ -41,13 +41,9 @@ def command_of(options: argparse.Namespace) -> str:
     return shlex.join(words + (["--only", options.only] if options.only != ",".join(PARTS) else []))
 
 
-def measured(part: str, conditions: Conditions) -> tuple[list[dict[str, Any]], str]:
-    """Return the rows of a part, and why there are none."""
-    name = f"benchmarks.pages.{part}"
-    module = import_module(name) if find_spec(name) else None
-    if not hasattr(module, "rows"):
-        return [], f"{part}: no module {name} with rows"
-    return [row.document() for row in module.rows(conditions)], ""
+def measured(part: str, conditions: Conditions) -> list[dict[str, Any]]:
+    """Return the rows of a part."""
+    return [row.document() for row in import_module(f"benchmarks.pages.{part}").rows(conditions)]
 
 
 def document_markdown(document: dict[str, Any]) -> str:
@@ -58,8 +54,7 @@ def document_markdown(document: dict[str, Any]) -> str:
         "Contenders take turns in one run. Wall and CPU are of one sample; CPU is that of this process, all threads. "
         "Work of one thread is judged by CPU time, disks and memory by wall time.\n"
     )
-    left = "".join(f"\nLeft out: {why}.\n" for why in document["left_out"])
-    return "\n".join([head + left, figures_markdown(document), *(row_markdown(row) for row in document["rows"])])
+    return "\n".join([head, figures_markdown(document), *(row_markdown(row) for row in document["rows"])])
 
 
 def main(words: list[str] | None = None) -> None:
@@ -71,14 +66,11 @@ def main(words: list[str] | None = None) -> None:
         "command": command_of(options),
         "machine": machine(),
         "rows": [],
-        "left_out": [],
     }
     for part in options.only.split(","):
         start = time.monotonic()
-        rows, why = measured(part, conditions)
-        document["rows"] += rows
-        document["left_out"] += [why] if why else []
-        print(why or f"{part}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        document["rows"] += measured(part, conditions)
+        print(f"{part}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "pages.json").write_text(json.dumps(document, indent=1) + "\n")
     text = document_markdown(document)
