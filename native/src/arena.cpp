@@ -275,10 +275,7 @@ bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t
 
 // Does to a page what a frame of ours says; `image` is what the page becomes, for frames made by diff_frame.
 void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame_at, const std::uint8_t* image) {
-  const std::uint64_t sequence = at[kSeq] | 1;
-  store(at[kSeq], sequence);
-  std::atomic_thread_fence(std::memory_order_release);
-  step();
+  const std::uint64_t sequence = begin_change(at);
   const std::uint8_t* const payload = frame_at + kFrameHeaderBytes;
   const std::size_t payload_bytes = get<std::uint32_t>(frame_at + 48);
   std::uint8_t* const page = base_ + at[kOffset];
@@ -289,17 +286,7 @@ void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* 
   } else {
     copy_shared(page + get<std::uint64_t>(payload), payload + kRunRecordBytes, get<std::uint64_t>(payload + 8));
   }
-  step();
-  store(at[kTraits], (at[kTraits] & ~std::uint64_t{0xFF}) | kClean);
-  step();
-  store(at[kEpoch], get<std::uint64_t>(frame_at + 24));
-  step();
-  store(at[kBytesLsn], lsn);
-  step();
-  store(at[kLsn], lsn);
-  step();
-  store(at[kSeq], sequence + 1);
-  step();
+  finish_overwrite(at, sequence, get<std::uint64_t>(frame_at + 24), lsn);
 }
 
 ArenaResult Arena::write(std::uint64_t page, const std::uint8_t* data, std::size_t size_bytes,

@@ -14,6 +14,32 @@ inline void step() {
   if (kill_countdown != 0 && --kill_countdown == 0) die_here();
 }
 
+// Holds readers off a slot; returns what `finish_overwrite` wants.
+inline std::uint64_t begin_change(std::uint64_t* at) {
+  const std::uint64_t sequence = at[arena::kSeq] | 1;
+  arena::store(at[arena::kSeq], sequence);
+  std::atomic_thread_fence(std::memory_order_release);
+  step();
+  return sequence;
+}
+
+// Ends a change of a page's bytes: the LSN comes last but one, for it tells whoever applies the frame again that it
+// was done.
+inline void finish_overwrite(std::uint64_t* at, std::uint64_t sequence, std::uint64_t epoch, std::uint64_t lsn) {
+  using namespace arena;
+  step();
+  store(at[kTraits], (at[kTraits] & ~std::uint64_t{0xFF}) | kClean);
+  step();
+  store(at[kEpoch], epoch);
+  step();
+  store(at[kBytesLsn], lsn);
+  step();
+  store(at[kLsn], lsn);
+  step();
+  store(at[kSeq], sequence + 1);
+  step();
+}
+
 struct Arena::Writing {
   std::uint64_t end = 0;   // position behind the frames so far
   std::uint64_t lsn = 0;   // of the last frame so far

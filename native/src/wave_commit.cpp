@@ -262,26 +262,13 @@ bool Waves::commit(std::uint32_t source) {
       const Node& node = nodes_[index];
       std::uint64_t* const at = node.slot;
       const std::uint8_t* const record = wave + place;
-      const std::uint64_t sequence = at[kSeq] | 1;
-      store(at[kSeq], sequence);
-      std::atomic_thread_fence(std::memory_order_release);
-      step();
+      const std::uint64_t sequence = begin_change(at);
       if (node.image_bytes == kWholeBytes) {
         copy_shared(arena_.base_ + at[kOffset], images_.get() + node.image, kWholeBytes);
       } else {
         copy_shared(arena_.base_ + at[kOffset], images_.get() + node.image, node.image_bytes);
       }
-      step();
-      store(at[kTraits], (at[kTraits] & ~std::uint64_t{0xFF}) | kClean);
-      step();
-      store(at[kEpoch], get<std::uint64_t>(record + 8));
-      step();
-      store(at[kBytesLsn], lsn);
-      step();
-      store(at[kLsn], lsn);
-      step();
-      store(at[kSeq], sequence + 1);
-      step();
+      finish_overwrite(at, sequence, get<std::uint64_t>(record + 8), lsn);
       ++(record[20] == kImage ? writing.images : writing.deltas);
       place += kWaveRecordBytes + padded(get<std::uint32_t>(record + 16));
       remember(index, at[kEpoch], wave_position);
@@ -290,9 +277,7 @@ bool Waves::commit(std::uint32_t source) {
   }
   for (const auto& [page, state] : states_) {
     std::uint64_t* const at = arena_.slot(page);
-    const std::uint64_t sequence = at[kSeq] | 1;
-    store(at[kSeq], sequence);
-    step();
+    const std::uint64_t sequence = begin_change(at);
     store(at[kTraits], (at[kTraits] & ~std::uint64_t{0xFF}) | static_cast<std::uint64_t>(state));
     step();
     store(at[kLsn], lsn++);

@@ -241,6 +241,31 @@ def test_a_death_in_a_wave_leaves_all_of_it_or_nothing() -> None:
         assert killed > 10
 
 
+def test_a_death_in_a_wave_over_a_snapshot_leaves_both_whole() -> None:
+    """What a snapshot holds goes on elsewhere, each page of the wave by itself; every third step is one to die at."""
+    with Store.open(size_bytes=1 << 20, pages_max=64, log_bytes=1 << 16) as store:
+        pages = chain_of(store, 4)
+        put(store, pages[0], 7)
+        store.stabilize()
+        store.graph.close()
+        os.set_inheritable(store.descriptor, True)
+        killed = 0
+        with store.snapshot() as snapshot:
+            for count in itertools.count(2, 3):
+                command = [sys.executable, "-c", KILLED, str(store.descriptor), str(count), *map(str, pages)]
+                done = subprocess.run(command, close_fds=False, capture_output=True, text=True, timeout=60, check=False)
+                assert all(snapshot.view(page).view(np.uint64)[0] == 7 for page in pages), count
+                if "whole" in done.stdout:
+                    break
+                assert done.returncode == -9, done.stderr
+                killed += 1
+                store.mark(f"after {count}")
+                values = {number(store, page) for page in pages[1:]}
+                assert len(values) == 1, f"half a wave after step {count}: {values}"
+                assert store.verify() == []
+        assert killed > 5
+
+
 def test_a_restart_makes_only_what_changed_meanwhile_or_has_other_code(tmp_path: object) -> None:
     def copied(inputs: Sequence[Input], out: np.ndarray) -> None:
         out[:] = inputs[0].data
