@@ -119,6 +119,14 @@ def test_the_page_shows_hosts_next_to_the_stalls(run_folder: Path, template_resu
     assert data["result"]["hosts"][0]["cpu_busy_ratio"] == 0.5
 
 
+def test_two_samples_are_no_line_and_stand_in_the_table_alone(run_folder: Path, template_result: Result) -> None:
+    short = host(samples=3)
+    save_hosts(run_folder, HEADER, [short])
+    result = msgspec.structs.replace(template_result, hosts=summarise([short]))
+    page = render(read_saved(run_folder, result))
+    assert "Host CPU" not in page and "+2.000 ± 0.100 ms" in page
+
+
 def test_a_broken_file_of_hosts_is_told_and_the_page_stands(run_folder: Path, template_result: Result) -> None:
     (run_folder / HOSTS_FILE).write_bytes(b"nothing of ours")
     page = render(read_saved(run_folder, template_result))

@@ -20,6 +20,7 @@ from stoker.core.result import Finding, Result, Verdict
 from stoker.core.units import format_rate
 
 NOTES_MAX: Final = 40
+HOST_POINTS_MIN: Final = 3
 ANSWER_WORDS: Final = {
     "yes": "YES",
     "no": "NO",
@@ -230,14 +231,17 @@ def _time_charts(saved: Saved) -> list[tuple[str, str, Markup]]:
 
 
 def host_charts(saved: Saved) -> list[tuple[str, str, Markup]]:
-    """Return (title, words, chart) of what the hosts did meanwhile, on the time axis of the steps."""
+    """Return (title, words, chart) of what the hosts did meanwhile, on the time axis of the steps.
+
+    None for a run of so few samples that no line can be seen: the table of hosts tells of it.
+    """
     seen = saved.hosts
     if seen is None:
         return []
     from_start = seen.seconds >= 0
     marks = saved.timeline.epochs if saved.timeline is not None else []
     x = seen.seconds[from_start].tolist()
-    if not x:
+    if len(x) < HOST_POINTS_MIN:
         return []
     cpu = [values[from_start].tolist() for values in (seen.cpu.mean, seen.cpu.low, seen.cpu.high)]
     rates = {name: values[from_start].tolist() for name, values in seen.rates.items()}
