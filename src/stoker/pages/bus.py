@@ -197,7 +197,7 @@ class Store(CoreStore):
         if self._devices is not None:
             self._waves = DeviceWaves(self._devices, self._graph)
             self.__dict__.pop("stabilize", None)
-        else:  # nothing follows a wave: the graph's own method, without ours around it
+        elif type(self).stabilize is Store.stabilize:  # nothing follows a wave: the graph's own method, without ours
             self.__dict__["stabilize"] = self._graph.stabilize
 
     def allocate(  # noqa: PLR0913 - what a page is, and where it is

@@ -53,13 +53,13 @@ class Store(OpenStore):
     ) -> None:
         super().__init__(arena, folder, flusher, durability)
         if self._fast is not None:
-            kind = type(self)
-            methods = (kind.write, kind.allocate_id, kind.free_id, kind._went)
+            methods = (Store.write, Store.allocate_id, Store.free_id, Store._went)
             self._short = short_ways(self._fast, weakref.ref(self), self.listeners, methods)
             self._short.ready = self._quick is not None
-            # In place of the methods of these names, which they call for everything rare.
-            ways = (self._short.write, self._short.allocate_id, self._short.free_id)
-            self.__dict__.update(zip(("write", "allocate_id", "free_id"), ways, strict=True))
+            for name in ("write", "allocate_id", "free_id"):
+                # In place of the method, which is called for everything rare; a subclass's own method stays.
+                if getattr(type(self), name) is getattr(Store, name):
+                    self.__dict__[name] = getattr(self._short, name)
 
     # -- pages ---------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import pytest
 
 from stoker.pages.arena import locks
 from stoker.pages.arena.audit import audit
-from stoker.pages.errors import Conflict, InvalidDelta, OutOfSpace, PageNotFound
+from stoker.pages.errors import Conflict, InvalidDelta, OutOfSpace, PageNotFound, PagesError
 from stoker.pages.store import Store
 
 
@@ -128,6 +128,31 @@ def test_a_commit_of_nearly_half_the_ring_fits_wherever_the_ring_stands() -> Non
             filler.write(np.full(3000, number, np.uint8))
             assert int(page.read()[-1]) == number
         assert not audit(store.arena)
+
+
+def test_short_ways_end_where_listeners_subclasses_and_closing_begin() -> None:
+    class Counting(Store):
+        calls = 0
+
+        def write(self, *arguments: object, **named: object) -> int:
+            self.calls += 1
+            return super().write(*arguments, **named)  # type: ignore[arg-type]
+
+    with Counting.open(size_bytes=1 << 20) as store:
+        store.allocate(8).write(b"12345678")
+        assert store.calls == 1
+    with small() as store:
+        page, heard = store.allocate(8), []
+        store.write(page.id, b"12345678")
+        store.listeners.append(lambda lsn, pages: heard.append((lsn, list(pages))))
+        lsn = store.write(page.id, b"abcdefgh")
+        assert heard == [(lsn, [page.id])]
+        store.listeners.clear()
+        store.free_id(store.allocate_id(100))
+        assert len(heard) == 1
+        write = store.write
+    with pytest.raises(PagesError, match="closed"):
+        write(page.id, b"12345678")
 
 
 def test_resize_keeps_what_fits_and_clone_copies() -> None:
