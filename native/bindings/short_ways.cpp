@@ -22,6 +22,20 @@ class ShortWays {
 
   bool ready = true;
 
+  // For the collector of cycles: listeners may hold the store, which holds this.
+  int visit(visitproc visit, void* arg) const {
+    Py_VISIT(store_.ptr());
+    Py_VISIT(listeners_.ptr());
+    Py_VISIT(methods_.ptr());
+    return 0;
+  }
+  void clear() {
+    ready = false;
+    store_.reset();
+    listeners_.reset();
+    methods_.reset();
+  }
+
   nb::object write(nb::handle page, nb::handle data, nb::handle expect_epoch, nb::handle source) {
     std::int64_t lsn = 0;
     if (quick(page) && expect_epoch.is_none() && PyUnicode_CheckExact(source.ptr()) != 0 &&
@@ -63,7 +77,7 @@ class ShortWays {
   }
 
   nb::object store() const {
-    nb::object found = store_();
+    nb::object found = store_.is_valid() ? store_() : nb::none();
     if (found.is_none()) throw nb::type_error("store of pages is gone");
     return found;
   }
@@ -81,10 +95,24 @@ class ShortWays {
   nb::tuple methods_;
 };
 
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  return nb::inst_ready(self) ? nb::inst_ptr<ShortWays>(self)->visit(visit, arg) : 0;
+}
+
+int clear(PyObject* self) {
+  if (nb::inst_ready(self)) nb::inst_ptr<ShortWays>(self)->clear();
+  return 0;
+}
+
+PyType_Slot kSlots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
+                        {Py_tp_clear, reinterpret_cast<void*>(clear)},
+                        {0, nullptr}};
+
 }  // namespace
 
 void bind_short_ways(nb::module_& module) {
-  nb::class_<ShortWays>(module, "ShortWays")
+  nb::class_<ShortWays>(module, "ShortWays", nb::type_slots(kSlots))
       .def(nb::init<PageArena&, nb::object, nb::list, nb::tuple>(), nb::keep_alive<1, 2>())
       .def_rw("ready", &ShortWays::ready)
       .def("write", &ShortWays::write, nb::arg("page"), nb::arg("data"), nb::kw_only(),

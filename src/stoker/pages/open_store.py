@@ -155,7 +155,9 @@ class OpenStore:
         between."""
         if self._short is not None:
             self._short.ready = False
-        self._fast = self._quick = None
+            for name in ("write", "allocate_id", "free_id"):
+                self.__dict__.pop(name, None)
+        self._fast = self._quick = self._short = None
 
     @property
     def descriptor(self) -> int:

@@ -1,5 +1,8 @@
 """A store in one process: pages, commits, snapshots."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -153,6 +156,16 @@ def test_short_ways_end_where_listeners_subclasses_and_closing_begin() -> None:
         write = store.write
     with pytest.raises(PagesError, match="closed"):
         write(page.id, b"12345678")
+
+
+def test_a_forgotten_store_is_collected_though_a_listener_holds_it() -> None:
+    store = small()
+    store.allocate(8).write(b"12345678")
+    store.listeners.append(lambda lsn, pages, held=store: None)
+    gone = weakref.ref(store)
+    del store
+    gc.collect()
+    assert gone() is None
 
 
 def test_resize_keeps_what_fits_and_clone_copies() -> None:
