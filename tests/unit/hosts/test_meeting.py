@@ -97,6 +97,16 @@ def test_a_connection_that_ends_is_a_lost_rank_at_once(party) -> None:  # type: 
         first.arrive(False)
 
 
+def test_a_rank_killed_before_it_read_all_is_told_as_one_whose_connection_ended(party) -> None:  # type: ignore[no-untyped-def]
+    here = party(2)
+    with socket.create_connection(("127.0.0.1", here.place.port), 5) as killed:
+        hello = Said("hello", token=here.place.token, rank=1, host="b", pid=101)
+        killed.sendall(msgspec.json.encode(hello) + b"\n")
+        assert killed.recv(1)  # the rest of the welcome stays unread: the kernel answers with a reset
+    assert until(lambda: here.lost)
+    assert here.lost == ["rank 1 on b (pid 101) ended: its connection was closed"]
+
+
 def test_a_silent_rank_is_lost_after_the_deadline(party) -> None:  # type: ignore[no-untyped-def]
     here = party(2, 1.0)
     here.join(0)

@@ -126,6 +126,8 @@ class Meeting:
                 return self._leave(guest, "ended: its connection was closed")
             for line in lines:
                 self._take(guest, msgspec.json.decode(line, type=Said))
+        except ConnectionResetError:  # so ends a killed process that had not read all we told it
+            return self._leave(guest, "ended: its connection was closed")
         except (OSError, ValueError, msgspec.DecodeError) as error:
             self._leave(guest, f"is lost: {str(error) or type(error).__name__}")
         return None
@@ -177,6 +179,8 @@ class Meeting:
     def _tell(self, guest: _Guest, told: Told) -> None:
         try:
             guest.wire.send(told)
+        except (BrokenPipeError, ConnectionResetError):
+            self._leave(guest, "ended: its connection was closed")
         except OSError:
             self._leave(guest, "is lost: it takes no more messages")
 
