@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.bench.report import series
-from stoker.bench.report.series import load_timeline
+from stoker.bench.report.series import load_timeline, rank_columns
 from stoker.core.errors import CorruptError
 from stoker.core.result import STEP_COLUMNS
 
@@ -131,6 +131,19 @@ def test_hostile_member_is_refused(tmp_path: Path, data: bytes) -> None:
             bad.writestr(name, data if name == "rank0000/epoch.npy" else good.read(name))
     with pytest.raises(CorruptError, match="not a series"):
         load_timeline(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("read", [load_timeline, lambda path: list(rank_columns(path))], ids=["timeline", "columns"])
+def test_encrypted_members_are_refused(tmp_path: Path, read) -> None:  # type: ignore[no-untyped-def]
+    data = bytearray(save(tmp_path / "s.npz").read_bytes())
+    for signature, flags_at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.find(signature)
+        while at >= 0:
+            data[at + flags_at] |= 1
+            at = data.find(signature, at + 4)
+    (tmp_path / "locked.npz").write_bytes(data)
+    with pytest.raises(CorruptError, match="not a series"):
+        read(tmp_path / "locked.npz")
 
 
 def test_oversized_member_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

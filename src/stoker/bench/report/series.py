@@ -32,6 +32,8 @@ _HEADER: Final = re.compile(
     rb"\{'descr': '([<>|][iu][1248])', 'fortran_order': (?:False|True), 'shape': \((\d+),\), \}\s*"
 )
 _MAGIC: Final = b"\x93NUMPY\x01\x00"
+# What zipfile raises for a torn or a foreign archive; RuntimeError is that of an encrypted member.
+_BROKEN: Final = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError)
 _MEMBER: Final = re.compile(r"rank(\d{1,9})/(\w{1,40})\.npy")
 
 
@@ -83,7 +85,7 @@ def load_timeline(path: Path, *, barrier: bool = True, points_max: int = POINTS_
             for rank in ranks:
                 buckets.add(_load(archive, members[rank], _NEEDED), extents[rank])
             return buckets.finish()
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    except _BROKEN as error:
         raise CorruptError("not a series of steps", where=str(path), expected="series.npz", got=str(error)) from error
 
 
@@ -99,7 +101,7 @@ def rank_columns(path: Path) -> Iterator[tuple[int, Columns]]:
             members = _members(archive, path)
             for rank in sorted(members):
                 yield rank, _load(archive, members[rank], STEP_COLUMNS)
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
+    except _BROKEN as error:
         raise CorruptError("not a series of steps", where=str(path), expected="series.npz", got=str(error)) from error
 
 
