@@ -22,8 +22,11 @@ from stoker.bench.workloads.catalogue.entries import entry
 from stoker.core.plan import DatasetSpec
 from stoker.core.units import KiB, MiB
 from stoker.loader.dataset.shapes import payload_bytes
+from stoker.loader.options import LoaderOptions
 
 CEILING = "plain reads, nothing decoded"
+READ_ONCE = "stoker, the consumer reads every byte"
+COPIED = "stoker, mapping turned off"
 _TFRECORD_IMAGE_BYTES = 114_660
 
 
@@ -111,6 +114,13 @@ def contenders_of(case: Case, made: Made, conditions: Conditions) -> Taking:
         script_contender(CEILING, ours, "plain_epoch", **{**common, "format": "read"}),
         script_contender("stoker", ours, "stoker_epoch", **{**common, **loader}),
     ]
+    if sample_bytes(case.spec) >= LoaderOptions(batch_size=1).map_bytes:
+        # What is mapped costs nothing until it is read: shown with every byte read, and with mapping turned off.
+        copied = made.loader_turn(batch_size=case.batch_size, read_threads=workers, decode_threads=0, map_bytes=0)
+        found += [
+            script_contender(READ_ONCE, ours, "stoker_epoch", **{**common, **loader}, read_samples=True),
+            script_contender(COPIED, ours, "stoker_epoch", **{**common, **copied}),
+        ]
     missing: dict[str, str] = {}
     for peer in case.peers:
         more, gone = _PEERS[peer](case, made, conditions, common)

@@ -1,5 +1,8 @@
-"""Ours: epochs through the Loader. Arguments: url, spec (fields of DatasetSpec), loader (LoaderOptions), epochs."""
+"""Ours: epochs through the Loader. Arguments: url, spec (fields of DatasetSpec), loader (LoaderOptions), epochs, and
+read_samples to read every byte of the samples, as a consumer would.
+"""
 
+import numpy as np
 from window import arguments, measure_epochs
 
 from stoker.bench.workloads.source import dataset_manifest
@@ -21,6 +24,9 @@ def main():
             for batch in loader.epoch(loader.next_epoch):
                 payload_bytes += batch.payload_bytes
                 samples += len(batch)
+                if asked.get("read_samples"):
+                    for sample in batch.samples:
+                        np.bitwise_xor.reduce(np.asarray(sample).reshape(-1))
             return payload_bytes, samples
 
         measure_epochs(epoch, asked["epochs"])

@@ -11,6 +11,7 @@ void bind_delta(nanobind::module_& module);
 void bind_replay(nanobind::module_& module);
 void bind_unpack(nanobind::module_& module);
 void bind_fill(nanobind::module_& module);
+void bind_mapping(nanobind::module_& module);
 void bind_writer(nanobind::module_& module);
 void bind_reader(nanobind::module_& module);
 void bind_wave(nanobind::module_& module);

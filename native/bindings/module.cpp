@@ -10,6 +10,7 @@ NB_MODULE(_native, module) {
   bind_replay(module);
   bind_unpack(module);
   bind_fill(module);
+  bind_mapping(module);
   bind_writer(module);
   bind_reader(module);
   bind_wave(module);

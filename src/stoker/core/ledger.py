@@ -4,6 +4,7 @@
     requested   bytes asked of the store (whole files or ranges; 4 KiB multiples with O_DIRECT)
     from_store  of the requested, bytes that were not in this host's page cache before the read
     from_cache  of the requested, bytes that were
+    mapped      of those from the cache, bytes that were mapped, not read: no read call of the kernel's counts them
     copied      bytes copied in memory between the store's buffer and the consumer's array
     delivered   payload bytes handed to the consumer
 
@@ -23,6 +24,7 @@ class Ledger(msgspec.Struct):
     requested_bytes: int = 0
     from_store_bytes: int = 0
     from_cache_bytes: int = 0
+    mapped_bytes: int = 0
     copied_bytes: int = 0
     delivered_bytes: int = 0
     files_opened: int = 0

@@ -28,6 +28,12 @@ def examples_locate(
 def records_scan(
     window: NDArray[np.uint8], left_bytes: int, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[int, int, int]: ...
+
+class MappingWatch:
+    torn_tag: int
+    def map_file(self, file: int, offset_bytes: int, size_bytes: int, tag: int) -> NDArray[np.uint8] | None: ...
+
+def mappings_held() -> int: ...
 def fill_pages(
     into: Buffer,
     tile: Buffer,

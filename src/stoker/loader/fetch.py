@@ -34,6 +34,7 @@ from stoker.loader.layouts import Layouts, Piece
 from stoker.loader.lending import Lender
 from stoker.loader.located import located
 from stoker.loader.manifest import Manifest
+from stoker.loader.mapped import MappedFiles
 from stoker.loader.order import Int64s
 from stoker.loader.pacing import Pace
 from stoker.loader.reads import bytes_of, plan_reads, reads_of
@@ -77,7 +78,16 @@ class Source(msgspec.Struct, frozen=True):
 class Fetcher:
     """Reads tasks. Safe from many threads, each with its own `worker` number."""
 
-    def __init__(self, source: Source, lender: Lender, tally: Tally, pace: Pace, *, whole_file: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        lender: Lender,
+        tally: Tally,
+        pace: Pace,
+        *,
+        whole_file: bool,
+        mapped: MappedFiles | None = None,
+    ) -> None:
         store, manifest, layouts = source.store, source.manifest, source.layouts
         self._store = store
         self._manifest = manifest
@@ -85,6 +95,7 @@ class Fetcher:
         self._lender = lender
         self._tally = tally
         self._whole_file = whole_file
+        self._mapped = mapped
         facts = store.capabilities
         # Bytes move in whole blocks past the page cache; the ledger says what really moved.
         self._block_bytes = max(facts.alignment_bytes, 1) if facts.io_mode == "direct" else 1
@@ -114,6 +125,71 @@ class Fetcher:
         object that is not as long as its manifest says; CorruptError for a wrong checksum.
         """
         found = [self._pieces(task, worker) for task in chunk]
+        if self._mapped is not None:
+            lent = [
+                self._lend_task(self._mapped, task, pieces, worker) for task, pieces in zip(chunk, found, strict=True)
+            ]
+            if any(loaded is not None for loaded in lent):
+                return self._read_rest(chunk, found, lent, worker)
+        return self._read_chunk(chunk, found, worker)
+
+    def _read_rest(
+        self, chunk: list[Task], found: list[list[Piece]], lent: list[Loaded | None], worker: int
+    ) -> list[Loaded]:
+        """Read the tasks of a chunk that were not lent; return all in order."""
+        rest = [place for place, loaded in enumerate(lent) if loaded is None]
+        read = (
+            self._read_chunk([chunk[place] for place in rest], [found[place] for place in rest], worker) if rest else []
+        )
+        by_place = dict(zip(rest, read, strict=True))
+        return [by_place[place] if loaded is None else loaded for place, loaded in enumerate(lent)]
+
+    def _lend_task(self, mapped: MappedFiles, task: Task, pieces: list[Piece], worker: int) -> Loaded | None:
+        """Return a task whose bytes are mapped; None where they are to be read."""
+        reads = list(reads_of(pieces))
+        if len(reads) != 1:
+            return None
+        data = self._lend(mapped, task.file, reads[0].offset_bytes, reads[0].length_bytes, (task.step, worker))
+        if data is None:
+            return None
+        view, start, parts = data.data, 0, []
+        for piece in pieces:
+            end = start + bytes_of((piece,))
+            parts.append((piece, view[start:end]))
+            start = end
+        requested_bytes = view.nbytes
+        if task.verify:
+            key = self._manifest.keys[task.file]
+            requested_bytes += self._verify(task, key, [part for _, part in parts], worker)
+        return Loaded(task, parts, requested_bytes)
+
+    def _lend(
+        self, mapped: MappedFiles, file: int, offset_bytes: int, length_bytes: int, place: tuple[int, int]
+    ) -> NDArray[np.uint8] | None:
+        """Return a mapped range, entered as read from the cache; `place` is the step and the worker."""
+        step, worker = place
+        tally = self._tally
+        begun_ns = tally.begin(worker, OPEN, step)
+        key, span = self._manifest.keys[file], (offset_bytes, offset_bytes + length_bytes)
+        try:
+            lent = mapped.lend(file, offset_bytes, length_bytes)
+        except Exception as error:
+            raise located(error, key, span) from error
+        if lent is None:
+            tally.done(worker)
+            return None
+        tally.read(worker, tally.end(worker, OPEN, step, begun_ns) - begun_ns, 1)
+        data, size_bytes = lent
+        if size_bytes != int(self._manifest.sizes_bytes[file]):
+            raise located(_other_size(key, int(self._manifest.sizes_bytes[file]), size_bytes), key, span)
+        ledger = tally.ledgers[worker]
+        ledger.files_opened += 1
+        ledger.requested_bytes += length_bytes
+        ledger.from_cache_bytes += length_bytes
+        ledger.mapped_bytes += length_bytes
+        return data
+
+    def _read_chunk(self, chunk: list[Task], found: list[list[Piece]], worker: int) -> list[Loaded]:
         reader = self._batch_readers.get(worker)
         plan = plan_reads([task.file for task in chunk], found, reader.block_bytes) if reader else None
         if reader is None or plan is None:
@@ -138,6 +214,11 @@ class Fetcher:
         """Return the bytes of a bundle's files, all in one buffer. Raises as `read` does."""
         reader = self._batch_readers[worker]
         lengths = self._manifest.sizes_bytes[bundle.files]
+        if self._mapped is not None and len(lengths) == 1:
+            file, size_bytes = int(bundle.files[0]), int(lengths[0])
+            lent = self._lend(self._mapped, file, 0, size_bytes, (bundle.step, worker))
+            if lent is not None:
+                return LoadedBundle(bundle, lent, np.zeros(1, np.int64), lengths, size_bytes)
         block = reader.block_bytes
         rooms = -(-lengths // block) * block
         spaces = -(-rooms // PAGE_BYTES) * PAGE_BYTES

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from stoker.core import clock
-from stoker.core.errors import UsageError
+from stoker.core.errors import ShortReadError, UsageError
 from stoker.core.histogram import Histogram
 from stoker.core.ledger import Ledger
 from stoker.core.plan import Spread
@@ -31,6 +31,7 @@ from stoker.loader.flow import Bounds, Flow, Stages
 from stoker.loader.layouts import Layouts
 from stoker.loader.lending import Lender
 from stoker.loader.manifest import Manifest
+from stoker.loader.mapped import MappedFiles, mapped_files
 from stoker.loader.options import LoaderOptions, in_flight_bytes
 from stoker.loader.order import EpochOrder, Int64s, OrderRule, SampleSpace, digest
 from stoker.loader.pacing import Pace, usable_cpus
@@ -86,6 +87,7 @@ class Loader:
         self._lender = Lender(self._in_flight_bytes_max)
         self._tally = Tally(tuner.readers_max + options.decode_threads)
         self._pace = Pace(tuner, self._tally)
+        self._mapped = mapped_files(store, manifest, options.map_bytes)
         self._retries_before = store.retry_count if isinstance(store, SupportsRetryCount) else 0
         self._state = self._fresh(1)
         full = self._plan(self._state)
@@ -202,6 +204,7 @@ class Loader:
                 self._tally,
                 self._pace,
                 whole_file=self._format.whole_file,
+                mapped=self._mapped,
             ),
             Decoder(
                 self._format,
@@ -220,7 +223,13 @@ class Loader:
         windowed_readers = self._pace.settings.readers if self._rule.window_samples > 0 else 0
         bounds = Bounds(options, self._in_flight_bytes_max, windowed_readers)
         planner = Planner(
-            plan, manifest, self._space, choice, batched=self._lane.reads, bundles=self._whole_files is not None
+            plan,
+            manifest,
+            self._space,
+            choice,
+            batched=self._lane.reads,
+            bundles=self._whole_files is not None,
+            alone_bytes=0 if self._mapped is None else options.map_bytes,
         )
         return Flow(planner, stages, options, bounds)
 
@@ -365,6 +374,8 @@ class Batches(Iterator[Batch]):
         if loader._flow is not self._flow:
             self._open = False
             raise UsageError("another epoch was begun meanwhile", remedy="use one iterator at a time")
+        if loader._mapped is not None:
+            self._require_whole(loader._mapped)
         if step >= plan.last_step:
             self.close()
             raise StopIteration
@@ -385,6 +396,14 @@ class Batches(Iterator[Batch]):
         self._next_step = step + 1
         loader._delivered(batch, self._next_step)
         return batch
+
+    def _require_whole(self, mapped: MappedFiles) -> None:
+        """Raise, and end the pass, when a sample that was handed over has lost its file meanwhile."""
+        try:
+            mapped.check()
+        except ShortReadError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the pass and its threads."""

@@ -41,6 +41,10 @@ class LoaderOptions(msgspec.Struct, frozen=True):
     join_bytes  neighbouring samples of a file that lie back to back (TFRecord, raw, indexed) are read together up to
                 this many bytes, and the shuffle moves them as one, as sequential readers of these formats do; 0 reads
                 and shuffles them one by one. `sequential` never joins
+    map_bytes   where at least so many bytes of a local file are read as one and all lie in the page cache, they are
+                mapped instead of copied; 0: never. Needs native kernels. A sample that is written into is the holder's
+                own as ever; a file that is changed while its samples are held changes them, and one that shrinks ends
+                the epoch with an error
     steps_max   cap of the steps of an epoch, 0: none; nothing beyond it is read ahead
     capture_order   keep the sample numbers of the epoch's batches in `Loader.captured`
     """
@@ -60,6 +64,7 @@ class LoaderOptions(msgspec.Struct, frozen=True):
     preprocess: Spread = Spread()
     in_flight_bytes_max: int = 0
     join_bytes: int = MiB
+    map_bytes: int = 4 * MiB
     steps_max: int = 0
     capture_order: bool = False
 
@@ -78,6 +83,7 @@ class LoaderOptions(msgspec.Struct, frozen=True):
             ("verify", 0.0 <= self.verify <= 1.0, "a ratio of 0 to 1"),
             ("in_flight_bytes_max", self.in_flight_bytes_max >= 0, "at least 0"),
             ("join_bytes", self.join_bytes >= 0, "at least 0"),
+            ("map_bytes", self.map_bytes >= 0, "at least 0"),
             ("steps_max", self.steps_max >= 0, "at least 0"),
         ]
         for name, good, expected in rules:

@@ -3,6 +3,7 @@
 A sample's *place* counts through the rank's sequence: step x batch size + number in the batch.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -98,12 +99,14 @@ class Planner:
         *,
         batched: bool = False,
         bundles: bool = False,
+        alone_bytes: int = 0,
     ) -> None:
         """With `batched` a reader takes many ranges at once. With `bundles`, too, the files are read whole, hold one
-        sample each, and are planned as columns.
+        sample each, and are planned as columns; files of `alone_bytes` or more by themselves (0: none).
         """
         self.plan = plan
         self._bundles = bundles
+        self._alone_bytes = alone_bytes or sys.maxsize
         self._bytes_max = _BATCHED_BYTES_MAX if batched else _CHUNK_BYTES_MAX
         self._tasks_max = _BATCHED_TASKS_MAX if batched else _CHUNK_TASKS_MAX
         self._manifest = manifest
@@ -122,7 +125,8 @@ class Planner:
         for first_step, ids, _ in self._segments(open_batch):
             files, _ = self._space.locate(ids)
             sizes_bytes = self._manifest.sizes_bytes[files]
-            fitting = _BATCHED_BYTES_MAX // max(1, int(sizes_bytes.max()))
+            largest_bytes = max(1, int(sizes_bytes.max()))
+            fitting = 1 if largest_bytes >= self._alone_bytes else _BATCHED_BYTES_MAX // largest_bytes
             stride = max(1, min(files_max, fitting))
             for at in range(0, len(files), self._batch):
                 step = first_step + at // self._batch

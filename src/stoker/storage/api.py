@@ -13,8 +13,11 @@ from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from stoker.core.errors import ShortReadError
+from stoker.kernels.mapping import MappingWatch
 
 Buffer = bytes | bytearray | memoryview
 
@@ -162,6 +165,20 @@ class SupportsCache(Protocol):
 
     def evict(self, key: str) -> None:
         """Drop the object's clean pages from this host's page cache."""
+
+
+@runtime_checkable
+class SupportsMapping(Protocol):
+    """Lends what lies in this host's page cache without a copy."""
+
+    def map_cached(
+        self, key: str, offset_bytes: int, length_bytes: int, watch: MappingWatch, tag: int
+    ) -> tuple[NDArray[np.uint8], int] | None:
+        """Return the range as a flat, writable array that never changes the object, and the whole object's size.
+
+        None unless all of the range is in the page cache and can be mapped: then it is read as usual. An object that
+        shrinks later gives zeros, and its `tag` to the watch. Raises NotFoundError, DeniedError, TransientError.
+        """
 
 
 @runtime_checkable

@@ -101,5 +101,6 @@ def _options(plan: TrainingPlan, batch_size: int, preprocess: Spread, *, whole: 
         collate=plan.collate,
         verify=plan.verify,
         preprocess=preprocess,
+        map_bytes=0,  # the evidence is what read calls move: what is mapped, none of them counts
         steps_max=0 if whole else plan.steps_max,
     )

@@ -12,7 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stoker.core.errors import NotFoundError, StokerError, UsageError
+from stoker.kernels.mapping import MappingWatch
 from stoker.kernels.reading import open_read_engine
 from stoker.kernels.syscalls import RAMFS_MAGIC, TMPFS_MAGIC, file_system_magic
 from stoker.storage.api import Buffer, Capabilities, ObjectInfo, Reader
@@ -225,6 +229,20 @@ class PosixStore(BaseStore):
         with told(where, reading=True), self._root.opened(key, _READ) as file:
             length = range_length(_regular(file, where).st_size, offset_bytes, length_bytes, where=where)
             return page_cache.cached_bytes(file, offset_bytes, length)
+
+    def map_cached(
+        self, key: str, offset_bytes: int, length_bytes: int, watch: MappingWatch, tag: int
+    ) -> tuple[NDArray[np.uint8], int] | None:
+        """Lend a range that lies in the page cache; None where it does not, and for reads that go past it."""
+        if self._read_flags & os.O_DIRECT:
+            return None
+        where = self._where(key)
+        with told(where, reading=True), self._root.opened(key, _READ) as file:
+            size_bytes = _regular(file, where).st_size
+            if page_cache.cached_bytes(file, offset_bytes, length_bytes) != length_bytes:
+                return None
+            mapped = watch.map_file(file, offset_bytes, length_bytes, tag)
+        return None if mapped is None else (mapped, size_bytes)
 
     def evict(self, key: str) -> None:
         """Write the object's dirty pages out and drop its clean ones from this host's page cache."""
