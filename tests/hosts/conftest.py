@@ -5,6 +5,10 @@ from collections.abc import Iterator
 import lab as hosts_lab
 import pytest
 
+from stoker.core.plan import DatasetSpec
+from stoker.loader.dataset.generate import generate
+from stoker.storage.opening import open_store
+
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hosts_lab.Lab]:
@@ -18,6 +22,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hosts_lab.Lab]:
         yield made
     finally:
         made.stop()
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a small dataset."""
+    folder = tmp_path_factory.mktemp("dataset") / "data"
+    store = open_store(str(folder), create=True)
+    generate(store, DatasetSpec(format="npz", files=96, record_length_bytes=4096.0))
+    store.close()
+    return str(folder)
 
 
 @pytest.fixture

@@ -14,25 +14,13 @@ import pytest
 from lab import Lab
 from test_many_hosts import LAUNCHERS, STOKER, TRAINING, hosts_of, told
 
-from stoker.core.plan import DatasetSpec
 from stoker.core.result import load_result
-from stoker.loader.dataset.generate import generate
-from stoker.storage.opening import open_store
 
 DEADLINE = "4s"
 pytestmark = [
     pytest.mark.server,
     pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("dataset") / "data"
-    store = open_store(str(folder), create=True)
-    generate(store, DatasetSpec(format="npz", files=96, record_length_bytes=4096.0))
-    store.close()
-    return str(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,7 @@ from lab import Lab
 from stoker.bench.run.hosts.mpirun import identify
 from stoker.core.errors import StokerError
 from stoker.core.host_series import load_hosts
-from stoker.core.plan import DatasetSpec
 from stoker.core.result import load_result
-from stoker.loader.dataset.generate import generate
-from stoker.storage.opening import open_store
 
 STOKER = Path(sys.executable).with_name("stoker")
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
@@ -55,15 +52,6 @@ LAUNCHERS = [
         ],
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("dataset") / "data"
-    store = open_store(str(folder), create=True)
-    generate(store, DatasetSpec(format="npz", files=96, record_length_bytes=4096.0))
-    store.close()
-    return str(folder)
 
 
 @pytest.fixture(autouse=True)

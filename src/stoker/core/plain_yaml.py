@@ -8,7 +8,7 @@ both parsers take gives the same events (libyaml takes a comment right behind `|
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import yaml
 from yaml.constructor import SafeConstructor
@@ -55,24 +55,72 @@ def plain_scalar(text: str) -> Any:
     return text
 
 
+class YamlRefusedError(CorruptError):
+    """A text that is refused; `line` counts from 1 and is 0 where none is known."""
+
+    line: int = 0
+
+
+class Making(Protocol):
+    """What the values of a document become; mappings are dicts of them."""
+
+    def scalar(self, value: Any, text: str, line: int) -> Any:
+        """Return what stands for a scalar that was written as `text`."""
+
+    def sequence(self, items: list[Any], line: int) -> Any:
+        """Return what stands for a list of what was made before."""
+
+    def again(self, made: Any) -> Any:
+        """Return what stands where an alias repeats what was made before."""
+
+
+class PlainMaking:
+    """Values as they are; what an alias repeats is shared."""
+
+    def scalar(self, value: Any, text: str, line: int) -> Any:
+        """Return the value."""
+        return value
+
+    def sequence(self, items: list[Any], line: int) -> Any:
+        """Return the list."""
+        return items
+
+    def again(self, made: Any) -> Any:
+        """Return the very same."""
+        return made
+
+
 def load_plain(text: str) -> Any:
     """Return the data of the one YAML document in `text`; None for an empty one.
 
     Raises CorruptError, with the line, for anything that is not plain data.
     """
+    return read_yaml(text, PlainMaking())
+
+
+def read_yaml(text: str, making: Making) -> Any:
+    """Return what `making` makes of the one YAML document in `text`; None for an empty text.
+
+    Raises YamlRefusedError for anything that is not plain data.
+    """
     try:
-        return _Reader(text).document()
+        return _Reader(text, making).document()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}" if mark else ""
-        raise CorruptError("not YAML", where=line, got=str(getattr(error, "problem", "") or error)) from error
+        got = str(getattr(error, "problem", "") or error)
+        raise _refused("not YAML", mark.line + 1 if mark else 0, got=got) from error
+
+
+_Made = tuple[Any, int]
+"""What was made, and the levels below it: 0 for a scalar."""
 
 
 class _Reader:
     """Turns the events of one text into data, counting nodes."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, making: Making) -> None:
         self._events: Iterator[Event] = yaml.parse(text, Loader=_LOADER)
+        self._making = making
         self._nodes = 0
         self._anchors: dict[str, tuple[Any, int, int]] = {}
 
@@ -85,10 +133,10 @@ class _Reader:
                 documents += 1
                 if documents > 1:
                     raise _refusal(event, "YAML holds more than one document")
-                found = self._node(next(self._events), 1)
+                found, _ = self._node(next(self._events), 1)
         return found
 
-    def _node(self, event: Event, depth: int) -> Any:
+    def _node(self, event: Event, depth: int) -> _Made:
         if depth > DEPTH_MAX:
             raise _refusal(event, "YAML is nested too deeply", f"at most {DEPTH_MAX} levels")
         self._count(event, 1)
@@ -98,44 +146,49 @@ class _Reader:
         if event.tag is not None:
             raise _refusal(event, "YAML tags are not allowed", got=str(event.tag))
         before = self._nodes
-        node: Any
         if isinstance(event, MappingStartEvent):
-            node = self._mapping(depth)
+            node, height = self._mapping(depth)
         elif isinstance(event, SequenceStartEvent):
-            node = self._sequence(depth)
+            items, height = self._sequence(depth)
+            node = self._making.sequence(items, _line(event))
         else:
             assert isinstance(event, ScalarEvent)
-            node = _scalar(event)
+            node, height = self._making.scalar(_scalar(event), event.value, _line(event)), 0
         if event.anchor is not None:
-            self._anchors[event.anchor] = (node, self._nodes - before + 1, _height(node))
-        return node
+            self._anchors[event.anchor] = (node, self._nodes - before + 1, height)
+        return node, height
 
-    def _mapping(self, depth: int) -> dict[str, Any]:
+    def _mapping(self, depth: int) -> tuple[dict[str, Any], int]:
         found: dict[str, Any] = {}
+        below = 0
         while not isinstance(event := next(self._events), MappingEndEvent):
             if not isinstance(event, ScalarEvent) or event.tag is not None:
                 raise _refusal(event, "YAML key is not plain text")
             if event.value == "<<":
-                raise _refusal(event, "YAML merge keys are not supported")
+                raise _refusal(event, "YAML merge keys are not supported", remedy="write the keys out")
             if event.value in found:
                 raise _refusal(event, f"YAML key {event.value!r} is given twice")
-            found[event.value] = self._node(next(self._events), depth + 1)
-        return found
+            found[event.value], height = self._node(next(self._events), depth + 1)
+            below = max(below, height)
+        return found, below + 1
 
-    def _sequence(self, depth: int) -> list[Any]:
+    def _sequence(self, depth: int) -> tuple[list[Any], int]:
         items = []
+        below = 0
         while not isinstance(event := next(self._events), SequenceEndEvent):
-            items.append(self._node(event, depth + 1))
-        return items
+            item, height = self._node(event, depth + 1)
+            items.append(item)
+            below = max(below, height)
+        return items, below + 1
 
-    def _alias(self, event: AliasEvent, depth: int) -> Any:
+    def _alias(self, event: AliasEvent, depth: int) -> _Made:
         if event.anchor not in self._anchors:
             raise _refusal(event, f"YAML alias {event.anchor!r} names nothing before it")
         node, nodes, height = self._anchors[event.anchor]
         self._count(event, nodes)
         if depth + height > DEPTH_MAX:
             raise _refusal(event, "YAML is nested too deeply", f"at most {DEPTH_MAX} levels, aliases counted")
-        return node
+        return self._making.again(node), height
 
     def _count(self, event: Event, nodes: int) -> None:
         self._nodes += nodes
@@ -152,14 +205,16 @@ def _scalar(event: ScalarEvent) -> Any:
         raise _refusal(event, "YAML value is not a number", got=str(error)) from error
 
 
-def _refusal(event: Event, what: str, expected: str = "", *, got: str = "") -> CorruptError:
-    mark = event.start_mark
-    return CorruptError(what, where=f"line {mark.line + 1}" if mark else "", expected=expected, got=got)
+def _line(event: Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
 
 
-def _height(data: Any) -> int:
-    """Return the levels below a value: 0 for a scalar. Bounded by DEPTH_MAX, for deeper data was refused."""
-    if not isinstance(data, (dict, list)):
-        return 0
-    below = data.values() if isinstance(data, dict) else data
-    return 1 + max((_height(item) for item in below), default=0)
+def _refusal(event: Event, what: str, expected: str = "", *, got: str = "", remedy: str = "") -> YamlRefusedError:
+    return _refused(what, _line(event), expected, got=got, remedy=remedy)
+
+
+def _refused(what: str, line: int, expected: str = "", *, got: str = "", remedy: str = "") -> YamlRefusedError:
+    where = f"line {line}" if line else ""
+    refused = YamlRefusedError(what, where=where, expected=expected, got=got, remedy=remedy)
+    refused.line = line
+    return refused
