@@ -6,7 +6,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -78,6 +78,7 @@ def test_any_numbers_give_a_chart_inside_its_frame(values: list[float], lows: li
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-1, 1e6), min_size=3, max_size=3))
+@example([0.0, 0.0, 5e-324])
 def test_any_latencies_give_a_percentile_chart(seconds: list[float]) -> None:
     markup = charts.percentile_chart([charts.Curve("read", [0.5, 0.99, 0.999], seconds)], "latency", "Title", "Words")
     assert ("No data" in markup) == (not any(value > 0 for value in seconds))

@@ -9,6 +9,7 @@ _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _BINARY_STEPS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 _TIME_STEPS: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0)
 _DECIMAL_LIMIT: Final = 1e15
+_LEAST: Final = 1e-290
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def ticks(high: float, count: int, kind: str = "decimal") -> list[float]:
 
 def decades(low: float, high: float, most: int = 8) -> list[float]:
     """Return powers of ten from at or below `low` to at or above `high` (both positive), thinned to `most`."""
+    low, high = (min(max(value, _LEAST), 1 / _LEAST) for value in (low, high))  # whose powers of ten are numbers
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     last = max(last, first + 1)
     stride = max(1, math.ceil((last - first) / most))
