@@ -12,7 +12,7 @@ import yaml
 from stoker.bench.report.submission import withdraw, write_manifest, write_rollups
 from stoker.bench.rules.mlperf import judge_tree, read_tree
 from stoker.bench.rules.mlperf.rollups import FAMILY_COLUMNS, LEADING
-from stoker.core.errors import CorruptError, NotFoundError
+from stoker.core.errors import CorruptError, NotFoundError, UsageError
 from stoker.testing.mlperf_trees import TreeMaker
 
 
@@ -252,3 +252,6 @@ def test_manifest_names_what_is_there(tree: Path) -> None:
     assert not any(f.rule == "PROV-02" for f in judge_tree(read_tree(tree)).findings)
     with pytest.raises(NotFoundError, match="no submitter"):
         write_manifest(tree / "closed/nobody")
+    (folder / "results/sysA").rename(folder / "results/sys A")
+    with pytest.raises(UsageError, match=r"no manifest .* letters, digits"):
+        write_manifest(folder)
