@@ -1,8 +1,11 @@
 """Rollups: figures from leaves, IDs that are kept, rows that are blank, and the judge who agrees."""
 
 import csv
+import fcntl
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +258,17 @@ def test_manifest_names_what_is_there(tree: Path) -> None:
     (folder / "results/sysA").rename(folder / "results/sys A")
     with pytest.raises(UsageError, match=r"no manifest .* letters, digits"):
         write_manifest(folder)
+
+
+def test_who_gives_ids_waits_for_the_other_who_does(tmp_path: Path) -> None:
+    trained(tmp_path)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_rollups, tmp_path)
+        with pytest.raises(TimeoutError):
+            writing.result(0.5)
+        assert not (tmp_path / "public_ids.json").exists()
+        os.close(descriptor)
+        assert writing.result(30)
+    assert list(json.loads((tmp_path / "public_ids.json").read_text())) == ["v3.0-0001"]
