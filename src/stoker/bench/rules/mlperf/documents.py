@@ -258,6 +258,21 @@ class CoreConfig(msgspec.Struct, **_STRICT):
     keys: list[str] | Count | Literal["unknown"]
 
 
+Known = Literal[
+    "runtime",
+    "tool-constant",
+    "package-metadata",
+    "direct-url",
+    "code-hash-json",
+    "uv-lock",
+    "declared",
+    "inferred",
+    "n/a",
+    "unknown",
+]
+"""How a fact of a leaf was known."""
+
+
 class Provenance(msgspec.Struct, **_STRICT):
     """The document `provenance.json` of a leaf. A fact that is not known is the word `unknown`."""
 
@@ -270,21 +285,7 @@ class Provenance(msgspec.Struct, **_STRICT):
     core_config: CoreConfig
     stamped_at: str
     stamped_by: str
-    provenance: dict[
-        str,
-        Literal[
-            "runtime",
-            "tool-constant",
-            "package-metadata",
-            "direct-url",
-            "code-hash-json",
-            "uv-lock",
-            "declared",
-            "inferred",
-            "n/a",
-            "unknown",
-        ],
-    ]
+    provenance: dict[str, Known]
 
 
 class Versions(msgspec.Struct, **_STRICT):
