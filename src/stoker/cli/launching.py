@@ -7,15 +7,14 @@ from pathlib import Path
 
 import click
 
-from stoker.bench.run.hosts.judging import failed
-from stoker.bench.run.hosts.preflight import examine_hosts
+from stoker.bench.run.hosts.require import require_hosts
 from stoker.bench.run.hosts.start import Ended, Launch, plan_launch, rank_program, start_ranks
 from stoker.bench.run.plan import Settings, feed_draft, file_bytes, least_files, workload_entry
 from stoker.bench.run.recover import load_or_recover
 from stoker.cli.live import live
 from stoker.cli.screen import emit_pairs, harmless, warn
 from stoker.core import clock
-from stoker.core.errors import EXIT_GOOD, PreflightError
+from stoker.core.errors import EXIT_GOOD
 from stoker.core.files import redact_arguments
 from stoker.core.units import format_seconds
 
@@ -75,21 +74,7 @@ def _preflight(planned: Launch, target: str, needed_bytes: int, *, quiet: bool) 
     if not quiet:
         click.echo(f"1/2 checking {len(planned.hosts)} hosts", err=True)
     place = target if "://" in target else os.path.abspath(target)  # noqa: PTH100 - Path.absolute keeps `..`
-    checks = examine_hosts(planned.hosts, place, needed_bytes=needed_bytes, launch=planned)
-    warnings = [
-        f"{check.name}: {check.observed}" + (f"; {check.remedy}" if check.remedy else "")
-        for check in checks
-        if check.status == "warn"
-    ]
-    for warning in warnings:
-        warn(warning)
-    bad = failed(checks)
-    if bad:
-        told = "; ".join(f"{check.name}: {check.observed}" for check in bad)
-        remedies = "; ".join(dict.fromkeys(check.remedy for check in bad if check.remedy))
-        raise PreflightError(
-            f"{len(bad)} of {len(checks)} checks failed, so no rank was started", got=told, remedy=remedies
-        )
+    checks, warnings = require_hosts(planned, place, needed_bytes, warn)
     if not quiet:
         spent = format_seconds((clock.monotonic_ns() - began_ns) / 1e9)
         ranks = sum(host.slots for host in planned.hosts)

@@ -1,0 +1,291 @@
+"""A run from its gates to its verdict: 1/4 validate, 2/4 collect, 3/4 run, 4/4 finish.
+
+However it ends, its leaf says how: complete, partial after a signal, or failed. What was journalled as begun is
+journalled as ended, but for a kill.
+"""
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from stoker.bench.report.dlio_files import write_dlio_files
+from stoker.bench.report.submission import LeafFacts, write_leaf
+from stoker.bench.rules.mlperf import Judgement, judge_tree, read_tree
+from stoker.bench.run.hosts.events import OnProgress
+from stoker.bench.run.hosts.require import require_hosts
+from stoker.bench.run.hosts.start import Ended
+from stoker.bench.run.mlperf import journal
+from stoker.bench.run.mlperf.dataset import require_dataset, require_files
+from stoker.bench.run.mlperf.engine import COMPLETED, Engine, engine_of, start_engine, start_ranks_of
+from stoker.bench.run.mlperf.exits import FAILURE, INTERRUPTED, SUCCESS, ConfigurationError
+from stoker.bench.run.mlperf.generating import generation_program
+from stoker.bench.run.mlperf.prepare import Prepared
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, OPEN, TRAINING
+from stoker.bench.run.recover import load_or_recover
+from stoker.core import clock, seed
+from stoker.core.errors import EXIT_PARTIAL, StokerError, UsageError
+
+STAGES: Final = ("validate", "collect", "run", "finish")
+DROP_CACHES_VARIABLE: Final = "DLIO_DROP_CACHES_TIMEOUT"
+_SIGNALLED: Final = 128
+
+
+class Watch(msgspec.Struct):
+    """Who is told: a stage as it begins, a warning, how far the run is. `quiet` keeps the engine's words in its logs."""
+
+    on_stage: Callable[[int, str], None] = lambda _number, _name: None
+    on_warning: Callable[[str], None] = lambda _: None
+    on_progress: OnProgress = lambda _: None
+    quiet: bool = False
+
+
+class RunOutcome(msgspec.Struct):
+    """How a run ended. `exit_code` is the reference tool's; `judgement` is of its leaf alone, None where it has none."""
+
+    leaf: Path
+    evidence: Path
+    exit_code: int
+    seconds: float
+    reason: str = ""
+    judgement: Judgement | None = None
+
+
+def conduct_run(prepared: Prepared, words: Sequence[str], watch: Watch) -> RunOutcome:
+    """Run the command once and return how it ended. `words` are those of the command line behind the program's name.
+
+    Raises, before anything is started, PreflightError and its kind for what is not fit, UsageError for a run that
+    would be invalid and was not allowed to be.
+    """
+    watch.on_stage(1, STAGES[0])
+    engine = _validated(prepared, watch)
+    watch.on_stage(2, STAGES[1])
+    code_image = _collected(prepared)
+    return _Run(prepared, engine, words, watch, code_image).conduct()
+
+
+def _validated(prepared: Prepared, watch: Watch) -> Engine:
+    for note in prepared.notes:
+        watch.on_warning(note)
+    refuse_invalid(prepared, watch.on_warning)
+    engine = engine_of(prepared.invocation, os.environ)
+    if prepared.invocation.place.family == TRAINING:
+        _require_data(prepared)
+    if engine.launch is not None and not prepared.invocation.value("skip_validation"):
+        require_hosts(engine.launch, prepared.target.url, on_warning=watch.on_warning)
+    return engine
+
+
+def _require_data(prepared: Prepared) -> None:
+    """Have a dataset to read, or a folder to make it in."""
+    require_files(prepared.extent, prepared.invocation)
+    data = prepared.target
+    if prepared.invocation.place.command == "run":
+        require_dataset(prepared.extent, data)
+    elif data.folder:
+        Path(data.folder).mkdir(parents=True, exist_ok=True)
+
+
+def refuse_invalid(prepared: Prepared, on_warning: Callable[[str], None]) -> None:
+    """Raise UsageError for a run that would be invalid, unless it was allowed to be: then every reason is a warning."""
+    for each in prepared.foretold:
+        if each.state == "broken" and not each.counts:
+            on_warning(each.told)
+    breaches = prepared.breaches
+    if not breaches:
+        return
+    told = "; ".join(each.told for each in breaches)
+    allowed = prepared.invocation.value("allow_invalid_params")
+    if allowed:
+        on_warning(f"INVALID for {prepared.invocation.place.division}, and run all the same: {told}")
+        return
+    closed = prepared.invocation.place.division == CLOSED
+    remedy = "mend it, or run it in open or whatif" if closed else "mend it, or add --allow-invalid-params"
+    raise UsageError(f"the run would be INVALID: {told}", remedy=remedy)
+
+
+def _collected(prepared: Prepared) -> str:
+    from stoker.bench.report.submission import capture_image
+
+    try:
+        return capture_image(prepared.home.root)
+    except OSError as error:
+        raise UsageError("code image cannot be captured", where=str(prepared.home.root), got=str(error)) from error
+
+
+class _Run:
+    """One run and its leaf."""
+
+    def __init__(
+        self, prepared: Prepared, engine: Engine, words: Sequence[str], watch: Watch, code_image: str
+    ) -> None:
+        self._prepared, self._engine, self._words, self._watch = prepared, engine, list(words), watch
+        self._code_image = code_image
+        place = prepared.invocation.place
+        self._started_text = clock.local_text("%Y-%m-%dT%H:%M:%S")
+        self._began_ns = clock.monotonic_ns()
+        self._stamp, self._leaf = prepared.home.new_leaf(
+            place.division, prepared.system, place.family, place.model, place.command
+        )
+        self._evidence = prepared.home.evidence(self._stamp, place.family, place.model, seed.run_id()[:6])
+        self._variables = dict(prepared.data.variables) if prepared.data else {}
+        told = prepared.invocation.value("drop_caches_timeout_seconds")
+        if told:
+            self._variables[DROP_CACHES_VARIABLE] = str(told)
+
+    def conduct(self) -> RunOutcome:
+        """Run the engine between the journal's two lines."""
+        prepared, place = self._prepared, self._prepared.invocation.place
+        number = journal.begin(
+            prepared.home,
+            self._words,
+            division=place.division,
+            family=place.family,
+            model=place.model,
+            command=place.command,
+            system=prepared.system,
+            leaf=self._leaf,
+        )
+        outcome = RunOutcome(self._leaf, self._evidence, FAILURE, 0.0, "the run was broken off")
+        try:
+            self._evidence.parent.mkdir(parents=True, exist_ok=True)
+            self._watch.on_stage(3, STAGES[2])
+            ended, command = self._start()
+            self._watch.on_stage(4, STAGES[3])
+            outcome = self._finished(ended, command)
+        finally:
+            seconds = (clock.monotonic_ns() - self._began_ns) / 1e9
+            journal.end(prepared.home, number, exit_code=outcome.exit_code, seconds=seconds)
+        return outcome
+
+    def _start(self) -> tuple[Ended, str]:
+        """Start the engine and wait for its end; return how it ended, and its command line."""
+        prepared, place = self._prepared, self._prepared.invocation.place
+        name = f"{place.rules_family}_{place.command}"
+        if place.command == "datagen" and self._engine.launch is not None:
+            program = generation_program(prepared, self._leaf)
+            ended = start_ranks_of(
+                self._engine.launch, program, self._leaf, name, variables=self._variables, quiet=self._watch.quiet
+            )
+            return ended, shlex.join(self._engine.launch.words(program, os.environ))
+        arguments = engine_arguments(prepared, self._engine, self._leaf, self._evidence)
+        ended = start_engine(
+            self._engine,
+            arguments,
+            self._leaf,
+            name,
+            on_progress=self._watch.on_progress,
+            variables=self._variables,
+            quiet=self._watch.quiet,
+        )
+        return ended, self._engine.command(arguments, os.environ)
+
+    def _finished(self, ended: Ended, command: str) -> RunOutcome:
+        code, reason = outcome_of(ended)
+        self._recover(ended)
+        seconds = (clock.monotonic_ns() - self._began_ns) / 1e9
+        facts = leaf_facts(
+            self._prepared,
+            self._stamp,
+            code_image=self._code_image,
+            executed_command=command,
+            exit_status=code,
+            runtime_seconds=seconds,
+            started_text=self._started_text,
+            extra=self._extra(),
+        )
+        write_leaf(self._leaf, facts, run_folder=self._evidence if self._evidence.is_dir() else None)
+        judgement = judged(self._leaf, self._prepared.invocation.place.division)
+        return RunOutcome(self._leaf, self._evidence, code, seconds, reason, judgement)
+
+    def _extra(self) -> dict[str, Any]:
+        """Return what our metadata have besides: where our own files of the run lie."""
+        if not self._evidence.is_dir():
+            return {}
+        return {"stoker_run_folder": str(self._evidence.relative_to(self._prepared.home.root))}
+
+    def _recover(self, ended: Ended) -> None:
+        """Where the engine did not come to say how it ended, make a result of its logs, and the files it owes."""
+        if ended.told or not self._evidence.is_dir():
+            return
+        with suppress(StokerError, OSError):  # killed before it had begun: there is nothing to tell
+            load_or_recover(self._evidence)
+            write_dlio_files(self._evidence, self._leaf, metrics="correct", log_file="dlio.log")
+
+
+def engine_arguments(prepared: Prepared, engine: Engine, leaf: Path, evidence: Path) -> list[str]:
+    """Return the words of our engine behind `stoker`: DLIO's, and where our own files go."""
+    invocation = prepared.invocation
+    generating = invocation.place.command == "datagen"
+    own = [] if generating else [f"--run-folder={evidence}"]
+    if invocation.place.family != CHECKPOINTING and not generating:
+        own.append(f"--access-seed={seed.fresh()}")
+    if engine.launch is None:
+        own.append(f"--ranks={invocation.ranks}")
+    interval = invocation.value("timeseries_interval")
+    if interval is not None:
+        own.append(f"--host-interval={0 if invocation.value('skip_timeseries') else interval:g}")
+    return ["dlio", *prepared.dlio_words(str(leaf)), *own]
+
+
+def outcome_of(ended: Ended) -> tuple[int, str]:
+    """Return the reference tool's exit code for the end of the engine, and why where it is not good."""
+    if ended.told and ended.exit_code in COMPLETED:
+        return SUCCESS, ""
+    if ended.exit_code > _SIGNALLED or ended.exit_code == EXIT_PARTIAL:
+        return INTERRUPTED, ended.reason or "the run was interrupted"
+    return FAILURE, ended.reason or f"the engine ended with exit code {ended.exit_code}"
+
+
+def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
+    """Return what the metadata of a leaf say of the command; `more` is what only its end tells."""
+    invocation = prepared.invocation
+    place = invocation.place
+    arguments = invocation.arguments
+    if prepared.results is not None:
+        arguments["results_dir"] = str(prepared.results.root)
+    if prepared.data is not None:
+        name = "checkpoint_folder" if place.family == CHECKPOINTING else "data_dir"
+        arguments[name] = prepared.data.url
+    return LeafFacts(
+        family=place.rules_family,
+        command=place.command,
+        division=place.division,
+        org=prepared.home.org,
+        system=prepared.system,
+        model=place.model,
+        stamp=stamp,
+        accelerator=str(invocation.value("accelerator_type") or ""),
+        args=arguments,
+        overrides=invocation.overrides,
+        config=prepared.workload,
+        ranks=invocation.ranks,
+        **{"parameters": _parameters(prepared), **more},
+    )
+
+
+def _parameters(prepared: Prepared) -> dict[str, Any]:
+    """Return the numbers that were settled by the tool: what is below `dataset` of the words."""
+    found = {word.key.partition(".")[2]: int(word.value) for word in prepared.extent.words.values()}
+    return {"dataset": found} if found else {}
+
+
+def judged(leaf: Path, division: str) -> Judgement | None:
+    """Return the verdict on a leaf by itself, None where the judge cannot read it. A what-if is held to open's rules."""
+    try:
+        return judge_tree(read_tree(leaf, edition="3.0", division=CLOSED if division == CLOSED else OPEN))
+    except StokerError:
+        return None
+
+
+def drop_caches_seconds(environment: Mapping[str, str]) -> float | None:
+    """Return the longest time for emptying the page cache that a command of ours was told, None for no limit."""
+    told = environment.get(DROP_CACHES_VARIABLE, "")
+    return float(told) if told.isdecimal() and int(told) > 0 else None
+
+
+__all__ = ("ConfigurationError", "RunOutcome", "Watch", "conduct_run", "judged", "leaf_facts", "refuse_invalid")
