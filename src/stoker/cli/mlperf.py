@@ -166,6 +166,8 @@ def spelled_out(args: Sequence[str], many: Sequence[str]) -> list[str]:
     for word in args:
         name = word.partition("=")[0]
         if word.startswith("-") and word != "-":
+            if wants:
+                break
             current = name if name in many else ""
             wants = bool(current) and "=" not in word
             if not wants:
@@ -189,7 +191,9 @@ def leaf_command(division: str, family: str, model: str, command: str) -> click.
     options = options_of(division, family, label, command)
     parameters: list[click.Parameter] = []
     if command in TAKES_ACCESS[family]:
-        parameters.append(click.Argument(["access"], required=False, type=click.Choice(ACCESSES), metavar="file|object"))
+        parameters.append(
+            click.Argument(["access"], required=False, type=click.Choice(ACCESSES), metavar="file|object")
+        )
     if not model and family == "checkpointing":
         choice = click.Choice(positionals(division, family))
         parameters.append(click.Option(["--model", "-m", "model_name"], type=choice, required=True, help="Model."))
@@ -217,7 +221,9 @@ def _option(option: Option) -> click.Option:
     names = [option.flag, *option.spellings, option.name]
     if option.kind == "flag":
         return click.Option(names, is_flag=True, default=None, help=told)
-    metavar = option.metavar.removesuffix("...") or ("|".join(option.choices) if option.choices else option.kind.upper())
+    metavar = option.metavar.removesuffix("...") or (
+        "|".join(option.choices) if option.choices else option.kind.upper()
+    )
     return click.Option(names, default=None, multiple=option.many, metavar=metavar, help=told)
 
 

@@ -36,7 +36,7 @@ _SIGNALLED: Final = 128
 
 
 class Watch(msgspec.Struct):
-    """Who is told: a stage as it begins, a warning, how far the run is. `quiet` keeps the engine's words in its logs."""
+    """Who is told: a stage as it begins, a warning, how far the run is. `quiet` keeps the engine's words in logs."""
 
     on_stage: Callable[[int, str], None] = lambda _number, _name: None
     on_warning: Callable[[str], None] = lambda _: None
@@ -45,7 +45,7 @@ class Watch(msgspec.Struct):
 
 
 class RunOutcome(msgspec.Struct):
-    """How a run ended. `exit_code` is the reference tool's; `judgement` is of its leaf alone, None where it has none."""
+    """How a run ended. `exit_code` is the reference tool's; `judgement` is of its leaf alone, None without one."""
 
     leaf: Path
     evidence: Path
@@ -120,9 +120,7 @@ def _collected(prepared: Prepared) -> str:
 class _Run:
     """One run and its leaf."""
 
-    def __init__(
-        self, prepared: Prepared, engine: Engine, words: Sequence[str], watch: Watch, code_image: str
-    ) -> None:
+    def __init__(self, prepared: Prepared, engine: Engine, words: Sequence[str], watch: Watch, code_image: str) -> None:
         self._prepared, self._engine, self._words, self._watch = prepared, engine, list(words), watch
         self._code_image = code_image
         place = prepared.invocation.place
@@ -275,7 +273,7 @@ def _parameters(prepared: Prepared) -> dict[str, Any]:
 
 
 def judged(leaf: Path, division: str) -> Judgement | None:
-    """Return the verdict on a leaf by itself, None where the judge cannot read it. A what-if is held to open's rules."""
+    """Return the verdict on a leaf alone, None where the judge cannot read it. A what-if is held to open's rules."""
     try:
         return judge_tree(read_tree(leaf, edition="3.0", division=CLOSED if division == CLOSED else OPEN))
     except StokerError:

@@ -45,7 +45,7 @@ class Extent(msgspec.Struct, frozen=True):
 
 
 def extent_of(invocation: Invocation, results: ResultsDir | None, data: DataPlace | None) -> Extent:
-    """Return the extent of a generation or a run: `--params` first, then the newest datasize leaf, then what lies there.
+    """Return the extent of a generation or a run: `--params`, then the newest datasize leaf, then what lies there.
 
     What cannot be read of the data is noted: a command that needs it will say so.
     """
@@ -54,7 +54,7 @@ def extent_of(invocation: Invocation, results: ResultsDir | None, data: DataPlac
     words: dict[str, Word] = {}
     if sized is not None:
         words[FILES] = Word(FILES, str(sized.files), "datasize", sized.where)
-        if sized.subfolders:
+        if sized.subfolders and FILES not in invocation.params:
             words[SUBFOLDERS] = Word(SUBFOLDERS, str(sized.subfolders), "datasize", sized.where)
     if made is not None and data is not None and invocation.place.command != "datagen":
         if sized is None:
@@ -125,8 +125,9 @@ def _read_size(path: Path) -> tuple[int, int] | None:
     if not isinstance(dataset, Mapping):
         return None
     files, subfolders = dataset.get("num_files_train"), dataset.get("num_subfolders_train", 0)
-    good = all(isinstance(each, int) and not isinstance(each, bool) for each in (files, subfolders))
-    return (files, subfolders) if good and files > 0 <= subfolders else None
+    if isinstance(files, int) and isinstance(subfolders, int) and files > 0 <= subfolders:
+        return int(files), int(subfolders)
+    return None
 
 
 def require_dataset(extent: Extent, data: DataPlace) -> None:

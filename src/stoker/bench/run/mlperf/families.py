@@ -3,16 +3,13 @@
 from typing import Final
 
 from stoker.bench.run.mlperf.rows import (
-    ALLOW_INVALID,
     CHECKPOINTING,
     CHECKPOINTING_ROWS,
     EXEC_TYPE,
     HOSTS,
     KVCACHE,
-    LOOPS,
     LOOSE,
     MPI,
-    PARAMS,
     SERIES,
     TRAINING,
     TRAINING_ROWS,
@@ -41,7 +38,9 @@ VECTORDB_ROWS: Final = (
     Row(whole("num_shards", "Shards of the collection.", default=1, low=1, high=1 << 16), _DATA),
     Row(text("vector_dtype", "Type of the vectors.", default="FLOAT_VECTOR"), _DATA),
     Row(
-        text("distribution", "Distribution of the numbers.", default="uniform", choices=("uniform", "normal", "zipfian")),
+        text(
+            "distribution", "Distribution of the numbers.", default="uniform", choices=("uniform", "normal", "zipfian")
+        ),
         ("datagen",),
     ),
     Row(whole("batch_size", "Vectors of an insertion.", default=1000, low=1, high=1 << 24), ("datagen",)),
@@ -53,13 +52,17 @@ VECTORDB_ROWS: Final = (
     Row(whole("m", "Degree of HNSW.", "--M", default=64, low=1, high=4096), ("datagen",)),
     Row(whole("ef_construction", "Candidates of HNSW while building.", default=200, low=1, high=1 << 20), ("datagen",)),
     Row(whole("inline_pq", "Compressed neighbours kept inline.", default=16, low=0, high=4096), ("datagen",)),
-    Row(number("monitor_interval", "Seconds between looks at the building.", default=5, low=0.1, high=3600), ("datagen",)),
+    Row(
+        number("monitor_interval", "Seconds between looks at the building.", default=5, low=0.1, high=3600),
+        ("datagen",),
+    ),
     Row(flag("compact", "Compact the collection after loading."), ("datagen",)),
     Row(whole("num_query_processes", "Processes that query.", default=1, low=1, high=4096), ("run",)),
     Row(whole("batch_size", "Queries of a request.", default=1, low=1, high=1 << 20), ("run",)),
     Row(whole("report_count", "Requests between reports.", default=100, low=1, high=1 << 30), ("run",)),
     Row(
-        text("benchmark_mode", "What ends the run.", default="timed", choices=("timed", "query_count", "sweep")), ("run",)
+        text("benchmark_mode", "What ends the run.", default="timed", choices=("timed", "query_count", "sweep")),
+        ("run",),
     ),
     Row(whole("vector_dim", "Numbers in a vector.", default=1536, low=1, high=1 << 20), ("run",)),
     Row(whole("search_limit", "Neighbours asked for.", default=10, low=1, high=16_384), ("run",)),
@@ -81,11 +84,7 @@ VECTORDB_ROWS: Final = (
     Row(whole("seed", "Seed; each rank adds its number.", default=42, low=0, high=_MANY), _BOTH),
     Row(number("ready_timeout", "Seconds until all clients are ready.", default=7200, low=1, high=1 << 20), _BOTH),
     Row(text("mpi_bin", "Launcher of the clients.", default="mpiexec", choices=("mpirun", "mpiexec")), _BOTH),
-    LOOPS,
-    PARAMS,
-    ALLOW_INVALID,
 )
-_RUN: Final = ("run",)
 _BOTH_KV: Final = ("datasize", "run")
 
 
@@ -132,8 +131,6 @@ KVCACHE_ROWS: Final = (
     _loose(whole("seed", "Seed; each rank adds its number.", default=42, low=0, high=_MANY)),
     _loose(whole("trials", "Trials of an option.", default=3, low=1, high=1000)),
     _loose(number("inter_option_delay", "Seconds between options.", default=90, low=0, high=86_400)),
-    LOOPS,
-    ALLOW_INVALID,
     *SERIES,
 )
 ROWS: Final[dict[str, tuple[Row, ...]]] = {

@@ -103,7 +103,9 @@ def _faults(invocation: Invocation, known: Known) -> Iterator[Foretold]:
     if invocation.place.family == CHECKPOINTING:
         yield from _checkpoint_faults(invocation)
     if invocation.place.family == KVCACHE and invocation.ranks and invocation.ranks % invocation.host_count:
-        yield Foretold("6.3.3.1", BROKEN, f"{invocation.ranks} processes on {invocation.host_count} hosts", "as many on each")
+        yield Foretold(
+            "6.3.3.1", BROKEN, f"{invocation.ranks} processes on {invocation.host_count} hosts", "as many on each"
+        )
 
 
 def _override_faults(invocation: Invocation) -> Iterator[Foretold]:

@@ -64,7 +64,9 @@ def _make(comm: MpiComm, url: str, spec: DatasetSpec, before: int) -> None:
         report = generate(store, spec, options) if comm.rank < spec.files else None
         told = comm.gather(msgspec.json.encode(report))
         if told is not None:
-            reports = [each for each in (msgspec.json.decode(data, type=GenerateReport | None) for data in told) if each]
+            reports = [
+                each for each in (msgspec.json.decode(data, type=GenerateReport | None) for data in told) if each
+            ]
             _complete(store, spec, before, reports, comm.size)
         comm.barrier()
     finally:
@@ -91,4 +93,3 @@ def _committed(store: Store, spec: DatasetSpec) -> bool:
     except NotFoundError:
         return False
     return True
-

@@ -114,14 +114,15 @@ def resolve_invocation(
     `strict`), and what the division does not allow.
     """
     options = options_of(place.division, place.family, place.model, place.command, place.access)
+    _refuse_absent(options, flags, place)
     known = {name: text for name, text in environment.items() if text}
     chosen = next((option for option in options if option.name == "config_file"), None)
     assert chosen is not None
     file, places = _file(settled(chosen, candidates([chosen], flags=flags, environment=known)[chosen.name]).value)
     refuse_unknown(file, [option.name for option in options])
     found = candidates(options, flags=flags, file=_without_params(file), environment=known, places=places)
-    params = _params(flags.get(PARAMS) or (), file.get(PARAMS), places)
-    settings = {option.name: _setting(option, found[option.name], place) for option in options}
+    params = _params(flags.get(PARAMS) or (), file.get(PARAMS))
+    settings = {option.name: _setting(option, found[option.name]) for option in options}
     invocation = Invocation(place, settings, found, params)
     if strict:
         _require(invocation)
@@ -129,11 +130,19 @@ def resolve_invocation(
     return invocation
 
 
+def _refuse_absent(options: Sequence[Option], flags: Mapping[str, Any], place: Place) -> None:
+    """Raise UsageError for an option that is not there with this access: parsers come to know that word too late."""
+    known = [option.name for option in options]
+    for name, value in flags.items():
+        if value not in (None, ()) and name not in known:
+            raise UsageError(f"--{name.replace('_', '-')} does not go with {place.access}", remedy="leave it out")
+
+
 def _without_params(file: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in file.items() if name != PARAMS}
 
 
-def _setting(option: Option, found: Sequence[Candidate], place: Place) -> Setting:
+def _setting(option: Option, found: Sequence[Candidate]) -> Setting:
     """Return the winner, told with its origin when it is bad."""
     try:
         return settled(option, found)
@@ -148,7 +157,8 @@ def _file(name: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the values of a configuration file by option, and where each stands."""
     if not name:
         return {}, {}
-    values, places = {}, {}
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
     for key, node in load_file(Path(name)).items():
         option = key.replace("-", "_")
         if option == PARAMS:
@@ -180,7 +190,7 @@ def split_param(word: Any) -> tuple[str, str]:
     return key, value.strip()
 
 
-def _params(flags: Sequence[str], file: Any, places: Mapping[str, str]) -> dict[str, tuple[Candidate, ...]]:
+def _params(flags: Sequence[str], file: Any) -> dict[str, tuple[Candidate, ...]]:
     found: dict[str, list[Candidate]] = {}
     typed = dict(split_param(word) for word in flags)
     for key, value in typed.items():
@@ -200,7 +210,9 @@ def _require(invocation: Invocation) -> None:
             raise UsageError(f"E201: {option.flag}{short} is missing", remedy=f"give it{also}; {option.help}")
     if place.command in TAKES_ACCESS[place.family] and not place.access:
         told = " ".join(place.words)
-        raise UsageError(f"how the data are reached is missing behind {place.command!r}", expected=f"{told} file|object")
+        raise UsageError(
+            f"how the data are reached is missing behind {place.command!r}", expected=f"{told} file|object"
+        )
 
 
 def _check(invocation: Invocation) -> None:
@@ -213,7 +225,9 @@ def _check(invocation: Invocation) -> None:
     told = invocation.value("num_client_hosts")
     if told and invocation.given("hosts") and told != len(invocation.hosts):
         raise UsageError(
-            "--num-client-hosts and --hosts disagree", expected=f"{len(invocation.hosts)}, as --hosts lists", got=str(told)
+            "--num-client-hosts and --hosts disagree",
+            expected=f"{len(invocation.hosts)}, as --hosts lists",
+            got=str(told),
         )
     if invocation.place.family == CHECKPOINTING:
         _check_counts(invocation)

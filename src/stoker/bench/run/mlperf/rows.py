@@ -84,7 +84,9 @@ def _option(name: str, kind: str, told: str, spellings: tuple[str, ...], more: d
 UNIVERSAL: Final = (
     Row(text("results_dir", "Results folder, made by `init`.", "-rd", environment="MLPSTORAGE_RESULTS_DIR")),
     Row(
-        text("systemname", "System under test, as its description names it.", "-sn", environment="MLPSTORAGE_SYSTEMNAME"),
+        text(
+            "systemname", "System under test, as its description names it.", "-sn", environment="MLPSTORAGE_SYSTEMNAME"
+        ),
         needed=("datagen", "run", "configview"),
     ),
     Row(text("config_file", "YAML file with values for these options; flags and environment win over it.", "-c")),
@@ -121,11 +123,18 @@ MPI: Final = (
 )
 HOSTS: Final = Row(
     text(
-        "hosts", "Hosts of the ranks: a b c, a,b,c or a:4,b:4.", "-s", default=["127.0.0.1"], many=True, metavar="HOST..."
+        "hosts",
+        "Hosts of the ranks: a b c, a,b,c or a:4,b:4.",
+        "-s",
+        default=["127.0.0.1"],
+        many=True,
+        metavar="HOST...",
     )
 )
 EXEC_TYPE: Final = Row(text("exec_type", "How ranks are started.", "-et", default="mpi", choices=("mpi", "docker")))
-DLIO_BIN: Final = Row(text("dlio_bin_path", "Taken for scripts' sake: the engine here is our own.", "-dp", metavar="DIR"))
+DLIO_BIN: Final = Row(
+    text("dlio_bin_path", "Taken for scripts' sake: the engine here is our own.", "-dp", metavar="DIR")
+)
 PARAMS: Final = Row(
     text(
         "params",
@@ -150,7 +159,11 @@ SERIES: Final = (
         LOOSE,
     ),
     Row(flag("skip_timeseries", "Sample no hosts."), ("run",), LOOSE),
-    Row(whole("max_timeseries_samples", "Most samples kept a host.", default=3600, low=1, high=1_000_000), ("run",), LOOSE),
+    Row(
+        whole("max_timeseries_samples", "Most samples kept a host.", default=3600, low=1, high=1_000_000),
+        ("run",),
+        LOOSE,
+    ),
 )
 TRAINING_ROWS: Final = (
     HOSTS,
@@ -221,9 +234,7 @@ CHECKPOINTING_ROWS: Final = (
         whole("num_processes", "Processes that hold the model.", "-np", low=1, high=1 << 20),
         needed=("datasize", "run", "configview"),
     ),
-    Row(
-        whole("num_checkpoints_read", "Checkpoints to read.", "-ncr", default=10, low=0, high=100_000), limit="counts"
-    ),
+    Row(whole("num_checkpoints_read", "Checkpoints to read.", "-ncr", default=10, low=0, high=100_000), limit="counts"),
     Row(
         whole("num_checkpoints_write", "Checkpoints to write.", "-ncw", default=10, low=0, high=100_000), limit="counts"
     ),

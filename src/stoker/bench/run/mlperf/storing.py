@@ -61,11 +61,13 @@ def _file(told: str, model: str, flag: str) -> DataPlace:
     scheme, mark, rest = told.partition("://")
     if mark and SCHEMES.get(scheme) != "file":
         raise UsageError(
-            f"{flag} is no folder", where=redact_url(told), expected="a path", remedy=f"say object, or give {flag} a path"
+            f"{flag} is no folder",
+            where=redact_url(told),
+            expected="a path",
+            remedy=f"say object, or give {flag} a path",
         )
     folder = os.path.abspath(rest if mark else told)  # noqa: PTH100 - Path.absolute keeps `..`
-    if os.path.basename(folder) != model:
-        folder = os.path.join(folder, model)
+    folder = folder if folder.rpartition("/")[2] == model else f"{folder.rstrip('/')}/{model}"
     return DataPlace(folder, folder)
 
 
@@ -76,6 +78,8 @@ def _object(told: str, model: str, environment: Mapping[str, str], flag: str, ow
     if scheme not in SCHEMES or SCHEMES[scheme] == "file":
         legal = ", ".join(name for name, kind in SCHEMES.items() if kind != "file")
         raise UsageError(f"{flag}: not a scheme of an object store", where=scheme, expected=legal)
+    if mark and rest.startswith("/"):
+        raise UsageError(f"{flag} names no bucket", where=redact_url(told), expected=f"{scheme}://bucket/prefix")
     bucket = "" if mark else environment.get("BUCKET", "")
     parts = [part for part in rest.split("/") if part not in ("", ".")]
     if not bucket:

@@ -12,7 +12,7 @@ _JOIN_SECONDS: Final = 5.0
 
 
 class Tee:
-    """A pipe whose other end a thread empties into a file and, where told, into a stream of ours. `end` is for the child.
+    """A pipe that a thread empties into a file and, where told, into a stream of ours. `end` is for the child.
 
     A stream of ours that is gone changes nothing: the file gets all.
     """
@@ -50,7 +50,7 @@ class Tee:
             self._onward = None
 
     def close(self) -> None:
-        """Close our end for the child and keep what is still in the pipe; one that outlives the child is not waited for."""
+        """Close the child's end here and keep what is in the pipe; a writer that outlives the child is not waited for."""
         os.close(self.end)
         self._thread.join(_JOIN_SECONDS)
         if not self._thread.is_alive():
@@ -62,6 +62,8 @@ class Tee:
         """Return the pipe."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close it."""
         self.close()
