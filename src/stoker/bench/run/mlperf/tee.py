@@ -50,7 +50,7 @@ class Tee:
             self._onward = None
 
     def close(self) -> None:
-        """Close the child's end here and keep what is in the pipe; a writer that outlives the child is not waited for."""
+        """Close the child's end here and keep what is in the pipe; a writer that outlives it is not waited for."""
         os.close(self.end)
         self._thread.join(_JOIN_SECONDS)
         if not self._thread.is_alive():
