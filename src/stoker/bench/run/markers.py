@@ -4,12 +4,13 @@ A small reader of the grammar that resolvers write: comparisons of the machine's
 brackets. Nothing is evaluated as code.
 """
 
+import operator as operators
 import os
 import platform
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 TEXT_MAX: Final = 2_000
 _DEPTH_MAX: Final = 20
@@ -112,18 +113,21 @@ class _Reader:
 def _compared(operator: str, first: str, second: str, *, versions: bool) -> bool:
     if operator in ("in", "not in"):
         return (first in second) is (operator == "in")
-    one, other = (release(first), release(second)) if versions else ((first,), (second,))
-    answers: dict[str, Callable[[], bool]] = {
-        "==": lambda: one == other,
-        "!=": lambda: one != other,
-        "<": lambda: one < other,
-        "<=": lambda: one <= other,
-        ">": lambda: one > other,
-        ">=": lambda: one >= other,
-    }
-    if operator not in answers:
+    if operator not in _ANSWERS:
         raise ValueError(f"{operator!r} is no comparison of a marker")
-    return answers[operator]()
+    if versions:
+        return _ANSWERS[operator](release(first), release(second))
+    return _ANSWERS[operator](first, second)
+
+
+_ANSWERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "==": operators.eq,
+    "!=": operators.ne,
+    "<": operators.lt,
+    "<=": operators.le,
+    ">": operators.gt,
+    ">=": operators.ge,
+}
 
 
 def release(version: str) -> tuple[int, ...]:
