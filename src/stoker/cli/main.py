@@ -23,6 +23,7 @@ COMMANDS = {
     "mlperf": "MLPerf Storage 3.0: the same tree of commands, options and results.",
     "pages": "Look at stores of pages: versioned shared memory with a log.",
     "check": "Judge saved results and trees by the rules of MLPerf Storage.",
+    "bundle": "Seal a folder of results: a hash tree over its files, signed, checked offline.",
     "report": "Turn a saved result into one self-contained HTML page.",
     "doctor": "Check this machine, and a target, before anything is started.",
     "config": "Tell where a value comes from: flag, environment, file, preset or default.",

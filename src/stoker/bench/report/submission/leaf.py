@@ -11,10 +11,10 @@ from stoker.bench.report.host_files import system_info, write_cluster_info, writ
 from stoker.bench.report.submission.provenance import provenance, resolved
 from stoker.bench.rules.mlperf.formulas import CORE_KEYS, comparability_class, core_hash
 from stoker.bench.rules.mlperf.provenance_checks import POINTER, PROVENANCE
-from stoker.core.errors import StokerError
+from stoker.core.errors import CorruptError, StokerError
 from stoker.core.files import REDACTED, is_secret_name, redact_arguments, redact_url, write_atomic
 from stoker.core.host_series import load_hosts
-from stoker.core.result import RESULT_FILE, Result, load_result
+from stoker.core.result import RESULT_BYTES_MAX, RESULT_FILE
 
 EDITION: Final = "3.0"
 BENCHMARKS: Final = {
@@ -35,9 +35,9 @@ class LeafFacts(msgspec.Struct, frozen=True, kw_only=True):
     command             datasize, datagen or run
     division            closed, open or whatif; `org`, `system`, `model`: as the folders are named
     stamp               YYYYMMDD_HHMMSS, as the leaf's folder is named
-    args                effective arguments of the command line by name: hosts, num_accelerators, client_host_memory_in_gb …
+    args                effective arguments of the command line by name: hosts, num_accelerators …
     overrides           dotted key below `workload` -> value as text, as the user gave them
-    config              the resolved workload: sections such as dataset and reader; empty: dlio_config of the leaf tells
+    config              the resolved workload: sections such as dataset and reader; empty: as dlio_config has it
     parameters          the nested keys that were computed: dataset.num_files_train …
     started_text        when the tool was started: ISO 8601, local time of the launching host, without a zone
     ranks               processes of the engine
@@ -97,8 +97,37 @@ def _check(facts: LeafFacts) -> None:
         raise StokerError("unknown family of a leaf", where=facts.family, expected=", ".join(BENCHMARKS))
 
 
-def _result_of(run_folder: Path | None) -> Result | None:
-    return load_result(run_folder) if run_folder is not None and (run_folder / RESULT_FILE).is_file() else None
+class _Rank(msgspec.Struct):
+    host: str = ""
+
+
+class _Evidence(msgspec.Struct):
+    target_kind: str = ""
+
+
+class _Ended(msgspec.Struct):
+    """What is needed of a run's result, of whatever workload it is."""
+
+    id: str = ""
+    status: str = "partial"
+    reason: str = ""
+    started_utc: str = ""
+    machine: dict[str, Any] = {}
+    ranks: list[_Rank] = []
+    evidence: _Evidence = msgspec.field(default_factory=_Evidence)
+
+
+def _result_of(run_folder: Path | None) -> _Ended | None:
+    if run_folder is None or not (run_folder / RESULT_FILE).is_file():
+        return None
+    with (run_folder / RESULT_FILE).open("rb") as file:
+        data = file.read(RESULT_BYTES_MAX + 1)
+    try:
+        if len(data) > RESULT_BYTES_MAX:
+            raise CorruptError("result is too large", where=str(run_folder), expected="at most 1 GiB")
+        return msgspec.json.decode(data, type=_Ended)
+    except msgspec.DecodeError as error:
+        raise CorruptError("not a result", where=str(run_folder / RESULT_FILE), got=str(error)) from error
 
 
 def metadata(leaf: Path, facts: LeafFacts, run_folder: Path | None, config: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +181,7 @@ def _class(facts: LeafFacts, config: dict[str, Any]) -> str:
     )
 
 
-def _status(facts: LeafFacts, run_folder: Path | None, result: Result | None) -> dict[str, Any]:
+def _status(facts: LeafFacts, run_folder: Path | None, result: _Ended | None) -> dict[str, Any]:
     """Return how the run ended in words: an exit status does not say why."""
     if result is not None:
         return {"status": result.status, "status_reason": result.reason, "run_id": result.id}
@@ -161,7 +190,7 @@ def _status(facts: LeafFacts, run_folder: Path | None, result: Result | None) ->
     return {"status": "complete" if facts.exit_status == 0 else "failed", "status_reason": ""}
 
 
-def _system_info(run_folder: Path | None, result: Result | None) -> dict[str, Any]:
+def _system_info(run_folder: Path | None, result: _Ended | None) -> dict[str, Any]:
     """Return the hosts as they were sampled; without samples the conductor's machine, and the names of the others."""
     loaded = load_hosts(run_folder) if run_folder is not None else None
     if loaded is not None:

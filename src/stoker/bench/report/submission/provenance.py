@@ -29,7 +29,7 @@ Stamps = dict[str, Known]
 def tool(code_image: str) -> tuple[Tool, Stamps]:
     """Return the tool, and how each of its facts was known."""
     sha = _git_sha()
-    stamps = {
+    stamps: Stamps = {
         "tool.name": "tool-constant",
         "tool.version": "tool-constant",
         "tool.git_sha": "direct-url" if sha != UNKNOWN else UNKNOWN,
@@ -50,16 +50,16 @@ def _git_sha() -> str:
 
 
 def provenance(family: str, config: dict[str, Any], *, code_image: str, target_kind: str = "") -> Provenance:
-    """Return the stamp. `target_kind` is what the run read from: a file system's type, or s3, az, gs; empty: unknown."""
+    """Return the stamp. `target_kind` is what was read from: a file system's type, or s3, az, gs."""
     made_by, stamps = tool(code_image)
     library, library_stamps = _library(target_kind)
     core, core_stamps = _core(family, config)
-    engine_stamps = {
+    engine_stamps: Stamps = {
         "dlio.version": "tool-constant",
         "dlio.source": "tool-constant",
         "dlio.commit": stamps["tool.git_sha"],
     }
-    every = {
+    every: Stamps = {
         "rules_edition": "tool-constant",
         "layout_version": "tool-constant",
         **stamps,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from stoker.bench.rules.mlperf.outputs import OUTPUTS
 from stoker.bench.rules.mlperf.tables import DATA
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -311,12 +312,13 @@ class SubmissionManifest(msgspec.Struct, **_STRICT):
     code_images: list[str] = []
 
 
-KINDS: Final[dict[str, type[msgspec.Struct]]] = {
+KINDS: Final[dict[str, Any]] = {
     "system_description": SystemDescription,
     "system_description_2.0": SystemDescriptionV2,
     "system_description_1.0": SystemDescriptionV1,
     "provenance": Provenance,
     "submission": SubmissionManifest,
+    **OUTPUTS,
 }
 
 
