@@ -14,18 +14,19 @@ from typing import Any, Final
 import msgspec
 
 from stoker.bench.report.dlio_files import write_dlio_files
-from stoker.bench.report.submission import LeafFacts, write_leaf
+from stoker.bench.report.submission import write_leaf
 from stoker.bench.rules.mlperf import Judgement, judge_tree, read_tree
 from stoker.bench.run.hosts.events import OnProgress
-from stoker.bench.run.hosts.require import require_hosts
 from stoker.bench.run.hosts.start import Ended
 from stoker.bench.run.mlperf import journal
-from stoker.bench.run.mlperf.dataset import require_dataset, require_files
-from stoker.bench.run.mlperf.engine import COMPLETED, Engine, engine_of, start_engine, start_ranks_of
-from stoker.bench.run.mlperf.exits import FAILURE, INTERRUPTED, SUCCESS, ConfigurationError
+from stoker.bench.run.mlperf.engine import COMPLETED, Engine, start_engine, start_ranks_of
+from stoker.bench.run.mlperf.exits import CONFIGURATION, FAILURE, INTERRUPTED, SUCCESS, ConfigurationError
+from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.generating import generation_program
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, OPEN, TRAINING
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, OPEN
+from stoker.bench.run.mlperf.system import describe_after
+from stoker.bench.run.mlperf.validating import Validated, validate
 from stoker.bench.run.recover import load_or_recover
 from stoker.core import clock, seed
 from stoker.core.errors import EXIT_PARTIAL, StokerError, UsageError
@@ -62,50 +63,10 @@ def conduct_run(prepared: Prepared, words: Sequence[str], watch: Watch) -> RunOu
     would be invalid and was not allowed to be.
     """
     watch.on_stage(1, STAGES[0])
-    engine = _validated(prepared, watch)
+    validated = validate(prepared, watch.on_warning)
     watch.on_stage(2, STAGES[1])
     code_image = _collected(prepared)
-    return _Run(prepared, engine, words, watch, code_image).conduct()
-
-
-def _validated(prepared: Prepared, watch: Watch) -> Engine:
-    for note in prepared.notes:
-        watch.on_warning(note)
-    refuse_invalid(prepared, watch.on_warning)
-    engine = engine_of(prepared.invocation, os.environ)
-    if prepared.invocation.place.family == TRAINING:
-        _require_data(prepared)
-    if engine.launch is not None and not prepared.invocation.value("skip_validation"):
-        require_hosts(engine.launch, prepared.target.url, on_warning=watch.on_warning)
-    return engine
-
-
-def _require_data(prepared: Prepared) -> None:
-    """Have a dataset to read, or a folder to make it in."""
-    require_files(prepared.extent, prepared.invocation)
-    data = prepared.target
-    if prepared.invocation.place.command == "run":
-        require_dataset(prepared.extent, data)
-    elif data.folder:
-        Path(data.folder).mkdir(parents=True, exist_ok=True)
-
-
-def refuse_invalid(prepared: Prepared, on_warning: Callable[[str], None]) -> None:
-    """Raise UsageError for a run that would be invalid, unless it was allowed to be: then every reason is a warning."""
-    for each in prepared.foretold:
-        if each.state == "broken" and not each.counts:
-            on_warning(each.told)
-    breaches = prepared.breaches
-    if not breaches:
-        return
-    told = "; ".join(each.told for each in breaches)
-    allowed = prepared.invocation.value("allow_invalid_params")
-    if allowed:
-        on_warning(f"INVALID for {prepared.invocation.place.division}, and run all the same: {told}")
-        return
-    closed = prepared.invocation.place.division == CLOSED
-    remedy = "mend it, or run it in open or whatif" if closed else "mend it, or add --allow-invalid-params"
-    raise UsageError(f"the run would be INVALID: {told}", remedy=remedy)
+    return _Run(prepared, validated, words, watch, code_image).conduct()
 
 
 def _collected(prepared: Prepared) -> str:
@@ -120,8 +81,11 @@ def _collected(prepared: Prepared) -> str:
 class _Run:
     """One run and its leaf."""
 
-    def __init__(self, prepared: Prepared, engine: Engine, words: Sequence[str], watch: Watch, code_image: str) -> None:
-        self._prepared, self._engine, self._words, self._watch = prepared, engine, list(words), watch
+    def __init__(
+        self, prepared: Prepared, validated: Validated, words: Sequence[str], watch: Watch, code_image: str
+    ) -> None:
+        self._prepared, self._engine, self._words, self._watch = prepared, validated.engine, list(words), watch
+        self._gates = validated.gates
         self._code_image = code_image
         place = prepared.invocation.place
         self._started_text = clock.local_text("%Y-%m-%dT%H:%M:%S")
@@ -151,6 +115,7 @@ class _Run:
         outcome = RunOutcome(self._leaf, self._evidence, FAILURE, 0.0, "the run was broken off")
         try:
             self._evidence.parent.mkdir(parents=True, exist_ok=True)
+            self._gates.record(self._leaf)
             self._watch.on_stage(3, STAGES[2])
             ended, command = self._start()
             self._watch.on_stage(4, STAGES[3])
@@ -197,8 +162,20 @@ class _Run:
             extra=self._extra(),
         )
         write_leaf(self._leaf, facts, run_folder=self._evidence if self._evidence.is_dir() else None)
-        judgement = judged(self._leaf, self._prepared.invocation.place.division)
-        return RunOutcome(self._leaf, self._evidence, code, seconds, reason, judgement)
+        outcome = RunOutcome(self._leaf, self._evidence, code, seconds, reason)
+        if self._prepared.invocation.place.command == "run":
+            self._describe(outcome)
+            outcome.judgement = judged(self._leaf, self._prepared.invocation.place.division)
+        return outcome
+
+    def _describe(self, outcome: RunOutcome) -> None:
+        """Draft the system's description, or find that the hosts are not the described ones: the leaf stays."""
+        if not self._evidence.is_dir():
+            return
+        try:
+            describe_after(self._prepared, self._evidence, self._watch.on_warning)
+        except ConfigurationError as error:
+            outcome.exit_code, outcome.reason = CONFIGURATION, str(error)
 
     def _extra(self) -> dict[str, Any]:
         """Return what our metadata have besides: where our own files of the run lie."""
@@ -239,39 +216,6 @@ def outcome_of(ended: Ended) -> tuple[int, str]:
     return FAILURE, ended.reason or f"the engine ended with exit code {ended.exit_code}"
 
 
-def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
-    """Return what the metadata of a leaf say of the command; `more` is what only its end tells."""
-    invocation = prepared.invocation
-    place = invocation.place
-    arguments = invocation.arguments
-    if prepared.results is not None:
-        arguments["results_dir"] = str(prepared.results.root)
-    if prepared.data is not None:
-        name = "checkpoint_folder" if place.family == CHECKPOINTING else "data_dir"
-        arguments[name] = prepared.data.url
-    return LeafFacts(
-        family=place.rules_family,
-        command=place.command,
-        division=place.division,
-        org=prepared.home.org,
-        system=prepared.system,
-        model=place.model,
-        stamp=stamp,
-        accelerator=str(invocation.value("accelerator_type") or ""),
-        args=arguments,
-        overrides=invocation.overrides,
-        config=prepared.workload,
-        ranks=invocation.ranks,
-        **{"parameters": _parameters(prepared), **more},
-    )
-
-
-def _parameters(prepared: Prepared) -> dict[str, Any]:
-    """Return the numbers that were settled by the tool: what is below `dataset` of the words."""
-    found = {word.key.partition(".")[2]: int(word.value) for word in prepared.extent.words.values()}
-    return {"dataset": found} if found else {}
-
-
 def judged(leaf: Path, division: str) -> Judgement | None:
     """Return the verdict on a leaf alone, None where the judge cannot read it. A what-if is held to open's rules."""
     try:
@@ -286,4 +230,4 @@ def drop_caches_seconds(environment: Mapping[str, str]) -> float | None:
     return float(told) if told.isdecimal() and int(told) > 0 else None
 
 
-__all__ = ("ConfigurationError", "RunOutcome", "Watch", "conduct_run", "judged", "leaf_facts", "refuse_invalid")
+__all__ = ("RunOutcome", "Watch", "conduct_run", "judged")

@@ -1,5 +1,6 @@
 """`datasize`: how large a dataset has to be, what to type next, and a leaf that later commands and the judge read."""
 
+import math
 import shlex
 from typing import Any
 
@@ -19,7 +20,7 @@ from stoker.bench.rules.mlperf.sizing import (
     vector_size,
 )
 from stoker.bench.rules.mlperf.tables import models
-from stoker.bench.run.mlperf.conducting import leaf_facts
+from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.prepare import Prepared, measured_memory_bytes
 from stoker.bench.run.mlperf.resolving import Invocation
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, TRAINING, VECTORDB
@@ -83,6 +84,19 @@ def onward_words(invocation: Invocation) -> list[str]:
     if invocation.given("hosts"):
         told += ["--hosts", ",".join(host.name for host in invocation.hosts)]
     return told
+
+
+def needed_bytes(prepared: Prepared) -> int:
+    """Return the bytes that a command will write: a dataset, or checkpoints; a run of a ready dataset writes none.
+
+    A dataset that was begun needs what is missing, which the generator knows, and looks for, by itself.
+    """
+    invocation = prepared.invocation
+    if invocation.place.family == CHECKPOINTING:
+        return math.ceil(_checkpoints(invocation).written_bytes)
+    if invocation.place.command != "datagen" or prepared.extent.files is None or prepared.extent.made is not None:
+        return 0
+    return math.ceil(prepared.extent.files * models().training[invocation.place.model].file_bytes)
 
 
 def keep_size(prepared: Prepared, size: TrainingSize, words: list[str], code_image: str) -> str:
