@@ -67,8 +67,7 @@ def _hold(prepared: Prepared, hosts: list[HostHardware], on_warning: Callable[[s
         ) from error
     for told in found.soft:
         on_warning(f"the system's description: {told}")
-    error = found.error(path)
-    if error is not None:
-        raise ConfigurationError(
-            error.what, where=error.where, expected=error.expected, got=error.got, remedy=error.remedy
-        )
+    drifted = found.error(path)
+    if drifted is not None:
+        facts = {name: getattr(drifted, name) for name in ("where", "expected", "got", "remedy")}
+        raise ConfigurationError(drifted.what, **facts)
