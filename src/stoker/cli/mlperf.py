@@ -182,6 +182,28 @@ def spelled_out(args: Sequence[str], many: Sequence[str]) -> list[str]:
     return told
 
 
+def command_at(arguments: Sequence[str]) -> tuple[tuple[str, str, str, str], click.Context]:
+    """Return division, family, model (may be empty) and command of a command line behind `mlperf`, and its parsed
+    options; nothing is run. Raises UsageError where it names no command of a division."""
+    found: click.Command = command
+    chosen: list[str] = []
+    for at, word in enumerate(arguments):
+        if not isinstance(found, click.Group):
+            break
+        inner = found.get_command(click.Context(found), word)
+        if inner is None or (not chosen and word not in DIVISIONS):
+            break
+        found, chosen = inner, [*chosen, word]
+        if isinstance(inner, ManyWords):
+            division, family, *model, name = chosen
+            context = inner.make_context(" ".join(chosen), list(arguments[at + 1 :]))
+            return (division, family, model[0] if model else "", name), context
+    expected = "closed training unet3d run file, say"
+    raise UsageError(
+        "no command of a division", where=" ".join([*chosen, *arguments[len(chosen) :][:1]]), expected=expected
+    )
+
+
 def leaf_command(division: str, family: str, model: str, command: str) -> click.Command:
     """Return the parser of one command."""
     from stoker.bench.run.mlperf.lookup import options_of, positionals

@@ -1,6 +1,7 @@
 """What the commands of `stoker mlperf` print: sizes, plans, configurations, stages and verdicts."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,9 +13,10 @@ from stoker.bench.rules.mlperf.findings import TreeFinding
 from stoker.bench.rules.mlperf.sizing import TrainingSize
 from stoker.bench.run.dlio.tree import DEFAULT
 from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, conduct_run
-from stoker.bench.run.mlperf.engine import engine_of
+from stoker.bench.run.mlperf.engine import Engine, engine_of
 from stoker.bench.run.mlperf.exits import FAILURE, SUCCESS
 from stoker.bench.run.mlperf.foretold import AFTER, BROKEN, HOLDS
+from stoker.bench.run.mlperf.generating import program_words
 from stoker.bench.run.mlperf.prepare import Prepared, prepare
 from stoker.bench.run.mlperf.resolving import Invocation, Place, advice, resolve_invocation
 from stoker.bench.run.mlperf.rows import CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
@@ -195,10 +197,16 @@ def _plan_pairs(prepared: Prepared) -> dict[str, str]:
     if place.family in (TRAINING, "checkpointing"):
         engine = engine_of(invocation, os.environ)
         pairs["ranks"] = f"{invocation.ranks}: {engine.told}"
-        arguments = ["dlio", *prepared.dlio_words("LEAF")]
-        pairs["command"] = engine.command(redact_arguments(arguments), os.environ)
+        pairs["command"] = _command(prepared, engine)
     pairs["leaf"] = _leaf_told(prepared)
     return pairs
+
+
+def _command(prepared: Prepared, engine: Engine) -> str:
+    """Return the command line of the engine; ranks of many hosts that make a dataset have a program of their own."""
+    if prepared.invocation.place.command == "datagen" and engine.launch is not None:
+        return shlex.join([*engine.launch.words(program_words("SHARE"), os.environ)])
+    return engine.command(redact_arguments(["dlio", *prepared.dlio_words("LEAF")]), os.environ)
 
 
 def _leaf_told(prepared: Prepared) -> str:
@@ -235,8 +243,8 @@ def _run(invocation: Invocation, log: Log) -> int:
     if not quiet:
         for name, text in _plan_pairs(prepared).items():
             log.say("INFO", f"{name}: {text}")
-    with live(quiet=quiet) as shown:
-        watch = Watch(_stages(log), lambda text: log.say("WARNING", text), shown.run, quiet)
+    with live(quiet=False) as shown:
+        watch = Watch(_stages(log), lambda text: log.say("WARNING", text), shown.run)
         outcome = conduct_run(prepared, sys.argv[1:], watch)
     return _told(outcome, prepared, log)
 

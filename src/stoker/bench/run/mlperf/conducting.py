@@ -6,7 +6,7 @@ journalled as ended, but for a kill.
 
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from stoker.bench.run.hosts.events import OnProgress
 from stoker.bench.run.hosts.start import Ended
 from stoker.bench.run.mlperf import journal
 from stoker.bench.run.mlperf.engine import COMPLETED, Engine, start_engine, start_ranks_of
-from stoker.bench.run.mlperf.exits import CONFIGURATION, FAILURE, INTERRUPTED, SUCCESS, ConfigurationError
+from stoker.bench.run.mlperf.exits import CONFIGURATION, FAILURE, INTERRUPTED, SUCCESS, ConfigurationError, exit_code_of
 from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.generating import generation_program
 from stoker.bench.run.mlperf.prepare import Prepared
@@ -28,21 +28,23 @@ from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, OPEN
 from stoker.bench.run.mlperf.system import describe_after
 from stoker.bench.run.mlperf.validating import Validated, validate
 from stoker.bench.run.recover import load_or_recover
+from stoker.bench.run.signals import SignalWatch
+from stoker.bench.workloads.cache import LIMIT_VARIABLE
 from stoker.core import clock, seed
 from stoker.core.errors import EXIT_PARTIAL, StokerError, UsageError
 
 STAGES: Final = ("validate", "collect", "run", "finish")
-DROP_CACHES_VARIABLE: Final = "DLIO_DROP_CACHES_TIMEOUT"
 _SIGNALLED: Final = 128
+_SAYS: Final = "stoker: "
+_TAIL_BYTES: Final = 1 << 14
 
 
 class Watch(msgspec.Struct):
-    """Who is told: a stage as it begins, a warning, how far the run is. `quiet` keeps the engine's words in logs."""
+    """Who is told: a stage as it begins, a warning, how far the run is."""
 
     on_stage: Callable[[int, str], None] = lambda _number, _name: None
     on_warning: Callable[[str], None] = lambda _: None
     on_progress: OnProgress = lambda _: None
-    quiet: bool = False
 
 
 class RunOutcome(msgspec.Struct):
@@ -97,7 +99,7 @@ class _Run:
         self._variables = dict(prepared.data.variables) if prepared.data else {}
         told = prepared.invocation.value("drop_caches_timeout_seconds")
         if told:
-            self._variables[DROP_CACHES_VARIABLE] = str(told)
+            self._variables[LIMIT_VARIABLE] = str(told)
 
     def conduct(self) -> RunOutcome:
         """Run the engine between the journal's two lines."""
@@ -119,10 +121,15 @@ class _Run:
             self._watch.on_stage(3, STAGES[2])
             ended, command = self._start()
             self._watch.on_stage(4, STAGES[3])
-            outcome = self._finished(ended, command)
+            with SignalWatch():  # what was run is written down, however impatient anybody is
+                outcome = self._finished(ended, command)
+        except Exception as error:
+            outcome.exit_code = exit_code_of(error)
+            with suppress(Exception):  # the error that led here is the one to tell
+                self._label(outcome.exit_code, "")
+            raise
         finally:
-            seconds = (clock.monotonic_ns() - self._began_ns) / 1e9
-            journal.end(prepared.home, number, exit_code=outcome.exit_code, seconds=seconds)
+            journal.end(prepared.home, number, exit_code=outcome.exit_code, seconds=self._seconds)
         return outcome
 
     def _start(self) -> tuple[Ended, str]:
@@ -131,9 +138,7 @@ class _Run:
         name = f"{place.rules_family}_{place.command}"
         if place.command == "datagen" and self._engine.launch is not None:
             program = generation_program(prepared, self._leaf)
-            ended = start_ranks_of(
-                self._engine.launch, program, self._leaf, name, variables=self._variables, quiet=self._watch.quiet
-            )
+            ended = start_ranks_of(self._engine.launch, program, self._leaf, name, variables=self._variables)
             return ended, shlex.join(self._engine.launch.words(program, os.environ))
         arguments = engine_arguments(prepared, self._engine, self._leaf, self._evidence)
         ended = start_engine(
@@ -143,30 +148,47 @@ class _Run:
             name,
             on_progress=self._watch.on_progress,
             variables=self._variables,
-            quiet=self._watch.quiet,
         )
         return ended, self._engine.command(arguments, os.environ)
 
     def _finished(self, ended: Ended, command: str) -> RunOutcome:
         code, reason = outcome_of(ended)
         self._recover(ended)
-        seconds = (clock.monotonic_ns() - self._began_ns) / 1e9
+        if code == FAILURE:
+            reason = self._last_words() or reason
+        self._label(code, command)
+        outcome = RunOutcome(self._leaf, self._evidence, code, self._seconds, reason)
+        if self._prepared.invocation.place.command == "run":
+            self._describe(outcome)
+            outcome.judgement = judged(self._leaf, self._prepared.invocation.place.division)
+        return outcome
+
+    @property
+    def _seconds(self) -> float:
+        return (clock.monotonic_ns() - self._began_ns) / 1e9
+
+    def _label(self, code: int, command: str) -> None:
+        """Write the tool's own files into the leaf."""
         facts = leaf_facts(
             self._prepared,
             self._stamp,
             code_image=self._code_image,
             executed_command=command,
             exit_status=code,
-            runtime_seconds=seconds,
+            runtime_seconds=self._seconds,
             started_text=self._started_text,
             extra=self._extra(),
         )
         write_leaf(self._leaf, facts, run_folder=self._evidence if self._evidence.is_dir() else None)
-        outcome = RunOutcome(self._leaf, self._evidence, code, seconds, reason)
-        if self._prepared.invocation.place.command == "run":
-            self._describe(outcome)
-            outcome.judgement = judged(self._leaf, self._prepared.invocation.place.division)
-        return outcome
+
+    def _last_words(self) -> str:
+        """Return the last sentence that the engine said of what went wrong, empty where it said none."""
+        place = self._prepared.invocation.place
+        log = self._leaf / f"{place.rules_family}_{place.command}.stderr.log"
+        with suppress(OSError):
+            lines = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").splitlines()
+            return next((line.removeprefix(_SAYS) for line in reversed(lines) if line.startswith(_SAYS)), "")
+        return ""
 
     def _describe(self, outcome: RunOutcome) -> None:
         """Draft the system's description, or find that the hosts are not the described ones: the leaf stays."""
@@ -222,12 +244,6 @@ def judged(leaf: Path, division: str) -> Judgement | None:
         return judge_tree(read_tree(leaf, edition="3.0", division=CLOSED if division == CLOSED else OPEN))
     except StokerError:
         return None
-
-
-def drop_caches_seconds(environment: Mapping[str, str]) -> float | None:
-    """Return the longest time for emptying the page cache that a command of ours was told, None for no limit."""
-    told = environment.get(DROP_CACHES_VARIABLE, "")
-    return float(told) if told.isdecimal() and int(told) > 0 else None
 
 
 __all__ = ("RunOutcome", "Watch", "conduct_run", "judged")

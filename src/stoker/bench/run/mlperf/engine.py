@@ -71,28 +71,26 @@ def start_engine(
     *,
     on_progress: OnProgress,
     variables: Mapping[str, str],
-    quiet: bool,
 ) -> Ended:
     """Run `stoker` with `arguments`, keep what it says in `<name>.stdout.log` and `.stderr.log`, and return its end."""
-    return _started(leaf, name, quiet, lambda streams: _run(engine, arguments, streams, on_progress, variables))
+    return _started(leaf, name, lambda streams: _run(engine, arguments, streams, on_progress, variables))
 
 
 def start_ranks_of(
-    launch: Launch, program: Sequence[str], leaf: Path, name: str, *, variables: Mapping[str, str], quiet: bool
+    launch: Launch, program: Sequence[str], leaf: Path, name: str, *, variables: Mapping[str, str]
 ) -> Ended:
     """Do the same with another program, on the hosts of `launch`."""
 
     def run(streams: tuple[int, int]) -> Ended:
         return start_program(launch, program, deadline_seconds=DEADLINE_SECONDS, streams=streams, more=variables)
 
-    return _started(leaf, name, quiet, run)
+    return _started(leaf, name, run)
 
 
-def _started(leaf: Path, name: str, quiet: bool, run: Callable[[tuple[int, int]], Ended]) -> Ended:
+def _started(leaf: Path, name: str, run: Callable[[tuple[int, int]], Ended]) -> Ended:
     with ExitStack() as stack:
-        onward = None if quiet else sys.stderr.buffer
-        out = stack.enter_context(Tee(leaf / f"{name}.stdout.log", None if quiet else sys.stdout.buffer))
-        errors = stack.enter_context(Tee(leaf / f"{name}.stderr.log", onward))
+        out = stack.enter_context(Tee(leaf / f"{name}.stdout.log", sys.stdout.buffer))
+        errors = stack.enter_context(Tee(leaf / f"{name}.stderr.log", sys.stderr.buffer))
         return run((out.end, errors.end))
 
 

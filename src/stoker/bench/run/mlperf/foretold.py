@@ -86,7 +86,11 @@ def _checked(invocation: Invocation, known: Known) -> set[str]:
     division = CLOSED if place.division == CLOSED else OPEN
     rules = {_OVERRIDES.get((place.family, division), "")}
     if place.family == TRAINING:
-        rules |= {"3.3.6", "3.4.1"} | ({"3.3.1"} if known.files is not None else set())
+        rules |= (
+            {"3.3.6", "3.4.1"}
+            | ({"2.1.11"} if place.division != "whatif" else set())
+            | ({"3.3.1"} if known.files is not None else set())
+        )
     if place.family == CHECKPOINTING:
         rules |= {"4.3.4", "4.3.5", "4.4.1", "4.6.1", "4.6.2"}
     return rules
@@ -94,7 +98,7 @@ def _checked(invocation: Invocation, known: Known) -> set[str]:
 
 def _faults(invocation: Invocation, known: Known) -> Iterator[Foretold]:
     yield from _override_faults(invocation)
-    if invocation.place.command != "run":
+    if invocation.place.command != "run" or not invocation.ranks:
         return
     yield from _path_faults(invocation, known)
     if invocation.place.family == TRAINING:
@@ -131,14 +135,15 @@ def _path_faults(invocation: Invocation, known: Known) -> Iterator[Foretold]:
 
 
 def _file_faults(invocation: Invocation, known: Known) -> Iterator[Foretold]:
-    if known.files is None:
+    memory, kind = invocation.value("client_host_memory_in_gb"), invocation.value("accelerator_type")
+    if known.files is None or memory is None or kind is None:
         return
     size = training_size(
         invocation.place.model,
-        str(invocation.value("accelerator_type")),
+        str(kind),
         accelerators=invocation.ranks,
         hosts=invocation.host_count,
-        memory_bytes_per_host=bytes_of_gib(invocation.value("client_host_memory_in_gb")),
+        memory_bytes_per_host=bytes_of_gib(memory),
         measured_memory_bytes=known.measured_memory_bytes,
     )
     if known.files < size.files:

@@ -4,6 +4,7 @@ Rank r of P makes the files r, r + P, …; what is there already is kept, so tha
 short. All hosts must see the target.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -13,10 +14,12 @@ import msgspec
 from stoker.bench.report.dlio_files import write_hydra_files
 from stoker.bench.run.credentials import apply_credentials
 from stoker.bench.run.dlio import to_plan
-from stoker.bench.run.launch_mpi import MpiComm, world
+from stoker.bench.run.hosts.control import attend, leave
+from stoker.bench.run.launch_mpi import MpiComm, abort_all, world
 from stoker.bench.run.mlperf.prepare import Prepared
 from stoker.bench.run.mlperf.words import CONFIG_FOLDER
-from stoker.core.errors import NotFoundError, StokerError
+from stoker.bench.run.process import die_with_parent
+from stoker.core.errors import EXIT_GOOD, NotFoundError, StokerError
 from stoker.core.plan import DatasetSpec
 from stoker.core.units import format_bytes, format_seconds
 from stoker.loader.dataset.generate import GenerateOptions, GenerateReport, commit, generate
@@ -41,12 +44,20 @@ def generation_program(prepared: Prepared, leaf: Path) -> list[str]:
     apply_credentials(run.credentials)
     write_hydra_files(leaf / CONFIG_FOLDER, run.documents)
     share = msgspec.json.encode(Share(run.data_url, run.datasets)).decode()
+    return program_words(share)
+
+
+def program_words(share: str) -> list[str]:
+    """Return the words of a rank's program; `share` is what it is told."""
     return [sys.executable, "-P", "-c", _PROGRAM, share]
 
 
 def main() -> None:
     """Make this rank's share. The process ends with 0, or MPI ends all ranks with the reason on stderr."""
+    die_with_parent(os.getppid())
     comm = world()
+    if comm.rank == 0:
+        attend(lambda reason: abort_all(f"who started the ranks is gone: {reason}"))
     try:
         share = msgspec.json.decode(sys.argv[-1], type=Share)
         for spec, before in share.splits:
@@ -55,6 +66,7 @@ def main() -> None:
         comm.abort(str(error))
     except BaseException as error:  # the others must not wait for this rank
         comm.abort(f"{type(error).__name__}: {error}")
+    leave(EXIT_GOOD)
 
 
 def _make(comm: MpiComm, url: str, spec: DatasetSpec, before: int) -> None:

@@ -140,7 +140,7 @@ def _words(invocation: Invocation, data: DataPlace | None, extent: Extent) -> li
 
 def measured_memory_bytes(invocation: Invocation) -> float | None:
     """Return this host's memory where it is the only client: other hosts are measured as the run goes."""
-    if invocation.place.family != TRAINING or invocation.over_mpi or invocation.host_count != 1:
+    if invocation.place.family != TRAINING or not invocation.here_only or invocation.host_count != 1:
         return None
     return float(psutil.virtual_memory().total)
 

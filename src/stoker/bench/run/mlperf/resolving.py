@@ -83,11 +83,14 @@ class Invocation:
         return next((int(told) for name in names if (told := self.value(name))), 0)
 
     @property
+    def here_only(self) -> bool:
+        """Tell whether this host is the only one that was named."""
+        return all(host.name in _LOCAL for host in self.hosts)
+
+    @property
     def over_mpi(self) -> bool:
         """Tell whether a launcher starts the ranks: on other hosts, or because an option of the launcher was given."""
-        return any(host.name not in _LOCAL for host in self.hosts) or any(
-            self.given(name) for name in ("mpi_bin", "mpi_btl", "mpi_params")
-        )
+        return not self.here_only or any(self.given(name) for name in ("mpi_bin", "mpi_btl", "mpi_params"))
 
     @property
     def arguments(self) -> dict[str, Any]:

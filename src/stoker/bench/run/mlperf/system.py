@@ -36,7 +36,7 @@ def this_host() -> HostHardware:
 def require_described(prepared: Prepared, on_warning: Callable[[str], None]) -> None:
     """Before a run of this host alone: raise ConfigurationError when it is not the described one (E404), or when the
     description cannot be read (E104)."""
-    if description_path(prepared).is_file() and not prepared.invocation.over_mpi:
+    if description_path(prepared).is_file() and prepared.invocation.here_only:
         _hold(prepared, [this_host()], on_warning)
 
 
@@ -53,7 +53,7 @@ def describe_after(prepared: Prepared, run_folder: Path, on_warning: Callable[[s
     path = description_path(prepared)
     if describe_system(path, hosts, api=prepared.invocation.place.access):
         on_warning(f"the system's description was drafted: fill in its blanks in {path}")
-    elif prepared.invocation.over_mpi:
+    elif not prepared.invocation.here_only:
         _hold(prepared, hosts, on_warning)
 
 
