@@ -256,5 +256,5 @@ def test_a_million_lines_are_read_in_seconds_and_the_next_id_at_once(results: Re
     assert time.perf_counter() - started < 0.5
     started = time.perf_counter()
     runs = read_runs(results.root)
-    assert time.perf_counter() - started < 15  # measured: 2 s
+    assert time.perf_counter() - started < 15  # measured: 4.4 s
     assert len(runs) == 500_001 and runs["500000"].state() == "complete"

@@ -7,6 +7,7 @@ incomplete; of a process on another host nothing is known, and that is what is t
 Ids are whole numbers, given once. Secrets are left out of the words; such a line cannot be replayed, and says so.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -200,6 +201,8 @@ def _locked(results: ResultsDir) -> Iterator[None]:
     """Hold the right to append, and keep others from it; the kernel takes it from who dies."""
     try:
         results.hidden.mkdir(exist_ok=True)
+        if results.hidden.is_symlink():
+            raise OSError(errno.ELOOP, "the folder is a link")
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(results.hidden / _LOCK_FILE, flags, 0o644)
         try:
@@ -326,8 +329,8 @@ def read_runs(root: Path) -> dict[str, JournalRun]:
 
 def _interned(line: RunLine) -> RunLine:
     """Return the line with what repeats from run to run held once: journals grow long."""
-    names = ("division", "family", "model", "command", "system")
-    return msgspec.structs.replace(line, **{name: sys.intern(getattr(line, name)) for name in names})
+    repeated = {name: sys.intern(getattr(line, name)) for name in ("division", "family", "model", "command", "system")}
+    return msgspec.structs.replace(line, **repeated)
 
 
 def _inside(leaf: str) -> bool:

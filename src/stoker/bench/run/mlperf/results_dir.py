@@ -106,7 +106,22 @@ class ResultsDir:
         Raises ConfigurationError when a link leads out of the tree.
         """
         series = self._series(division, system, family, model, command, engine)
-        series.mkdir(parents=True, exist_ok=True)
+        for _ in range(_TRIES_MAX):
+            series.mkdir(parents=True, exist_ok=True)  # again each time: empty folders may be pruned
+            self._refuse_detour(series)
+            stamp = stamp_now()
+            try:
+                (series / stamp).mkdir()
+            except FileNotFoundError:
+                continue
+            except FileExistsError:
+                _wait_for_next_second()
+                continue
+            return stamp, series / stamp
+        raise StokerError("no free name for a new run", where=str(series), remedy="set the clock right")
+
+    @staticmethod
+    def _refuse_detour(series: Path) -> None:
         if series.resolve() != series:
             raise ConfigurationError(
                 "a link leads out of the results directory's layout",
@@ -114,15 +129,6 @@ class ResultsDir:
                 got=str(series.resolve()),
                 remedy="replace the link by a folder",
             )
-        for _ in range(_TRIES_MAX):
-            stamp = stamp_now()
-            try:
-                (series / stamp).mkdir()
-            except FileExistsError:
-                _wait_for_next_second()
-                continue
-            return stamp, series / stamp
-        raise StokerError("no free name for a new run", where=str(series), remedy="set the clock right")
 
 
 def stamp_now() -> str:
