@@ -16,7 +16,7 @@ from stoker.bench.run.conduct_tcp import require_ranks
 from stoker.bench.run.hosts.discover import discover
 from stoker.bench.run.hosts.judging import OPEN_FILES_WANTED, SHARED_MEMORY_WANTED_BYTES, Check
 from stoker.bench.run.launch_mpi import choose_launcher
-from stoker.bench.run.locked import not_as_locked
+from stoker.bench.run.lockfile import not_as_locked
 from stoker.bench.run.target import opened
 from stoker.core import seed
 from stoker.core.errors import CorruptError, InterruptedRunError, PreflightError, StokerError, UsageError

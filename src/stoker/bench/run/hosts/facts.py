@@ -20,7 +20,7 @@ from stoker import __version__
 from stoker.bench.run.hosts.packages import manager_of
 from stoker.bench.run.hosts.parse import parse_os_release
 from stoker.bench.run.hosts.sources import OS_RELEASE, local_name
-from stoker.bench.run.locked import not_as_locked
+from stoker.bench.run.lockfile import not_as_locked
 from stoker.bench.run.target import opened
 from stoker.bench.workloads.mounts import mount_of
 from stoker.core import clock
