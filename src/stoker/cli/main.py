@@ -22,6 +22,7 @@ COMMANDS = {
     "dlio": "Run a DLIO workload: the same YAML, the same overrides, the same output files.",
     "pages": "Look at stores of pages: versioned shared memory with a log.",
     "check": "Judge saved results and trees by the rules of MLPerf Storage.",
+    "bundle": "Seal a folder of results: a hash tree over its files, signed, checked offline.",
     "report": "Turn a saved result into one self-contained HTML page.",
     "doctor": "Check this machine, and a target, before anything is started.",
     "completion": "Print the completion script for bash, zsh or fish.",

@@ -1,6 +1,5 @@
 """Checkpointing: size against memory, durability, the model's shape, processes, aggregation, simultaneous access."""
 
-import statistics
 from collections.abc import Iterable
 from typing import Final
 
@@ -9,6 +8,7 @@ from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, excu
 from stoker.bench.rules.mlperf.formulas import checkpoint_bytes
 from stoker.bench.rules.mlperf.layout import Series, System
 from stoker.bench.rules.mlperf.leaves import Leaf
+from stoker.bench.rules.mlperf.means import checkpointing_means
 from stoker.bench.rules.mlperf.reading import dig, number, whole
 from stoker.bench.rules.mlperf.rollups import published
 from stoker.bench.rules.mlperf.series_checks import HANDOVER_SECONDS_MAX, handover_seconds, in_order, planned_counts
@@ -20,12 +20,6 @@ MEMORY_MULTIPLE: Final = 3
 ACCELERATORS_PER_HOST_MIN: Final = 4
 SUBSET_RANKS_V2: Final = 8
 DECIMAL_GIGA: Final = 10**9
-_METRICS: Final = {
-    "save_bandwidth": "metric.save_checkpoint_io_mean_GB_per_second",
-    "load_bandwidth": "metric.load_checkpoint_io_mean_GB_per_second",
-    "save_duration": "metric.save_checkpoint_duration_mean_seconds",
-    "load_duration": "metric.load_checkpoint_duration_mean_seconds",
-}
 
 
 def model_of(series: Series) -> CheckpointModel | None:
@@ -142,10 +136,7 @@ def subset(leaf: Leaf, context: Context) -> Iterable[Said]:
 def aggregated(series: Series, context: Context) -> Iterable[Said]:
     """The published figures are the means of the leaves' means."""
     found = published(series, "checkpointing")
-    means = {}
-    for name, key in _METRICS.items():
-        values = [value for leaf in series.runs if (value := number(leaf.summary, key)) is not None]
-        means[name] = statistics.fmean(values) if values else None
+    means = checkpointing_means(series.runs)
     if not found or all(mean is None for mean in means.values()):
         yield no_figure(series, context)
         return

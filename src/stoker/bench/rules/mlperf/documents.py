@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from stoker.bench.rules.mlperf.outputs import OUTPUTS
 from stoker.bench.rules.mlperf.tables import DATA
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -258,6 +259,21 @@ class CoreConfig(msgspec.Struct, **_STRICT):
     keys: list[str] | Count | Literal["unknown"]
 
 
+Known = Literal[
+    "runtime",
+    "tool-constant",
+    "package-metadata",
+    "direct-url",
+    "code-hash-json",
+    "uv-lock",
+    "declared",
+    "inferred",
+    "n/a",
+    "unknown",
+]
+"""How a fact of a leaf was known."""
+
+
 class Provenance(msgspec.Struct, **_STRICT):
     """The document `provenance.json` of a leaf. A fact that is not known is the word `unknown`."""
 
@@ -270,21 +286,7 @@ class Provenance(msgspec.Struct, **_STRICT):
     core_config: CoreConfig
     stamped_at: str
     stamped_by: str
-    provenance: dict[
-        str,
-        Literal[
-            "runtime",
-            "tool-constant",
-            "package-metadata",
-            "direct-url",
-            "code-hash-json",
-            "uv-lock",
-            "declared",
-            "inferred",
-            "n/a",
-            "unknown",
-        ],
-    ]
+    provenance: dict[str, Known]
 
 
 class Versions(msgspec.Struct, **_STRICT):
@@ -310,12 +312,13 @@ class SubmissionManifest(msgspec.Struct, **_STRICT):
     code_images: list[str] = []
 
 
-KINDS: Final[dict[str, type[msgspec.Struct]]] = {
+KINDS: Final[dict[str, Any]] = {
     "system_description": SystemDescription,
     "system_description_2.0": SystemDescriptionV2,
     "system_description_1.0": SystemDescriptionV1,
     "provenance": Provenance,
     "submission": SubmissionManifest,
+    **OUTPUTS,
 }
 
 

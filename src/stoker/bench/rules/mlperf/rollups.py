@@ -9,6 +9,70 @@ from stoker.bench.rules.mlperf.layout import REPORT_V1, Series
 from stoker.bench.rules.mlperf.reading import number
 
 ROLLUP: Final = "results.json"
+LEADING: Final = (
+    "Public ID",
+    "Organization",
+    "Division",
+    "Benchmark Type",
+    "Model",
+    "Name",
+    "Description",
+    "Type",
+    "Access Protocol",
+    "Availability",
+    "RU's",
+    "Integrated Client Storage (TiB)",
+    "Usable Capacity (TiB)",
+    "Provisioned Power (W)",
+)
+"""The columns that every row begins with."""
+KV_METRICS: Final = {
+    "tokens": "Throughput (tok/s)",
+    "read": "Read B/W (GB/s)",
+    "write": "Write B/W (GB/s)",
+    "read_p95": "P95 Read Latency (ms)",
+}
+FAMILY_COLUMNS: Final = {
+    "training": (
+        "Accelerator Type",
+        "# Client Nodes",
+        "Code",
+        "Logs",
+        "# Simulated Accelerators",
+        "Read B/W (GiB/s)",
+    ),
+    "checkpointing": (
+        "Checkpoint Mode",
+        "# Client Nodes",
+        "DP Instances",
+        "Code",
+        "Logs",
+        "Write B/W (GiB/s)",
+        "Write Duration (secs)",
+        "Read B/W (GiB/s)",
+        "Read Duration (secs)",
+    ),
+    "vector_database": (
+        "# Client Nodes",
+        "Code",
+        "Logs",
+        "Vector Count",
+        "Vector Dimension",
+        "Index Type",
+        "Queries per Sec",
+        "Query Latency (ms)",
+        "Recall Percentage",
+        "Storage IOPs",
+        "Read B/W (GiB/s)",
+    ),
+    "kv_cache": (
+        "# Client Nodes",
+        "Code",
+        "Logs",
+        *(f"Option {option} {name}" for option in (1, 2, 3) for name in KV_METRICS.values()),
+    ),
+}
+"""The further columns of each family, in their order."""
 # The rollup's column, what of a run it is the mean of, and the factor from the run's unit to the column's.
 _COLUMNS: Final = {
     "training": (("Read B/W (GiB/s)", "io", 1 / 1024),),

@@ -9,6 +9,7 @@ from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, excu
 from stoker.bench.rules.mlperf.formulas import files_needed, memory_that_counts
 from stoker.bench.rules.mlperf.layout import PACKAGE, REPORT_V1, Series, System
 from stoker.bench.rules.mlperf.leaves import Leaf
+from stoker.bench.rules.mlperf.means import training_means
 from stoker.bench.rules.mlperf.reading import dig, number, numbers, whole
 from stoker.bench.rules.mlperf.rollups import ROLLUP, published
 from stoker.bench.rules.mlperf.series_checks import measured, warm_up
@@ -220,10 +221,7 @@ def similar_nodes(leaf: Leaf, _: Context) -> Iterable[Said]:
 def aggregated(series: Series, context: Context) -> Iterable[Said]:
     """The published figures are the means of the measured runs."""
     runs = measured(series.runs, context.tree.edition)
-    means = {
-        "io": _mean(number(leaf.summary, "metric.train_io_mean_MB_per_second") for leaf in runs),
-        "samples": _mean(leaf.samples_per_second for leaf in runs),
-    }
+    means = training_means(runs)
     found = published(series, "training")
     if not found or all(mean is None for mean in means.values()):
         yield no_figure(series, context)
@@ -243,11 +241,6 @@ def no_figure(series: Series, context: Context) -> Said:
     if without and (context.tree.edition == "2.0" or context.tree.kind != PACKAGE):
         return excused("no rollup lies beside the runs, and none has to", series.path)
     return missing("a published figure, or the runs'", series.path)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    return statistics.fmean(v for v in known if v is not None) if known and None not in known else None
 
 
 def within_demand(series: Series, _: Context) -> Iterable[Said]:

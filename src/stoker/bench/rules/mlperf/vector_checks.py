@@ -6,28 +6,19 @@ from typing import Final
 from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, missing
 from stoker.bench.rules.mlperf.layout import Series, System
 from stoker.bench.rules.mlperf.leaves import Leaf
+from stoker.bench.rules.mlperf.means import recall_of, vector_figures
 from stoker.bench.rules.mlperf.reading import dig, number, whole, words
 from stoker.bench.rules.mlperf.tables import models
 from stoker.bench.rules.mlperf.training_checks import description_of
 
 VERDICT: Final = "result_verdict.json"
 _LATENCIES: Final = ("mean_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")
-_RECALLS: Final = ("mean", "mean_recall", "recall_at_k")
 _OBJECTS: Final = ("s3", "object", "minio")
 
 
 def _generated(series: Series) -> Leaf | None:
     found = series.phase("datagen")
     return found[-1] if found else None
-
-
-def _statistics(leaf: Leaf) -> tuple[dict[str, object] | None, str]:
-    """Return the figures of a run and the file they stand in."""
-    for name in ("statistics.json", "summary.json"):
-        found = leaf.document(name)
-        if found is not None:
-            return found, leaf.folder.below(name)
-    return None, leaf.path
 
 
 def dimensions(series: Series, _: Context) -> Iterable[Said]:
@@ -70,8 +61,8 @@ def index_built(series: Series, _: Context) -> Iterable[Said]:
 
 def recall(leaf: Leaf, _: Context) -> Iterable[Said]:
     """Recall is told and is not zero."""
-    found, path = _statistics(leaf)
-    told = next((each for key in _RECALLS if (each := number(found, f"recall.{key}")) is not None), None)
+    found, path = vector_figures(leaf)
+    told = recall_of(found)
     if found is None:
         yield missing("the figures of the run", path)
     elif told is None or not 0 < told <= 1:
@@ -80,7 +71,7 @@ def recall(leaf: Leaf, _: Context) -> Iterable[Said]:
 
 def figures(leaf: Leaf, _: Context) -> Iterable[Said]:
     """Rate and latencies are there, and percentiles rise."""
-    found, path = _statistics(leaf)
+    found, path = vector_figures(leaf)
     if found is None:
         yield Fault("statistics.json and summary.json are missing", "the figures of the run", path)
         return

@@ -18,6 +18,8 @@ WORDS: Final = (_PROBE, _SAMPLE, _SNAPSHOT)
 _PROGRAM: Final = """
 export LC_ALL=C
 show() {{ if [ -r "$2" ]; then echo "{mark}$1"; cat "$2"; echo; fi; }}
+line() {{ if read -r w 2>/dev/null <"$1"; then printf '%s' "$w"; fi; }}
+word() {{ w=$(line "$1"); printf '%s' "${{w:--}}"; }}
 dynamic() {{ for n in {dynamic}; do show "$n" "/proc/$n"; done; }}
 static() {{
   for n in {static}; do show "$n" "/proc/$n"; done
@@ -35,6 +37,18 @@ static() {{
   for d in /sys/class/net/*; do
     [ -e "$d" ] || continue
     if [ -e "$d/device" ]; then echo "${{d##*/}} 1"; else echo "${{d##*/}} 0"; fi
+  done
+  echo "{mark}ports"
+  for d in /sys/class/net/*; do
+    [ -e "$d" ] || continue
+    echo "${{d##*/}} $(word "$d/type") $(word "$d/operstate") $(word "$d/speed")"
+  done
+  echo "{mark}drives"
+  for d in /sys/class/block/*; do
+    [ -e "$d/device" ] && [ ! -e "$d/partition" ] || continue
+    p=$(cd -P "$d/device" && pwd)
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "${{d##*/}}" "$(word "$d/size")" "$(word "$d/queue/rotational")" "$p" \
+      "$(line "$d/device/vendor")" "$(line "$d/device/model")"
   done
   echo "{mark}hostname"; uname -n
   echo "{mark}arch"; uname -m

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from stoker.bench.run.hosts import parse
 from stoker.bench.run.hosts.disks import DISK_FIELDS, count_disks, count_interfaces
+from stoker.bench.run.hosts.hardware import drives_text, parse_drives, parse_ports, ports_text
 from stoker.bench.run.machine import safe_environment
 
 DYNAMIC: Final = ("stat", "loadavg", "meminfo", "vmstat", "diskstats", "net/dev")
@@ -50,6 +51,7 @@ def read_all() -> tuple[Texts, dict[str, str]]:
     places |= {"product": Path(PRODUCT)} if Path(PRODUCT).exists() else {}
     texts, errors = _read(places)
     texts |= {"blocks": _blocks(), "links": _links(), "arch": os.uname().machine}
+    texts |= {"ports": ports_text(), "drives": drives_text()}
     return texts, errors
 
 
@@ -100,6 +102,8 @@ def snapshot(texts: Texts, errors: Mapping[str, str]) -> dict[str, Any]:
         "filesystems": parse.parse_filesystems(texts.get("filesystems", "")),
         "cgroups": parse.parse_cgroups(texts.get("cgroups", "")),
         "mounts": parse.mount_rows(texts.get("self/mountinfo", "")),
+        "ports": parse_ports(texts.get("ports", "")),
+        "drives": parse_drives(texts.get("drives", "")),
         "sysctl": {name[4:]: texts[name].strip() for name in sorted(texts) if name.startswith("sys/")},
         "errors": dict(errors),
     }
