@@ -20,6 +20,7 @@ COMMANDS = {
     "gen": "Make a dataset: parallel, resumable, verifiable.",
     "plan": "Show what a run would do, in files, bytes and seconds, without touching the target.",
     "dlio": "Run a DLIO workload: the same YAML, the same overrides, the same output files.",
+    "mlperf": "The commands of MLPerf Storage 3.0: its trees of results, its exit codes.",
     "pages": "Look at stores of pages: versioned shared memory with a log.",
     "check": "Judge saved results and trees by the rules of MLPerf Storage.",
     "bundle": "Seal a folder of results: a hash tree over its files, signed, checked offline.",

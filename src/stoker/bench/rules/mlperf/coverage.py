@@ -5,12 +5,14 @@ a cell of a table. Numbers without such a name are sections.
 """
 
 import re
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from stoker.bench.rules.mlperf.catalogue import RULES
 from stoker.bench.rules.mlperf.judging import CHECKS
+from stoker.core.errors import CorruptError, NotFoundError
 
 TEXT_BYTES_MAX: Final = 8 << 20
 _BETWEEN: Final = r"[\s.:|*_`)\]–—-]{1,12}"
@@ -31,6 +33,22 @@ class Coverage(msgspec.Struct, frozen=True):
     unknown: tuple[tuple[str, str], ...]
     renamed: tuple[tuple[str, str, str], ...]
     unnamed: tuple[str, ...]
+
+
+def read_text(path: Path) -> str:
+    """Return a text of the rules. Raises NotFoundError, and CorruptError for one that is no text or too long."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(TEXT_BYTES_MAX + 1)
+        if len(data) > TEXT_BYTES_MAX:
+            raise CorruptError(
+                "too long for a text of rules", where=str(path), expected=f"at most {TEXT_BYTES_MAX:,} B"
+            )
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise CorruptError("not a text in UTF-8", where=str(path), got=str(error)) from error
+    except OSError as error:
+        raise NotFoundError("no text of rules can be read", where=str(path), got=error.strerror or "") from error
 
 
 def mentions(text: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -58,8 +58,8 @@ def older_than(text: str) -> str:
     """Return the local time (ISO 8601) that `12h`, `7d`, `2w` or a date tells. Raises UsageError for other text."""
     amount, unit = text[:-1], text[-1:]
     try:
-        if unit in _UNITS and amount.isdecimal():
-            now = datetime.fromtimestamp(wall_seconds())  # noqa: DTZ006 - leaves are named by local time
+        if unit in _UNITS and amount.isascii() and amount.isdecimal():
+            now = datetime.fromtimestamp(wall_seconds())
             moment = now - timedelta(**{_UNITS[unit]: int(amount)})
         else:
             moment = datetime.fromisoformat(text).replace(tzinfo=None)
@@ -242,7 +242,7 @@ def trash_size(results: ResultsDir) -> TrashSize:
     names: list[str] = []
     try:
         with _folder(results, [HIDDEN, TRASH]) as trash:
-            names = sorted(os.listdir(trash))
+            names = os.listdir(trash)  # noqa: PTH208 - by its descriptor
             for name in names:
                 for _, _, below, folder in os.fwalk(name, dir_fd=trash, follow_symlinks=False):
                     sizes = [os.stat(each, dir_fd=folder, follow_symlinks=False).st_size for each in below]
@@ -258,7 +258,7 @@ def purge(results: ResultsDir) -> TrashSize:
     if not found.batches:
         return found
     with _folder(results, [HIDDEN, TRASH]) as trash:
-        for name in os.listdir(trash):
+        for name in os.listdir(trash):  # noqa: PTH208 - by its descriptor
             if stat.S_ISDIR(os.stat(name, dir_fd=trash, follow_symlinks=False).st_mode):
                 shutil.rmtree(name, dir_fd=trash)
             else:
@@ -288,10 +288,8 @@ def _below(folder: int, parts: Sequence[str], *, make: bool = False) -> Iterator
     try:
         for part in parts:
             if make:
-                try:
+                with suppress(FileExistsError):
                     os.mkdir(part, dir_fd=here)
-                except FileExistsError:
-                    pass
             try:
                 below = os.open(part, _FOLDER_FLAGS, dir_fd=here)
             except FileNotFoundError as error:

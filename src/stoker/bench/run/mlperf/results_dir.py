@@ -147,9 +147,14 @@ def family_folder(family: str) -> str:
     return FAMILIES[family]
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a text may become a folder's name."""
+    return bool(_NAME.fullmatch(text)) and text not in (".", "..")
+
+
 def check_name(name: str, what: str) -> str:
     """Return a name that may become a folder. Raises UsageError for any other; `what` tells what it is the name of."""
-    if not _NAME.fullmatch(name) or name in (".", ".."):
+    if not is_name(name):
         raise UsageError(f"not a legal {what}", where=name, expected="letters, digits, '.', '_' and '-'")
     return name
 
@@ -241,7 +246,7 @@ def _opened(root: Path) -> ResultsDir:
     version, org = found.get("mlperf_results_version"), found.get("orgname")
     if version not in VERSIONS_READ or isinstance(version, bool):
         raise _damaged(root, "version 1 or 2", f"mlperf_results_version {version!r:.40}")
-    if not isinstance(org, str) or not _NAME.fullmatch(org) or org in (".", ".."):
+    if not isinstance(org, str) or not is_name(org):
         raise _damaged(root, "orgname of letters, digits, '.', '_' and '-'", f"{org!r:.80}")
     return ResultsDir(root.resolve(), org)
 

@@ -14,7 +14,6 @@ import msgspec
 from stoker.bench.rules.mlperf.layout import TIME, read_tree
 from stoker.bench.rules.mlperf.leaves import Leaf
 from stoker.bench.rules.mlperf.reading import Folder, dig, number, whole, words
-from stoker.bench.run.mlperf.exits import MissingPathError
 from stoker.bench.run.mlperf.journal import (
     COMPLETE,
     FAILED,
@@ -81,15 +80,11 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 def find_root(flag: str | None, environment: Mapping[str, str]) -> Path:
     """Return the root of the tree to look at: an initialised directory, or one with leaves of another tool.
 
-    Raises UsageError when none is told, MissingPathError when it is not there, ConfigurationError (E101) when it is
-    neither.
+    Raises UsageError when none is told, ConfigurationError when it is neither (both E101).
     """
     root = Path(results_path(flag, environment))
-    if not (root / SENTINEL).exists():
-        if not root.is_dir():
-            raise MissingPathError("no such results directory", where=str(root), remedy="stoker mlperf init makes one")
-        if read_tree(root).leaves:
-            return root.resolve()
+    if not (root / SENTINEL).exists() and root.is_dir() and read_tree(root).leaves:
+        return root.resolve()
     return open_results(str(root), environment).root
 
 
@@ -157,7 +152,7 @@ def _state(leaf: Leaf, code: int | None) -> str:
 def _started(stamp: str) -> str:
     """Return a leaf's name as local time, nothing when it is none."""
     try:
-        return datetime.strptime(stamp, _STAMP).isoformat() if TIME.fullmatch(stamp) else ""  # noqa: DTZ007
+        return datetime.strptime(stamp, _STAMP).isoformat() if TIME.fullmatch(stamp) else ""
     except ValueError:
         return ""
 
@@ -171,7 +166,7 @@ def _started_by(leaf: Leaf) -> str:
 
 
 def chosen(entries: Sequence[RunEntry], *, benchmark: str = "", **wanted: str) -> list[RunEntry]:
-    """Return the runs of a workload (by either of its names) whose fields have the values in `wanted`, empty for any."""
+    """Return the runs of a workload, by either of its names, whose fields are as `wanted`; empty stands for any."""
     family = family_folder(benchmark) if benchmark else ""
     told = {name: value for name, value in {**wanted, "family": family}.items() if value}
     return [each for each in entries if all(getattr(each, name) == value for name, value in told.items())]
