@@ -215,7 +215,7 @@ def test_lines_of_strangers_are_passed_over(results: ResultsDir) -> None:
         b'{"event":"begin","id":"77","leaf":"../../etc"}',
         b'{"event":"begin","id":"78","leaf":"/etc"}',
         b'{"event":"begin","id":"79","leaf":".mlps/trash"}',
-        b'{"event":"begin","id":"1","leaf":"closed/other"}',
+        b'{"event":"begin","id":"1","leaf":"closed/acme/results/other/training/unet3d/run/x"}',
         b'{"event":"end","id":"99","status":"complete"}',
         b'{"event":"end","id":"1","status":"whatever"}',
         b'{"event":"begin","id":80,"leaf":"a"}',
@@ -251,10 +251,10 @@ def test_a_million_lines_are_read_in_seconds_and_the_next_id_at_once(results: Re
     done = json.dumps({"event": "end", "id": "%d", "exit_code": 0, "seconds": 1.5, "status": "complete"})
     with raw(results).open("w") as file:
         file.writelines(f"{line % (n, n)}\n{done % n}\n" for n in range(1, 500_001))
-    started = time.perf_counter()
+    started = time.process_time()
     assert begun(results) == "500001"
-    assert time.perf_counter() - started < 0.5
-    started = time.perf_counter()
+    assert time.process_time() - started < 0.5
+    started = time.process_time()
     runs = read_runs(results.root)
-    assert time.perf_counter() - started < 15  # measured: 2 s
+    assert time.process_time() - started < 15  # measured: 2.9 s
     assert len(runs) == 500_001 and runs["500000"].state() == "complete"

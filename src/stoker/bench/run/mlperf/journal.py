@@ -7,21 +7,23 @@ incomplete; of a process on another host nothing is known, and that is what is t
 Ids are whole numbers, given once. Secrets are left out of the words; such a line cannot be replayed, and says so.
 """
 
+import errno
 import fcntl
 import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
-from stoker.bench.run.mlperf.results_dir import HIDDEN, ResultsDir
+from stoker.bench.run.mlperf.results_dir import DIVISIONS, HIDDEN, ResultsDir
 from stoker.core import clock
 from stoker.core.errors import StokerError, UsageError
-from stoker.core.files import REDACTED, check_key, is_secret_name, redact_arguments, sync_folder
+from stoker.core.files import REDACTED, is_secret_name, redact_arguments, sync_folder
 from stoker.core.processes import start_ticks
 
 RUNS_FILE: Final = "runs.jsonl"
@@ -35,6 +37,10 @@ LINE_BYTES_MAX: Final = 1 << 20
 _LOCK_FILE: Final = "lock"
 _WINDOW_BYTES: Final = 64 << 10
 _ID: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+# Who removes a leaf trusts that it is one: a division, an organisation, `results`, a system, and two names at least.
+_LEAF: Final = re.compile(
+    rf"(?!.*/\.\.?(?:/|$))(?:{'|'.join(DIVISIONS)})/[\w.-]+/results/[\w.-]+(?:/[\w.-]+){{2,9}}", re.ASCII
+)
 _BOOT_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
 
 T = TypeVar("T")
@@ -200,6 +206,8 @@ def _locked(results: ResultsDir) -> Iterator[None]:
     """Hold the right to append, and keep others from it; the kernel takes it from who dies."""
     try:
         results.hidden.mkdir(exist_ok=True)
+        if results.hidden.is_symlink():
+            raise OSError(errno.ELOOP, "the folder is a link")
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(results.hidden / _LOCK_FILE, flags, 0o644)
         try:
@@ -311,7 +319,7 @@ def read_runs(root: Path) -> dict[str, JournalRun]:
     runs: dict[str, JournalRun] = {}
     for line in _lines(root / HIDDEN / RUNS_FILE, _RUN_DECODER):
         if line.event == "begin":
-            if _ID.fullmatch(line.id) and line.id not in runs and _inside(line.leaf):
+            if _ID.fullmatch(line.id) and line.id not in runs and _LEAF.fullmatch(line.leaf):
                 runs[line.id] = JournalRun(_interned(line))
             continue
         run = runs.get(line.id)
@@ -326,16 +334,9 @@ def read_runs(root: Path) -> dict[str, JournalRun]:
 
 def _interned(line: RunLine) -> RunLine:
     """Return the line with what repeats from run to run held once: journals grow long."""
-    names = ("division", "family", "model", "command", "system")
-    return msgspec.structs.replace(line, **{name: sys.intern(getattr(line, name)) for name in names})
-
-
-def _inside(leaf: str) -> bool:
-    try:
-        check_key(leaf)
-    except UsageError:
-        return False
-    return not leaf.startswith(f"{HIDDEN}/")
+    for name in ("division", "family", "model", "command", "system"):
+        msgspec.structs.force_setattr(line, name, sys.intern(getattr(line, name)))
+    return line
 
 
 _HISTORY_DECODER: Final = msgspec.json.Decoder(HistoryLine)
@@ -363,6 +364,7 @@ def _decoded(line: bytes, decoder: "msgspec.json.Decoder[T]") -> T | None:
         return None
 
 
+@cache
 def _boot() -> str:
     try:
         return _BOOT_FILE.read_text().strip()
@@ -370,6 +372,7 @@ def _boot() -> str:
         return ""
 
 
+@cache
 def _space() -> str:
     try:
         return str(Path("/proc/self/ns/pid").readlink())

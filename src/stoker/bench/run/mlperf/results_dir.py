@@ -106,7 +106,22 @@ class ResultsDir:
         Raises ConfigurationError when a link leads out of the tree.
         """
         series = self._series(division, system, family, model, command, engine)
-        series.mkdir(parents=True, exist_ok=True)
+        for _ in range(_TRIES_MAX):
+            series.mkdir(parents=True, exist_ok=True)  # again each time: empty folders may be pruned
+            self._refuse_detour(series)
+            stamp = stamp_now()
+            try:
+                (series / stamp).mkdir()
+            except FileNotFoundError:
+                continue
+            except FileExistsError:
+                _wait_for_next_second()
+                continue
+            return stamp, series / stamp
+        raise StokerError("no free name for a new run", where=str(series), remedy="set the clock right")
+
+    @staticmethod
+    def _refuse_detour(series: Path) -> None:
         if series.resolve() != series:
             raise ConfigurationError(
                 "a link leads out of the results directory's layout",
@@ -114,15 +129,6 @@ class ResultsDir:
                 got=str(series.resolve()),
                 remedy="replace the link by a folder",
             )
-        for _ in range(_TRIES_MAX):
-            stamp = stamp_now()
-            try:
-                (series / stamp).mkdir()
-            except FileExistsError:
-                _wait_for_next_second()
-                continue
-            return stamp, series / stamp
-        raise StokerError("no free name for a new run", where=str(series), remedy="set the clock right")
 
 
 def stamp_now() -> str:
@@ -141,9 +147,14 @@ def family_folder(family: str) -> str:
     return FAMILIES[family]
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a text may become a folder's name."""
+    return bool(_NAME.fullmatch(text)) and text not in (".", "..")
+
+
 def check_name(name: str, what: str) -> str:
     """Return a name that may become a folder. Raises UsageError for any other; `what` tells what it is the name of."""
-    if not _NAME.fullmatch(name) or name in (".", ".."):
+    if not is_name(name):
         raise UsageError(f"not a legal {what}", where=name, expected="letters, digits, '.', '_' and '-'")
     return name
 
@@ -235,7 +246,7 @@ def _opened(root: Path) -> ResultsDir:
     version, org = found.get("mlperf_results_version"), found.get("orgname")
     if version not in VERSIONS_READ or isinstance(version, bool):
         raise _damaged(root, "version 1 or 2", f"mlperf_results_version {version!r:.40}")
-    if not isinstance(org, str) or not _NAME.fullmatch(org) or org in (".", ".."):
+    if not isinstance(org, str) or not is_name(org):
         raise _damaged(root, "orgname of letters, digits, '.', '_' and '-'", f"{org!r:.80}")
     return ResultsDir(root.resolve(), org)
 

@@ -1,0 +1,45 @@
+"""Typing a command line of the history again."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from stoker.bench.run.mlperf.journal import HistoryLine, read_history, replayable
+from stoker.bench.run.mlperf.results_dir import ResultsDir
+from stoker.core.errors import StokerError, UnknownNameError, UsageError
+
+_PROGRAM: Final = "from stoker.cli.main import main; main()"
+
+
+def line_of(results: ResultsDir, run: str) -> HistoryLine:
+    """Return the line of an id. Raises UnknownNameError."""
+    lines = read_history(results.root)
+    for line in lines:
+        if line.id == run:
+            return line
+    known = f"{lines[0].id} to {lines[-1].id}" if lines else "none: the history is empty"
+    raise UnknownNameError("no command line of this id", where=run, expected=known, remedy="see history show")
+
+
+def replay(results: ResultsDir, run: str, *, tell: Callable[[str], None]) -> int:
+    """Run a line of the history again, word for word, in this process's place and in the folder of then.
+
+    It returns only by an error. Raises UnknownNameError for an id that is none, UsageError for a line that held a
+    secret or that would replay itself, StokerError when the folder is gone.
+    """
+    line = line_of(results, run)
+    words = replayable(line)
+    if words[:3] == ("mlperf", "history", "rerun"):
+        raise UsageError("the command line is itself a replay", where=run, remedy="name the line that it replayed")
+    try:
+        os.chdir(line.cwd)
+    except OSError as error:
+        raise StokerError(
+            "the folder where it was typed cannot be entered", where=line.cwd, got=error.strerror or ""
+        ) from error
+    tell(f"in {line.cwd}: stoker {shlex.join(words)}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-c", _PROGRAM, *words])  # noqa: S606 - our own program

@@ -1,0 +1,56 @@
+"""`stoker mlperf history`: the command lines of a results directory, and typing one again."""
+
+import os
+import shlex
+from typing import Final
+
+import click
+import msgspec
+
+from stoker.cli.mlperf_runs import as_json_option, results_dir_option
+from stoker.cli.screen import emit_json, emit_text, harmless
+from stoker.core.errors import EXIT_GOOD
+
+_HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group("history", context_settings=_HELP)
+def history() -> None:
+    """Command lines that were run, and running one again."""
+
+
+@history.command("show", context_settings=_HELP)
+@click.option("--limit", "-n", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
+@click.option("--id", "-i", "wanted", metavar="ID", help="Only this one.")
+@results_dir_option
+@as_json_option
+def show(limit: int | None, wanted: str | None, results_dir: str | None, as_json: bool) -> int:
+    """Show the command lines, the oldest first: id, time (UTC), what was typed. Secrets were never kept."""
+    from stoker.bench.run.mlperf.journal import read_history
+    from stoker.bench.run.mlperf.replaying import line_of
+    from stoker.bench.run.mlperf.results_dir import open_results
+
+    results = open_results(results_dir, os.environ)
+    lines = [line_of(results, wanted)] if wanted is not None else read_history(results.root)
+    lines = lines[-limit:] if limit is not None else lines
+    if as_json:
+        emit_json({"results_dir": str(results.root), "history": [msgspec.to_builtins(line) for line in lines]})
+    else:
+        width = max((len(line.id) for line in lines), default=0)
+        told = (f"{line.id:>{width}}  {line.at[:19]}Z  stoker {shlex.join(line.words)}" for line in lines)
+        emit_text("\n".join(map(harmless, told)) or "no command lines yet")
+    return EXIT_GOOD
+
+
+@history.command("rerun", context_settings=_HELP)
+@click.argument("run", metavar="ID")
+@results_dir_option
+def rerun(run: str, results_dir: str | None) -> int:
+    """Run a command line again, word for word, in the folder where it was typed.
+
+    The environment is that of now. A line that held a secret is not run again: the secret was not kept.
+    """
+    from stoker.bench.run.mlperf.replaying import replay
+    from stoker.bench.run.mlperf.results_dir import open_results
+
+    return replay(open_results(results_dir, os.environ), run, tell=lambda line: click.echo(harmless(line), err=True))

@@ -1,0 +1,241 @@
+"""`stoker mlperf runs`: the runs of a results directory, listed, shown and removed."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+import msgspec
+
+from stoker.cli.screen import emit_json, emit_pairs, emit_text, harmless, warn
+from stoker.core.errors import EXIT_GOOD, StokerError, UsageError
+from stoker.core.units import format_bytes
+
+if TYPE_CHECKING:
+    from stoker.bench.run.mlperf.runs import RunEntry
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+_STATES: Final = ("complete", "failed", "incomplete")
+_BENCHMARKS: Final = ("training", "checkpointing", "vectordb", "kvcache", "vector_database", "kv_cache")
+_COLUMNS: Final = ("id", "status", "started", "mode", "benchmark", "model", "command", "system", "leaf")
+_LISTED_MAX: Final = 20
+results_dir_option = click.option(
+    "--results-dir",
+    "-rd",
+    metavar="DIR",
+    help="Results directory.  [env: MLPSTORAGE_RESULTS_DIR; else the recorded one]",
+)
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
+
+
+@click.group("runs", context_settings=_HELP)
+def runs() -> None:
+    """Runs of a results directory: list, show, remove.
+
+    What is removed goes to a batch of .mlps/trash in the results directory, until purge empties it.
+    """
+
+
+@runs.command("list", context_settings=_HELP)
+@results_dir_option
+@click.option("--mode", type=click.Choice(["closed", "open", "whatif"]), help="Only of this division.")
+@click.option("--benchmark", type=click.Choice(_BENCHMARKS), help="Only of this workload.")
+@click.option("--model", metavar="NAME", help="Only of this model, or index.")
+@click.option("--systemname", "-sn", metavar="NAME", help="Only of this system.")
+@click.option("--status", type=click.Choice(_STATES), help="Only those that ended so.")
+@as_json_option
+def list_command(results_dir: str | None, as_json: bool, **filters: str | None) -> int:
+    """List the runs, the oldest first: those of the journal, and leaves that other tools made.
+
+    A run that has no end in the journal is incomplete when its process is gone, running when it is there, and unknown
+    when it was begun on another host. Leaves that the journal does not know have no id: their path names them.
+    """
+    from stoker.bench.run.mlperf.runs import chosen, find_root, list_runs
+
+    root = find_root(results_dir, os.environ)
+    wanted = {name: value or "" for name, value in filters.items()}
+    found = chosen(
+        list_runs(root),
+        benchmark=wanted["benchmark"],
+        division=wanted["mode"],
+        model=wanted["model"],
+        system=wanted["systemname"],
+        status=wanted["status"],
+    )
+    if as_json:
+        emit_json({"results_dir": str(root), "runs": [msgspec.to_builtins(each) for each in found]})
+    else:
+        emit_text(_table(found) if found else "no runs" + (" of that kind" if any(wanted.values()) else ""))
+    return EXIT_GOOD
+
+
+def _table(entries: Sequence["RunEntry"]) -> str:
+    rows = [_COLUMNS, *(_row(each) for each in entries)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _row(each: "RunEntry") -> tuple[str, ...]:
+    leaf = each.leaf if each.leaf_exists else f"{each.leaf} (gone)"
+    cells = (each.id, each.status, each.started.replace("T", " "), each.division, each.family)
+    return tuple(harmless(cell) or "-" for cell in (*cells, each.model, each.command, each.system, leaf))
+
+
+@runs.command("show", context_settings=_HELP)
+@click.argument("run", metavar="ID")
+@results_dir_option
+@as_json_option
+def show_command(run: str, results_dir: str | None, as_json: bool) -> int:
+    """Show all that is known of a run: its command line, its leaf, how it ended, its figures.
+
+    ID is the number of the list, or the path of a leaf, or the end of one.
+    """
+    from stoker.bench.run.mlperf.runs import find_root, show
+
+    shown = show(find_root(results_dir, os.environ), run)
+    if as_json:
+        emit_json(msgspec.to_builtins(shown))
+        return EXIT_GOOD
+    emit_pairs(_pairs(shown))
+    if shown.metrics:
+        emit_text("")
+        emit_pairs({harmless(name): str(value) for name, value in shown.metrics.items()})
+    return EXIT_GOOD
+
+
+def _pairs(shown: Any) -> dict[str, str]:
+    from shlex import join
+
+    each = shown.run
+    ended = each.status if each.exit_code is None else f"{each.status}, exit code {each.exit_code}"
+    told = {
+        "run": each.name,
+        "status": ended,
+        "started": each.started.replace("T", " "),
+        "took": "" if each.seconds is None else f"{each.seconds:g} s",
+        "mode": each.division,
+        "benchmark": each.family,
+        "model": each.model,
+        "command": each.command,
+        "system": each.system,
+        "host": each.host,
+        "leaf": each.leaf if each.leaf_exists else f"{each.leaf} (gone)",
+        "holds": f"{shown.files} files, {format_bytes(shown.bytes)}",
+        "typed": f"stoker {join(shown.words)}" if shown.words else "",
+        "in": shown.cwd,
+        "executed": shown.executed_command,
+    }
+    return {name: text for name, text in told.items() if text}
+
+
+# -- removing --------------------------------------------------------------------------------------------------------
+
+
+@runs.command("rm", context_settings=_HELP)
+@click.argument("ids", nargs=-1, metavar="[IDS]...")
+@click.option("--status", type=click.Choice(_STATES), help="Those that ended so.")
+@click.option("--older-than", metavar="AGE", help="Those begun before: 12h, 7d, 2w ago, or a date.")
+@click.option(
+    "--keep-last",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="All but the newest N of each system, workload, model and command.",
+)
+@yes_option
+@results_dir_option
+def rm_command(
+    ids: tuple[str, ...],
+    status: str | None,
+    older_than: str | None,
+    keep_last: int | None,
+    yes: bool,
+    results_dir: str | None,
+) -> int:
+    """Move runs into the trash: those that IDS name, or those that all given conditions name.
+
+    A run that is going on is never removed, and conditions do not touch one that was begun on another host and has no
+    end. Rollups and manifests are not written anew: `reports reportgen` does that.
+    """
+    from stoker.bench.run.mlperf import removing
+    from stoker.bench.run.mlperf.results_dir import open_results
+    from stoker.bench.run.mlperf.runs import list_runs, named
+
+    conditions = status is not None or older_than is not None or keep_last is not None
+    if bool(ids) == conditions:
+        raise UsageError(
+            "which runs?", expected="either IDS, or --status, --older-than, --keep-last", remedy="see runs list"
+        )
+    results = open_results(results_dir, os.environ)
+    entries = list_runs(results.root)
+    if ids:
+        found = list({each.name: each for each in (named(entries, text) for text in ids)}.values())
+    else:
+        before = removing.older_than(older_than) if older_than is not None else ""
+        found = removing.selected(entries, status=status or "", before=before, keep_last=keep_last)
+    if not found:
+        emit_text("no runs to remove")
+        return EXIT_GOOD
+    _ask(f"move {_counted(len(found), 'run')} into the trash", [f"{r.name}  {r.status}  {r.leaf}" for r in found], yes)
+    batch = removing.remove_runs(results, found)
+    emit_text(f"moved {_counted(len(found), 'run')} into {batch.path}")
+    warn("rollups and manifests are as they were: `stoker mlperf reports reportgen` writes them anew")
+    return EXIT_GOOD
+
+
+@runs.command("purge", context_settings=_HELP)
+@yes_option
+@results_dir_option
+def purge_command(yes: bool, results_dir: str | None) -> int:
+    """Empty the trash: what runs rm and runs gc put there is gone for good."""
+    from stoker.bench.run.mlperf.removing import purge, trash_size
+    from stoker.bench.run.mlperf.results_dir import open_results
+
+    results = open_results(results_dir, os.environ)
+    found = trash_size(results)
+    if not found.batches:
+        emit_text("the trash is empty")
+        return EXIT_GOOD
+    told = f"{_counted(found.batches, 'batch', 'batches')}, {found.files} files, {format_bytes(found.bytes)}"
+    _ask(f"remove for good what is in the trash: {told}", [], yes)
+    purge(results)
+    emit_text(f"removed {told}")
+    return EXIT_GOOD
+
+
+@runs.command("gc", context_settings=_HELP)
+@yes_option
+@results_dir_option
+def gc_command(yes: bool, results_dir: str | None) -> int:
+    """Move code images that no run names, neither in the tree nor in the trash, into the trash."""
+    from stoker.bench.run.mlperf.removing import remove_code, unused_code
+    from stoker.bench.run.mlperf.results_dir import open_results
+
+    results = open_results(results_dir, os.environ)
+    paths = unused_code(results)
+    if not paths:
+        emit_text("every code image is named by a run")
+        return EXIT_GOOD
+    _ask(f"move {_counted(len(paths), 'code image')} into the trash", paths, yes)
+    emit_text(f"moved {_counted(len(paths), 'code image')} into {remove_code(results, paths).path}")
+    return EXIT_GOOD
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _ask(what: str, listed: Sequence[str], yes: bool) -> None:
+    """Ask whether to go on. Raises UsageError where nobody can answer, StokerError for a no."""
+    if yes:
+        return
+    for line in listed[:_LISTED_MAX]:
+        click.echo(f"  {harmless(line)}", err=True)
+    if len(listed) > _LISTED_MAX:
+        click.echo(f"  and {len(listed) - _LISTED_MAX} more", err=True)
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody is there to ask whether to {what}", remedy="add --yes")
+    if not click.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
+        raise StokerError("not confirmed: nothing was removed")
