@@ -11,14 +11,15 @@ import msgspec
 
 from stoker.bench.rules.mlperf.findings import TreeFinding
 from stoker.bench.rules.mlperf.sizing import TrainingSize
+from stoker.bench.rules.mlperf.verifier import HOLDS, LATER
 from stoker.bench.run.dlio.tree import DEFAULT
 from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, conduct_run
 from stoker.bench.run.mlperf.engine import Engine, engine_of
 from stoker.bench.run.mlperf.exits import FAILURE, SUCCESS
-from stoker.bench.run.mlperf.foretold import AFTER, BROKEN, HOLDS
 from stoker.bench.run.mlperf.generating import program_words
 from stoker.bench.run.mlperf.prepare import Prepared, prepare
-from stoker.bench.run.mlperf.resolving import Invocation, Place, advice, resolve_invocation
+from stoker.bench.run.mlperf.resolving import Invocation, Place, resolve_invocation
+from stoker.bench.run.mlperf.results_dir import earlier_spellings
 from stoker.bench.run.mlperf.rows import CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
 from stoker.bench.run.mlperf.sizing_leaf import keep_size, next_command, onward_words, sizes_of
 from stoker.cli.live import live
@@ -65,7 +66,7 @@ def perform(place: Place, given: dict[str, Any]) -> int:
     """Resolve a command and do it, as often as --loops asks; return the exit code."""
     invocation = resolve_invocation(place, given, os.environ)
     log = Log(invocation)
-    for hint in advice(os.environ):
+    for hint in earlier_spellings(os.environ):
         log.say("WARNING", hint)
     actions = {"datasize": _datasize, "datagen": _run, "run": _run, "configview": _configview}
     try:
@@ -176,13 +177,14 @@ def _show_plan(prepared: Prepared) -> None:
     invocation = prepared.invocation
     emit_text("\n".join([*_option_lines(invocation), *_workload_lines(prepared)]))
     emit_pairs(_plan_pairs(prepared))
-    for state in (BROKEN, HOLDS, AFTER):
-        for each in prepared.foretold:
-            if each.state == state:
-                text = each.told if state == BROKEN else f"{each.rule} {each.observed}"
-                emit_text(f"{state}: {harmless(text)}")
-    answer = "INVALID" if prepared.breaches else "no rule is known to be broken"
-    emit_text(f"verdict before the run: {answer}{_not_submittable(invocation.place.division)}")
+    verdict = prepared.foretold
+    lines = [f"issue: {issue.sentence}" for issue in verdict.issues]
+    lines += [f"{HOLDS}: {each.rule} {each.name}: {each.reason}" for each in verdict.of(HOLDS)]
+    reasons: dict[str, list[str]] = {}
+    for each in verdict.of(LATER):
+        reasons.setdefault(each.reason, []).append(each.rule)
+    lines += [f"{LATER}: {', '.join(rules)}: {reason}" for reason, rules in reasons.items()]
+    emit_text("\n".join(map(harmless, [*lines, f"verdict before the run: {verdict.label}"])))
 
 
 def _plan_pairs(prepared: Prepared) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stoker.bench.run.mlperf.resolving import Invocation, Place, advice, resolve_invocation
+from stoker.bench.run.mlperf.resolving import Invocation, Place, resolve_invocation
 from stoker.bench.run.mlperf.storing import data_place
 from stoker.cli.mlperf import spelled_out
 from stoker.core.errors import UsageError
@@ -146,11 +146,6 @@ def test_open_takes_other_counts_but_not_none_at_all() -> None:
 def test_direct_reads_of_an_object_store_are_refused() -> None:
     with pytest.raises(UsageError, match="--o-direct does not go with object"):
         resolved(Place("open", "training", "unet3d", "run", "object"), o_direct=True)
-
-
-def test_an_earlier_variable_is_told_of() -> None:
-    assert advice({"MLPERF_DATA_DIR": "/x"}) == ["MLPERF_DATA_DIR has no effect since 3.0; set MLPSTORAGE_DATA_DIR"]
-    assert advice({"MLPERF_DATA_DIR": "/x", "MLPSTORAGE_DATA_DIR": "/y"}) == []
 
 
 @pytest.mark.parametrize(

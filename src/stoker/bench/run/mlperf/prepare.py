@@ -7,12 +7,13 @@ from typing import Any
 
 import psutil
 
+from stoker.bench.rules.mlperf.verifier import JobVerdict
 from stoker.bench.run.dlio import DlioConfig
 from stoker.bench.run.dlio.config import without_secrets
 from stoker.bench.run.dlio.tree import plain
 from stoker.bench.run.mlperf.dataset import Extent, extent_of
 from stoker.bench.run.mlperf.exits import ConfigurationError
-from stoker.bench.run.mlperf.foretold import Foretold, Known, foretell
+from stoker.bench.run.mlperf.foretold import Known, foretell
 from stoker.bench.run.mlperf.resolving import Invocation
 from stoker.bench.run.mlperf.results_dir import ResultsDir, check_name, open_results
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, TRAINING
@@ -29,7 +30,7 @@ class Prepared:
     data       where the data lie, None where the command was told none
     words      keys below `workload`, each with its origin
     config     the workload as the engine resolves it, None for families that our engine does not run
-    foretold   the rules, as far as they can be told now
+    foretold   what the rules say now
     """
 
     invocation: Invocation
@@ -38,7 +39,7 @@ class Prepared:
     extent: Extent
     words: tuple[Word, ...]
     config: DlioConfig | None
-    foretold: tuple[Foretold, ...]
+    foretold: JobVerdict
     notes: tuple[str, ...]
 
     @property
@@ -71,11 +72,6 @@ class Prepared:
         """Return the words of the engine's command line."""
         return command_words(self.invocation, self.words, folder)
 
-    @property
-    def breaches(self) -> list[Foretold]:
-        """Return what would make the run invalid."""
-        return [each for each in self.foretold if each.counts]
-
 
 def prepare(invocation: Invocation, environment: Mapping[str, str] | None = None) -> Prepared:
     """Return the command as decided. Reads the results directory and the data's marker; changes nothing.
@@ -103,7 +99,7 @@ def prepare(invocation: Invocation, environment: Mapping[str, str] | None = None
         results_dir=str(results.root) if results else "",
     )
     notes = [*extent.notes, *(store_notes(data, environment) if data else []), *_idle(invocation)]
-    foretold = tuple(foretell(invocation, known))
+    foretold = foretell(invocation, known)
     return Prepared(invocation, results, data, extent, tuple(words), config, foretold, tuple(notes))
 
 

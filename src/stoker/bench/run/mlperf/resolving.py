@@ -18,7 +18,6 @@ from stoker.core.errors import UsageError
 from stoker.core.options import Candidate, Option, Setting, candidates, refuse_unknown, settled
 
 PARAMS: Final = "params"
-_EARLIER: Final = ("RESULTS_DIR", "SYSTEMNAME", "DATA_DIR", "CHECKPOINT_FOLDER")
 _LOCAL: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -249,13 +248,4 @@ def _check_counts(invocation: Invocation) -> None:
         raise UsageError("neither a checkpoint to write nor one to read", remedy="give -ncw or -ncr a number")
 
 
-def advice(environment: Mapping[str, str]) -> list[str]:
-    """Return what to say of earlier names of variables, which have no effect."""
-    return [
-        f"MLPERF_{name} has no effect since 3.0; set MLPSTORAGE_{name}"
-        for name in _EARLIER
-        if environment.get(f"MLPERF_{name}") and not environment.get(f"MLPSTORAGE_{name}")
-    ]
-
-
-__all__ = ("OBJECT", "TRAINING", "Invocation", "Place", "advice", "resolve_invocation", "split_param")
+__all__ = ("OBJECT", "TRAINING", "Invocation", "Place", "resolve_invocation", "split_param")

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stoker.bench.rules.mlperf.verifier import INVALID
 from stoker.bench.run.gates import GateReport, GateRequest, run_gates
 from stoker.bench.run.hosts.require import require_hosts
 from stoker.bench.run.lockfile import require_locked
 from stoker.bench.run.mlperf.dataset import require_dataset, require_files
 from stoker.bench.run.mlperf.engine import Engine, engine_of
-from stoker.bench.run.mlperf.foretold import BROKEN
 from stoker.bench.run.mlperf.prepare import Prepared
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, TRAINING
 from stoker.bench.run.mlperf.sizing_leaf import needed_bytes
@@ -68,20 +68,18 @@ def _gates(prepared: Prepared, engine: Engine, say: Say) -> GateReport:
 
 
 def refuse_invalid(prepared: Prepared, say: Say) -> None:
-    """Raise UsageError for a run that would be invalid, unless it was allowed to be: then every reason is a warning."""
-    for each in prepared.foretold:
-        if each.state == BROKEN and not each.counts:
-            say(each.told)
-    breaches = prepared.breaches
-    if not breaches:
-        return
-    told = "; ".join(each.told for each in breaches)
-    if prepared.invocation.value("allow_invalid_params"):
-        say(f"INVALID for {prepared.invocation.place.division}, and run all the same: {told}")
-        return
-    closed = prepared.invocation.place.division == CLOSED
-    remedy = "mend it, or run it in open or whatif" if closed else "mend it, or add --allow-invalid-params"
-    raise UsageError(f"the run would be INVALID: {told}", remedy=remedy)
+    """Raise UsageError for a command whose result the rules would refuse, unless it was allowed to be run all the same:
+    then every reason is a warning."""
+    verdict, division = prepared.foretold, prepared.invocation.place.division
+    allowed = bool(prepared.invocation.value("allow_invalid_params"))
+    refusal = verdict.refusal(allow_invalid=allowed)
+    if refusal:
+        remedy = (
+            "mend it, or run it in open or whatif" if division == CLOSED else "mend it, or add --allow-invalid-params"
+        )
+        raise UsageError(f"the result would be INVALID for {division}: {refusal}", remedy=remedy)
+    for issue in verdict.issues:
+        say(issue.sentence + (f"; INVALID for {division}, and run all the same" if issue.validation == INVALID else ""))
 
 
 def _require_data(prepared: Prepared) -> None:
