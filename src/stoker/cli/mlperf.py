@@ -4,7 +4,7 @@ A word that a division does not have is not registered in that division's parser
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import click
@@ -12,6 +12,7 @@ import click
 from stoker.cli.groups import NearestGroup
 from stoker.core.errors import StokerError, UsageError
 from stoker.core.options import Option
+from stoker.core.registry import nearest
 
 DIVISIONS: Final = {
     "closed": "Runs to be compared: the rules decide all but the storage.",
@@ -148,15 +149,39 @@ def _commands(division: str, family: str, model: str, told: str) -> click.Comman
 
 
 class ManyWords(click.Command):
-    """A command some of whose options take all words up to the next option: `--hosts a b c`."""
+    """A command some of whose options take all words up to the next option: `--hosts a b c`.
 
-    def __init__(self, *arguments: Any, many: Sequence[str], **more: Any) -> None:
+    `elsewhere` tells of an option that this command lacks where it exists.
+    """
+
+    def __init__(
+        self, *arguments: Any, many: Sequence[str], elsewhere: Callable[[str], str] = lambda _: "", **more: Any
+    ) -> None:
         super().__init__(*arguments, **more)
         self._many = tuple(many)
+        self._elsewhere = elsewhere
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse after each of such words got its option's name."""
+        self._refuse_unknown(ctx, args)
         return super().parse_args(ctx, spelled_out(args, self._many))
+
+    def _refuse_unknown(self, ctx: click.Context, args: Sequence[str]) -> None:
+        """Raise UsageError for a word that looks like an option and is none here: `-aip` is one word, not three."""
+        options = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
+        names = {name: each for each in options for name in each.opts}
+        waiting = iter(args)
+        for word in waiting:
+            name, equals, _ = word.partition("=")
+            if name in names:
+                if not (equals or names[name].is_flag or name in self._many):
+                    next(waiting, None)  # its value, whatever it looks like
+            elif name.startswith("-") and name.strip("-"):
+                close = nearest(name, list(names))
+                hint = self._elsewhere(name) or (
+                    f"did you mean {close}?" if close else f"see {ctx.command_path} --help"
+                )
+                raise UsageError("no such option here", where=name, remedy=hint)
 
 
 def spelled_out(args: Sequence[str], many: Sequence[str]) -> list[str]:
@@ -206,6 +231,7 @@ def command_at(arguments: Sequence[str]) -> tuple[tuple[str, str, str, str], cli
 
 def leaf_command(division: str, family: str, model: str, command: str) -> click.Command:
     """Return the parser of one command."""
+    from stoker.bench.run.mlperf.families import ROWS
     from stoker.bench.run.mlperf.lookup import options_of, positionals
     from stoker.bench.run.mlperf.rows import ACCESSES, TAKES_ACCESS
 
@@ -222,6 +248,11 @@ def leaf_command(division: str, family: str, model: str, command: str) -> click.
     parameters += [_option(option) for option in options]
     many = [name for option in options if option.metavar.endswith("...") for name in (option.flag, *option.spellings)]
 
+    def elsewhere(name: str) -> str:
+        found = [row for row in ROWS[family] if name in (row.option.flag, *row.option.spellings)]
+        commands = dict.fromkeys(f"{where} {each}" for row in found for where in row.divisions for each in row.commands)
+        return f"it is an option of {', '.join(commands)}" if commands else ""
+
     def run(access: str | None = None, model_name: str = "", **given: Any) -> int:
         from stoker.bench.run.mlperf.resolving import Place
         from stoker.cli.mlperf_run import perform
@@ -229,7 +260,13 @@ def leaf_command(division: str, family: str, model: str, command: str) -> click.
         return perform(Place(division, family, model or model_name, command, access or ""), given)
 
     return ManyWords(
-        command, params=parameters, callback=run, help=COMMANDS[command], many=many, context_settings=_SETTINGS
+        command,
+        params=parameters,
+        callback=run,
+        help=COMMANDS[command],
+        many=many,
+        elsewhere=elsewhere,
+        context_settings=_SETTINGS,
     )
 
 
