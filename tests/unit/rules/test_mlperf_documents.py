@@ -1,6 +1,7 @@
 """Schemas and types of the hand-made documents are equal, and every fault of a document is told."""
 
 import copy
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -11,12 +12,19 @@ from stoker.bench.rules.mlperf.documents import KINDS, schema_of, schema_text, s
 from stoker.bench.rules.mlperf.validator import faults, unknown_keywords
 from stoker.testing.mlperf_documents import (
     TOOL,
+    checkpoint_summary,
+    kv_summary,
+    metadata,
     provenance,
     system_description,
     system_description_v1,
     system_description_v2,
+    training_summary,
 )
 
+MOMENT = datetime(2026, 3, 2, 10, 0, 0)
+TIMES = {"start": "2026-03-02T10:00:00", "end": "2026-03-02T10:07:00"}
+SIZE: dict[str, Any] = {"accelerators": 8, "hosts": 1, "memory_gib": 256.0}
 GOOD: dict[str, Any] = {
     "system_description": system_description("sysA"),
     "system_description_2.0": system_description_v2("sysA"),
@@ -32,6 +40,30 @@ GOOD: dict[str, Any] = {
         "versions": {"tool": ["3.0.2"]},
         "systems": ["sysA"],
         "runs": [],
+    },
+    "summary_training": {**TIMES, **training_summary("unet3d", "b200", files=9, **SIZE)},
+    "summary_checkpointing": {**TIMES, **checkpoint_summary("llama3-8b", hosts=1, writes=10, reads=10)},
+    "summary_kv_cache": kv_summary(MOMENT, hosts=1, per_node=1, trials=3),
+    "metadata": metadata("training", "unet3d", "run", MOMENT, accelerator="b200", processes=8),
+    "results": [{"Public ID": "v3.0-0001", "Read B/W (GiB/s)": 45.9, "RU's": None, "notes": ["a note"]}],
+    "bundle": {
+        "schema": "stoker-bundle/1",
+        "made_at": "2026-03-02T10:00:00Z",
+        "tool": "stoker",
+        "algorithm": "sha256",
+        "total_bytes": 3,
+        "root": "ab" * 32,
+        "left_out": [".mlps/trash"],
+        "files": [{"path": "a", "bytes": 3, "sha256": "cd" * 32}],
+    },
+    "bundle_signature": {
+        "schema": "stoker-bundle-signature/1",
+        "algorithm": "ed25519",
+        "root": "ab" * 32,
+        "public_key": "AAAA",
+        "fingerprint": "SHA256:00",
+        "signature": "AAAA",
+        "signed_at": "2026-03-02T10:00:00Z",
     },
 }
 
