@@ -116,7 +116,7 @@ def _figures(size: Any) -> list[tuple[str, str]]:
         if name in ("sentence", "notes", "personas") or value in (None, ""):
             continue
         label = name.replace("_", " ")
-        if "bytes" in name and isinstance(value, (int, float)):
+        if "bytes" in name and not name.startswith("files_by") and isinstance(value, (int, float)):
             told.append(
                 (label.replace(" bytes", "").strip() or label, f"{format_bytes(value)} ({round(value):,} bytes)")
             )
