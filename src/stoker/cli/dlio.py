@@ -13,6 +13,7 @@ from stoker.cli.plan import show_plan
 from stoker.cli.report import finish
 from stoker.cli.screen import emit_json, emit_text, warn
 from stoker.core.errors import EXIT_GOOD
+from stoker.core.host_series import SAMPLES_MAX
 
 
 def _told(outcome: DlioOutcome, job: DlioJob, *, as_json: bool) -> int:
@@ -64,6 +65,12 @@ def _show(shown: Live, event: ProgressEvent) -> None:
     type=click.FloatRange(0, 3600),
     default=None,
     help="Seconds between samples of the hosts' counters; 0 samples none.  [default: 10]",
+)
+@click.option(
+    "--host-samples",
+    type=click.IntRange(2, SAMPLES_MAX),
+    default=None,
+    help=f"Most samples kept of a host: every second one goes when there are more.  [default: {SAMPLES_MAX}]",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and touch nothing.")
 @click.option("--quiet", is_flag=True, help="No live progress.")

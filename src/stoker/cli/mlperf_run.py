@@ -13,6 +13,7 @@ from stoker.bench.rules.mlperf.findings import TreeFinding
 from stoker.bench.rules.mlperf.sizing import TrainingSize
 from stoker.bench.rules.mlperf.verifier import HOLDS, LATER
 from stoker.bench.run.dlio.tree import DEFAULT
+from stoker.bench.run.mlperf import journal
 from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, conduct_run
 from stoker.bench.run.mlperf.engine import Engine, engine_of
 from stoker.bench.run.mlperf.exits import FAILURE, SUCCESS
@@ -105,6 +106,7 @@ def _keep(invocation: Invocation, size: TrainingSize, log: Log) -> None:
         return
     from stoker.bench.report.submission import capture_image
 
+    journal.remember(prepared.home, sys.argv[1:])
     leaf = keep_size(prepared, size, sys.argv[1:], capture_image(prepared.home.root))
     log.say("INFO", f"leaf: {leaf}")
 

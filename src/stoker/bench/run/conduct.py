@@ -67,7 +67,7 @@ def check_plan(plan: TrainingPlan) -> None:
 def _conduct_local(job: Job, plan: TrainingPlan, target_url: str, folder: Path, progress: OnProgress | None) -> Result:
     with SignalWatch() as watch:
         record = RunRecord(job, plan, target_url, folder, launcher=f"local processes, {plan.ranks}")
-        hosts = Collection(folder, plan.host_interval_seconds, plan.sample_hosts)
+        hosts = Collection(folder, plan.host_interval_seconds, plan.sample_hosts, samples_max=plan.host_samples_max)
         try:
             outcome = run_local(
                 plan,

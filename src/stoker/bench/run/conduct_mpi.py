@@ -224,7 +224,9 @@ def _take_part(
             teller.tell({0: told, **watch.told()})
 
     plan, folder = order.plan, Path(order.folder)
-    collection = MpiCollection(comm, folder, plan.host_interval_seconds, plan.sample_hosts)
+    collection = MpiCollection(
+        comm, folder, plan.host_interval_seconds, plan.sample_hosts, samples_max=plan.host_samples_max
+    )
     job = RankJob(plan, comm, order.target_url, folder, lambda: bool(signals.received), tell)
     told = run_rank(job)
     watch.finished()

@@ -37,9 +37,9 @@ RUN_FOLDER: Final = "stoker"
 class DlioJob:
     """What was asked: DLIO's words, and our own few options. `ranks` is None when MPI, or 1, decides.
 
-    `run_folder` is where our own files go instead of below DLIO's; `access_seed` replaces the seed of a shuffle, and
-    `host_interval` the seconds between samples of the hosts (0 samples none). A generation without training takes
-    `ranks` processes.
+    `run_folder` is where our own files go instead of below DLIO's; `access_seed` replaces the seed of a shuffle.
+    `host_interval` are the seconds between samples of the hosts (0 samples none), of which `host_samples` are kept.
+    A generation without training takes `ranks` processes.
     """
 
     words: Sequence[str]
@@ -50,6 +50,7 @@ class DlioJob:
     run_folder: str = ""
     access_seed: int | None = None
     host_interval: float | None = None
+    host_samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def _asked(job: DlioJob, run: DlioRun) -> DlioRun:
         changes["seed"] = job.access_seed
     if job.host_interval is not None:
         changes["host_interval_seconds"] = job.host_interval
+    if job.host_samples is not None:
+        changes["host_samples_max"] = job.host_samples
     return replace(run, plan=msgspec.structs.replace(run.plan, **changes)) if changes else run
 
 

@@ -114,7 +114,7 @@ class _Rank:
         interval_seconds = self._order.plan.host_interval_seconds
         if self._host[0] or self._rank == 0 or interval_seconds <= 0:  # the conductor samples its own host
             return None
-        header = new_header(interval_seconds)
+        header = new_header(interval_seconds, self._order.plan.host_samples_max)
         sampler = LocalSampler(header, source="tcp")
         self._began_wall_ns = round(_wall_of(header.started_utc) * 1e9)
         sampler.start()

@@ -226,6 +226,9 @@ def engine_arguments(prepared: Prepared, engine: Engine, leaf: Path, evidence: P
     interval = invocation.value("timeseries_interval")
     if interval is not None:
         own.append(f"--host-interval={0 if invocation.value('skip_timeseries') else interval:g}")
+    most = invocation.value("max_timeseries_samples")
+    if most is not None:
+        own.append(f"--host-samples={most}")
     return ["dlio", *prepared.dlio_words(str(leaf)), *own]
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from stoker.core.host_series import SAMPLES_MAX
 from stoker.core.options import Option
 
 CLOSED, OPEN, WHATIF = DIVISIONS = ("closed", "open", "whatif")
@@ -160,7 +161,7 @@ SERIES: Final = (
     ),
     Row(flag("skip_timeseries", "Sample no hosts."), ("run",), LOOSE),
     Row(
-        whole("max_timeseries_samples", "Most samples kept a host.", default=3600, low=1, high=1_000_000),
+        whole("max_timeseries_samples", "Most samples kept a host.", default=SAMPLES_MAX, low=2, high=SAMPLES_MAX),
         ("run",),
         LOOSE,
     ),

@@ -129,7 +129,12 @@ def quoted(text: str) -> str:
     """Return a text as a value of a word."""
     if _PLAIN.fullmatch(text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + re.sub(r"(\\*)('|$)", _escaped, text) + "'"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """Return a quote with the backslashes before it: only there a backslash means anything."""
+    return match[1] * 2 + ("\\'" if match[2] else "")
 
 
 def training(invocation: Invocation) -> bool:
