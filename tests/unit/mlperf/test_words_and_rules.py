@@ -65,7 +65,9 @@ def test_objects_are_reached_by_the_keys_that_the_tool_may_set(results: ResultsD
     assert found.foretold.refusal(allow_invalid=True) == ""
 
 
-@pytest.mark.parametrize("text", ["plain", "a b", "it's", "a,b", "{x}", "back\\slash", "end\\", "a\\'b", "ünï", "a=b", "(c)"])
+@pytest.mark.parametrize(
+    "text", ["plain", "a b", "it's", "a,b", "{x}", "back\\slash", "end\\", "a\\'b", "ünï", "a=b", "(c)"]
+)
 def test_any_path_survives_as_a_value(text: str) -> None:
     words = ["workload=unet3d_b200", f"++workload.dataset.data_folder={quoted(text)}"]
     assert resolve(compose(words)[0]).value("dataset.data_folder") == text

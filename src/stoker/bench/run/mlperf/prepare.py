@@ -84,12 +84,12 @@ def prepare(invocation: Invocation, environment: Mapping[str, str] | None = None
     if invocation.value("systemname"):
         check_name(invocation.value("systemname"), "system's name")
     data = _data(invocation, environment)
+    if data is not None:
+        os.environ.update(data.variables)  # stores of this process and of the engine take their endpoint from there
     training = place.family == TRAINING
     extent = extent_of(invocation, results, data) if training and place.command != "datasize" else Extent({})
     words = _words(invocation, data, extent)
     config = resolved_config(invocation, words) if words else None
-    if config is not None and data is not None and data.is_object and data.variables:
-        environment = {**environment, **data.variables}
     known = Known(
         files=extent.files,
         files_sized=extent.sized.files if extent.sized else None,
