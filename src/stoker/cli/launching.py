@@ -11,12 +11,11 @@ from stoker.bench.run.hosts.require import require_hosts
 from stoker.bench.run.hosts.start import Ended, Launch, plan_launch, rank_program, start_ranks
 from stoker.bench.run.plan import Settings, feed_draft, file_bytes, least_files, workload_entry
 from stoker.bench.run.recover import load_or_recover
+from stoker.bench.run.stages import Say, Stages
 from stoker.cli.live import live
 from stoker.cli.screen import emit_pairs, harmless, warn
-from stoker.core import clock
 from stoker.core.errors import EXIT_GOOD
 from stoker.core.files import redact_arguments
-from stoker.core.units import format_seconds
 
 
 def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> int:
@@ -32,13 +31,19 @@ def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> in
         hosts = ", ".join(f"{host.name} {host.slots}" for host in planned.hosts)
         emit_pairs({"launcher": planned.launcher.told, "ranks": f"{ranks}: {hosts}", "command": shlex.join(words)})
         return EXIT_GOOD
-    warnings = _preflight(planned, target, _needed_bytes(settings), quiet=quiet)
-    with live(quiet=quiet) as shown:
-        deadline_seconds = settings["rank_deadline"].value
-        ended = start_ranks(planned, arguments, deadline_seconds=deadline_seconds, on_progress=shown.run)
-    for warning in warnings:
-        warn(f"before the run: {warning}")
+    ranks_told = f"starting {ranks} ranks"
+    with Stages((f"checking {len(planned.hosts)} hosts", ranks_told), _say(quiet=quiet), warn) as stages:
+        with stages.stage(1):
+            _preflight(planned, target, _needed_bytes(settings), stages)
+        stages.begin(2)
+        with live(quiet=quiet) as shown:
+            deadline_seconds = settings["rank_deadline"].value
+            ended = start_ranks(planned, arguments, deadline_seconds=deadline_seconds, on_progress=shown.run)
     return _finish(ended)
+
+
+def _say(*, quiet: bool) -> Say:
+    return lambda text: None if quiet else click.echo(text, err=True)
 
 
 def _finish(ended: Ended) -> int:
@@ -68,15 +73,7 @@ def _needed_bytes(settings: Settings) -> int:
     return round(least_files(draft) * file_bytes(draft.dataset))
 
 
-def _preflight(planned: Launch, target: str, needed_bytes: int, *, quiet: bool) -> list[str]:
-    """Try everything; tell the warnings and return them, for they are told again at the end."""
-    began_ns = clock.monotonic_ns()
-    if not quiet:
-        click.echo(f"1/2 checking {len(planned.hosts)} hosts", err=True)
+def _preflight(planned: Launch, target: str, needed_bytes: int, stages: Stages) -> None:
+    """Try everything on all hosts. Raises PreflightError with what failed."""
     place = target if "://" in target else os.path.abspath(target)  # noqa: PTH100 - Path.absolute keeps `..`
-    checks, warnings = require_hosts(planned, place, needed_bytes, warn)
-    if not quiet:
-        spent = format_seconds((clock.monotonic_ns() - began_ns) / 1e9)
-        ranks = sum(host.slots for host in planned.hosts)
-        click.echo(f"2/2 {len(checks)} checks done in {spent}; starting {ranks} ranks", err=True)
-    return warnings
+    require_hosts(planned, place, needed_bytes, stages.warn)

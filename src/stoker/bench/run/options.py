@@ -137,6 +137,23 @@ TRAINING: Final = (
     *_LOADER,
     *_RUN,
 )
+PLAN: Final = (
+    *TRAINING,
+    Option("division", "text", "Hold the job against the rules of a division.", choices=("closed", "open", "whatif")),
+    Option("edition", "text", "Edition of the rules.", default="3.0", choices=("1.0", "2.0", "3.0")),
+    Option("place", "path", "Where a dataset will lie that is not made yet; it is only looked at.", metavar="DIR"),
+    Option("clients", "int", "Client hosts; those of --hosts when not given, else 1.", low=1, high=65_536),
+    Option("client_memory", "bytes", "Memory of a client host; this host's when not given.", low=1 * MiB),
+    Option("line_rate", "bytes", "Bytes a second of a client's port, 12.5GB for 100 Gb/s; else as its driver tells."),
+    Option("write_rate", "bytes", "Bytes a second that a client writes, for the time that generating takes.", low=1),
+    Option("override", "text", "key=value changed in the workload; may be repeated.", many=True, metavar="KEY=VALUE"),
+    Option("subset", "flag", "A checkpoint subset, as far as the rules have one.", default=False),
+    Option("writes", "int", "Checkpoints written.", default=10, low=0, high=10_000),
+    Option("reads", "int", "Checkpoints read.", default=10, low=0, high=10_000),
+    Option("vectors", "int", "Vectors of a collection.", default=1_000_000, low=1),
+    Option("dimension", "int", "Numbers of a vector.", default=1536, low=1, high=1 << 20),
+    Option("users", "int", "Users of a client of the KV cache; 0 takes what closed fixes.", default=0, low=0),
+)
 GEN: Final = (
     *_WORKLOAD,
     Option("format", "text", "File format; the model's own when a model is given.", metavar="NAME"),

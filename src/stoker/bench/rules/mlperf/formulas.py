@@ -55,9 +55,20 @@ def files_needed(model: TrainingModel, *, accelerators: int, batch_size: int, me
 
     `memory_bytes` is that of all hosts. Rounded up; the larger of the two is what a run needs.
     """
-    by_bytes = math.ceil(HOST_MEMORY_MULTIPLE * memory_bytes / model.file_bytes)
-    by_steps = math.ceil(STEPS_PER_EPOCH_MIN * accelerators * batch_size / model.samples_per_file)
-    return by_bytes, by_steps
+    return minimum_files(
+        file_bytes=model.file_bytes,
+        samples_per_file=model.samples_per_file,
+        per_step_samples=accelerators * batch_size,
+        memory_bytes=memory_bytes,
+    )
+
+
+def minimum_files(
+    *, file_bytes: float, samples_per_file: int, per_step_samples: int, memory_bytes: float
+) -> tuple[int, int]:
+    """Return the same for files of any make; `per_step_samples` are those of a step of all accelerators."""
+    by_bytes = math.ceil(HOST_MEMORY_MULTIPLE * memory_bytes / file_bytes)
+    return by_bytes, math.ceil(STEPS_PER_EPOCH_MIN * per_step_samples / samples_per_file)
 
 
 def parameter_count(model: CheckpointModel) -> int:

@@ -75,6 +75,11 @@ def kv_models() -> dict[str, KvModel]:
     return _tables().kv_models
 
 
+def index_kinds() -> dict[str, IndexKind]:
+    """Return the indexes by name."""
+    return _tables().indexes
+
+
 def known(table: dict[str, T], name: str, kind: str) -> T:
     """Return the table's entry. Raises UnknownNameError with the nearest name."""
     if name in table:

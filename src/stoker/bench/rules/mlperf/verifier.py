@@ -16,6 +16,7 @@ from stoker.bench.rules.mlperf.tables import CLOSED, OPEN, WHATIF
 
 __all__ = ("INVALID", "Issue", "JobFacts", "JobVerdict", "RuleForetold", "judge_job")
 HOLDS: Final = "holds"
+WARNED: Final = "warned"
 BROKEN: Final = "broken"
 LATER: Final = "later"
 _AFTER: Final = "takes what the run leaves behind"
@@ -23,7 +24,7 @@ _ORDER: Final = (CLOSED, OPEN, INVALID)
 
 
 class RuleForetold(msgspec.Struct, frozen=True):
-    """A rule before the run: it holds, is broken, or only later can be told, with the reason."""
+    """A rule before the run: it holds, holds with a warning, is broken, or can be told only later, with the reason."""
 
     rule: str
     name: str
@@ -58,7 +59,7 @@ class JobVerdict(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(issue.sentence for issue in self.issues if issue.validation in wrong)
 
     def of(self, state: str) -> list[RuleForetold]:
-        """Return the rules in a state: holds, broken or later."""
+        """Return the rules in a state: holds, warned, broken or later."""
         return [each for each in self.rules if each.state == state]
 
 
@@ -88,5 +89,6 @@ def _foretell(rule: MlperfRule, job: JobFacts) -> tuple[list[Issue], RuleForetol
     unknown = next((each.reason for each in said if isinstance(each, Unknown)), "")
     if any(issue.severity == "error" for issue in found):
         return found, RuleForetold(rule.id, rule.name, BROKEN, found[0].sentence)
-    state = LATER if unknown else HOLDS
-    return found, RuleForetold(rule.id, rule.name, state, unknown or (found[0].sentence if found else rule.tested))
+    if found:
+        return found, RuleForetold(rule.id, rule.name, WARNED, found[0].sentence)
+    return [], RuleForetold(rule.id, rule.name, LATER if unknown else HOLDS, unknown or rule.tested)
