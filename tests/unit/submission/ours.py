@@ -12,11 +12,10 @@ from stoker.bench.report.submission import (
     capture_image,
     describe_system,
     hardware,
-    write_cover,
     write_leaf,
     write_manifest,
+    write_papers,
     write_rollups,
-    write_systems_power,
 )
 from stoker.core.host_series import ClockOffset, Header, HostSeries, save_hosts
 from stoker.testing.mlperf_trees import TreeMaker
@@ -169,8 +168,7 @@ def package(root: Path, evidence: Path) -> Path:
         path = root / division / "example" / "systems" / f"{system}.yaml"
         describe_system(path, [host()], api="file")
         filled(path)
-        write_systems_power(path)
-        write_cover(path, submitter="example", division=division, date="2026-03-02")
+        write_papers(root / division / "example", date="2026-03-02")
         write_manifest(root / division / "example")
     write_rollups(root)
     return root

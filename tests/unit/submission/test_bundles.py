@@ -176,6 +176,17 @@ def test_list_that_was_edited_is_refused(folder: Path, change: Callable[[dict[st
         read_bundle(folder)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [('"path": "one"', '"path": "\\ud800"'), ('"bytes": 3', '"bytes": ' + "9" * 400), ("[", "[" * 5000)]
+)
+def test_text_that_no_tree_could_have_is_refused(folder: Path, old: str, new: str) -> None:
+    text = (folder / BUNDLE_FILE).read_text()
+    assert old in text
+    (folder / BUNDLE_FILE).write_text(text.replace(old, new))
+    with pytest.raises(CorruptError):
+        read_bundle(folder)
+
+
 def test_bundle_that_is_a_link_or_a_pipe_is_refused(folder: Path) -> None:
     (folder / BUNDLE_FILE).rename(folder.parent / "b")
     os.symlink(folder.parent / "b", folder / BUNDLE_FILE)

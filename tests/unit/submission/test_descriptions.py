@@ -8,7 +8,14 @@ import ours
 import pytest
 import yaml
 
-from stoker.bench.report.submission import describe_system, drift, hosts_of_run, write_cover, write_systems_power
+from stoker.bench.report.submission import (
+    describe_system,
+    drift,
+    hosts_of_run,
+    write_cover,
+    write_papers,
+    write_systems_power,
+)
 from stoker.bench.report.submission.cover import pdf
 from stoker.bench.report.submission.hardware import host_hardware
 from stoker.bench.report.submission.power import provisioned_watts, rack_units
@@ -242,3 +249,17 @@ def test_hostile_text_stays_text_in_a_pdf() -> None:
     assert len(objects(data)) == 9
     assert ") Tj ET endstream endobj \\" in shown(data)
     assert "?" in shown(data)
+
+
+def test_papers_of_all_systems_are_written_and_unreadable_ones_told(tmp_path: Path) -> None:
+    folder = tmp_path / "closed" / "acme"
+    ours.filled(draft(folder))
+    (folder / "systems/broken.yaml").write_text("a: [")
+    (folder / "systems/.hidden.yaml").write_text("a: [")
+    (folder / "systems/link.yaml").symlink_to("/etc/passwd")
+    paths, told = write_papers(folder, date="2026-03-02")
+    assert [path.name for path in paths] == ["sysA.power.md", "sysA.pdf"]
+    assert len(told) == 1 and "not YAML" in told[0]
+    assert "Submitter: acme" in shown((folder / "systems/sysA.pdf").read_bytes())
+    with pytest.raises(NotFoundError, match="no submitter"):
+        write_papers(tmp_path / "open/acme", date="2026-03-02")

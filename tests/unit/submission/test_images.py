@@ -10,7 +10,7 @@ import pytest
 
 import stoker
 from stoker.bench.report.submission import capture_image, check_image
-from stoker.bench.report.submission.images import image_digest
+from stoker.bench.rules.mlperf.code_images import image_digest
 from stoker.core.errors import CorruptError
 
 

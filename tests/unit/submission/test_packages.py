@@ -79,3 +79,25 @@ def test_figure_that_was_edited_is_found_and_a_new_rollup_mends_it(tree: Path) -
     assert answer == "invalid" and all("[3.3.8 " in line for line in lines)
     write_rollups(tree)
     assert judged(tree) == ("valid", [])
+
+
+def test_code_that_was_edited_after_it_ran_is_found(tree: Path) -> None:
+    (image,) = tree.glob("code-images/code-*")
+    (image / "cli/main.py").write_text("print('another tool')\n")
+    answer, lines = judged(tree)
+    assert answer == "invalid"
+    assert len(lines) == 1 and "[CHECK-02 " in lines[0] and "the code counts to" in lines[0]
+
+
+def test_code_that_cannot_be_counted_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stoker.bench.rules.mlperf.code_images.FILES_MAX", 3)
+    answer, lines = judged(tree)
+    assert answer == "invalid" and ["too many files" in line for line in lines] == [True]
+
+
+def test_closed_code_is_held_against_a_checksum_that_is_given(made: Path) -> None:
+    (image,) = made.glob("code-images/code-*")
+    digest = json.loads((image / ".code-hash.json").read_text())["hash"]
+    assert judge_tree(read_tree(made), reference_checksum=digest).answer == "valid"
+    judgement = judge_tree(read_tree(made), reference_checksum="0" * 32)
+    assert {finding.rule for finding in judgement.findings} == {"3.6.1"}

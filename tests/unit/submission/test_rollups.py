@@ -1,8 +1,11 @@
 """Rollups: figures from leaves, IDs that are kept, rows that are blank, and the judge who agrees."""
 
 import csv
+import fcntl
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import yaml
 from stoker.bench.report.submission import withdraw, write_manifest, write_rollups
 from stoker.bench.rules.mlperf import judge_tree, read_tree
 from stoker.bench.rules.mlperf.rollups import FAMILY_COLUMNS, LEADING
-from stoker.core.errors import CorruptError, NotFoundError
+from stoker.core.errors import CorruptError, NotFoundError, UsageError
 from stoker.testing.mlperf_trees import TreeMaker
 
 
@@ -252,3 +255,20 @@ def test_manifest_names_what_is_there(tree: Path) -> None:
     assert not any(f.rule == "PROV-02" for f in judge_tree(read_tree(tree)).findings)
     with pytest.raises(NotFoundError, match="no submitter"):
         write_manifest(tree / "closed/nobody")
+    (folder / "results/sysA").rename(folder / "results/sys A")
+    with pytest.raises(UsageError, match=r"no manifest .* letters, digits"):
+        write_manifest(folder)
+
+
+def test_who_gives_ids_waits_for_the_other_who_does(tmp_path: Path) -> None:
+    trained(tmp_path)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_rollups, tmp_path)
+        with pytest.raises(TimeoutError):
+            writing.result(0.5)
+        assert not (tmp_path / "public_ids.json").exists()
+        os.close(descriptor)
+        assert writing.result(30)
+    assert list(json.loads((tmp_path / "public_ids.json").read_text())) == ["v3.0-0001"]

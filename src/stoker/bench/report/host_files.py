@@ -29,10 +29,10 @@ def write_timeseries(run_folder: Path, out_folder: Path, benchmark: str, stamp: 
     return path
 
 
-def write_cluster_info(run_folder: Path, out_folder: Path) -> Path:
+def write_cluster_info(run_folder: Path, out_folder: Path, name: str = CLUSTER_FILE) -> Path:
     """Write `cluster_info.json` of the run, return its path. Raises NotFoundError without a series."""
     header, hosts = _loaded(run_folder)
-    path = out_folder / CLUSTER_FILE
+    path = out_folder / name
     _write(path, cluster_info(header, hosts))
     return path
 

@@ -6,6 +6,7 @@ images        the pool of code images: the code that ran, once for each digest
 hardware      what was collected of hosts, in the words of a system's description
 describe      the description of a system: drafted once, held against every later run (E404)
 power, cover  rack units and provisioned power as a table, and the PDF that goes with a description
+papers        both, of all systems of a submitter
 manifest      submission.yaml
 rows, described, rollups    results.json and results.csv of a model, an organisation and all; Public IDs
 bundle, signing             a hash tree over a folder, and a signature over it
@@ -17,6 +18,7 @@ from stoker.bench.report.submission.hardware import HostHardware, hardware, host
 from stoker.bench.report.submission.images import capture_image, check_image
 from stoker.bench.report.submission.leaf import LeafFacts, write_leaf
 from stoker.bench.report.submission.manifest import write_manifest
+from stoker.bench.report.submission.papers import write_papers
 from stoker.bench.report.submission.power import write_systems_power
 from stoker.bench.report.submission.rollups import withdraw, write_rollups
 
@@ -34,6 +36,7 @@ __all__ = [
     "write_cover",
     "write_leaf",
     "write_manifest",
+    "write_papers",
     "write_rollups",
     "write_systems_power",
 ]

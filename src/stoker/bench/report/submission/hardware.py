@@ -53,8 +53,8 @@ class HostHardware(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Return all but the name: hosts of one kind are alike."""
-        return msgspec.structs.astuple(self)[1:]
+        """Return all but the name and the environment, which is the run's: hosts of one kind are alike."""
+        return msgspec.structs.astuple(msgspec.structs.replace(self, host="", environment=()))
 
 
 def hosts_of_run(run_folder: Path) -> list[HostHardware]:
@@ -136,12 +136,14 @@ def _settings(found: Any, allowed: frozenset[str] | None = None) -> tuple[tuple[
 def nodes_of(hosts: Iterable[HostHardware]) -> list[dict[str, Any]]:
     """Return the hosts as nodes of a description: one entry for each kind, with blanks (None) to be filled in."""
     kinds: dict[tuple[Any, ...], list[HostHardware]] = {}
+    environment: set[tuple[str, str]] = set()
     for host in hosts:
         kinds.setdefault(host.kind, []).append(host)
-    return [_node(alike[0], len(alike)) for alike in kinds.values()]
+        environment |= set(host.environment)
+    return [_node(alike[0], len(alike), sorted(environment)) for alike in kinds.values()]
 
 
-def _node(host: HostHardware, quantity: int) -> dict[str, Any]:
+def _node(host: HostHardware, quantity: int, environment: list[tuple[str, str]]) -> dict[str, Any]:
     power: dict[str, Any] = {"min_psus_active": None, "psus_configured": []}
     return {
         "friendly_description": "client",
@@ -158,7 +160,7 @@ def _node(host: HostHardware, quantity: int) -> dict[str, Any]:
         "networking": [_network(port, count) for port, count in Counter(host.networking).items()],
         "drives": [_drives(drive, count) for drive, count in Counter(host.drives).items()],
         "operating_system": {"name": host.system or None, "version": host.system_version or None},
-        "environment": [{"name": name, "value": value} for name, value in host.environment],
+        "environment": [{"name": name, "value": value} for name, value in environment],
         "sysctl": [{"name": name, "value": value} for name, value in host.sysctl],
     }
 

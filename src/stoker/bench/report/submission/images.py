@@ -4,14 +4,11 @@
     code-images/code-<hash8>/…                   the installed package, without hidden files, tests and caches
     code-images/code-<hash8>/.code-hash.json     MD5 of the copy, when it was taken, by which version
 
-The digest is the MD5 of a text of one line a file, `<md5 of the file>  <path>`, sorted by path: what
-`cd IMAGE && find * -type f | LC_ALL=C sort | xargs md5sum | md5sum` prints.
+What the digest is over, `rules.mlperf.code_images` tells.
 """
 
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,14 +16,13 @@ import msgspec
 
 import stoker
 from stoker.bench.report.submission.provenance import tool
+from stoker.bench.rules.mlperf.code_images import code_files, image_digest
 from stoker.bench.rules.mlperf.provenance_checks import DIGEST, MARKER
 from stoker.core import clock
 from stoker.core.errors import CorruptError
 from stoker.core.files import sync_folder, write_atomic
 
 POOL: Final = "code-images"
-_LEFT_OUT: Final = ("test", "tests", "__pycache__")
-_CHUNK_BYTES: Final = 1 << 20
 _DIGEST_BYTES_MAX: Final = 1 << 16
 
 
@@ -47,15 +43,6 @@ def capture_image(results_dir: Path) -> str:
         _copy(package, image, digest)
     check_image(image, digest)
     return image.name
-
-
-def image_digest(folder: Path) -> str:
-    """Return the MD5 of a folder's code, 32 hex digits."""
-    lines = (f"{_md5(folder / path)}  {path}\n" for path in _code_files(folder))
-    whole = hashlib.md5(usedforsecurity=False)
-    for line in lines:
-        whole.update(os.fsencode(line))
-    return whole.hexdigest()
 
 
 def check_image(image: Path, digest: str = "") -> None:
@@ -81,7 +68,7 @@ def _copy(package: Path, image: Path, digest: str) -> None:
     """Make the image under a name of our own first, so that nobody ever sees half of it."""
     scratch = image.with_name(f".{image.name}.{os.getpid()}.{clock.monotonic_ns()}.tmp")
     try:
-        for path in _code_files(package):
+        for path in code_files(package):
             target = scratch / path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(package / path, target)
@@ -107,27 +94,3 @@ def _publish(scratch: Path, image: Path) -> None:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _code_files(folder: Path) -> Iterator[str]:
-    """Give the paths of the code below a folder, sorted: plain files, nothing hidden, no tests, no caches."""
-    found = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if _belongs(name) and not name.endswith(".egg-info")]
-        for name in files:
-            path = Path(here) / name
-            if not name.startswith(".") and not name.endswith(".pyc") and path.is_file() and not path.is_symlink():
-                found.append(path.relative_to(folder).as_posix())
-    yield from sorted(found)
-
-
-def _belongs(name: str) -> bool:
-    return not name.startswith(".") and name not in _LEFT_OUT
-
-
-def _md5(path: Path) -> str:
-    found = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(_CHUNK_BYTES):
-            found.update(piece)
-    return found.hexdigest()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from stoker.bench.report.host_files import system_info, write_cluster_info, write_timeseries
+from stoker.bench.report.host_files import CLUSTER_FILE, system_info, write_cluster_info, write_timeseries
 from stoker.bench.report.submission.provenance import provenance, resolved
 from stoker.bench.rules.mlperf.formulas import CORE_KEYS, comparability_class, core_hash
 from stoker.bench.rules.mlperf.provenance_checks import POINTER, PROVENANCE
@@ -86,10 +86,16 @@ def write_leaf(leaf: Path, facts: LeafFacts, *, run_folder: Path | None) -> list
     if facts.code_image:
         paths.append(_bytes(leaf / POINTER, f"{facts.code_image}\n".encode()))
     if run_folder is not None and load_hosts(run_folder) is not None:
-        (leaf / STAGING).mkdir(exist_ok=True)
         paths.append(write_timeseries(run_folder, leaf, facts.family, facts.stamp))
-        paths.append(write_cluster_info(run_folder, leaf / STAGING))
+        paths.append(_cluster_info(leaf, facts.family, run_folder))
     return paths
+
+
+def _cluster_info(leaf: Path, family: str, run_folder: Path) -> Path:
+    if family == "kv_cache":
+        return write_cluster_info(run_folder, leaf, f"{family}_{CLUSTER_FILE}")
+    (leaf / STAGING).mkdir(exist_ok=True)
+    return write_cluster_info(run_folder, leaf / STAGING)
 
 
 def _check(facts: LeafFacts) -> None:

@@ -13,14 +13,14 @@ from stoker.bench.rules.mlperf.layout import Submitter, read_tree
 from stoker.bench.rules.mlperf.leaves import Leaf
 from stoker.bench.rules.mlperf.provenance_checks import MANIFEST, POINTER, PROVENANCE
 from stoker.bench.rules.mlperf.reading import words
-from stoker.core.errors import NotFoundError
+from stoker.core.errors import NotFoundError, UsageError
 from stoker.core.files import write_atomic
 
 
 def write_manifest(folder: Path) -> Path:
     """Write the manifest of `<results-dir>/<division>/<org>` from its leaves, whole, and return its path.
 
-    Raises NotFoundError where there is no such folder, and msgspec's ValidationError for names the layout forbids.
+    Raises NotFoundError where there is no such folder, and UsageError for names that the layout forbids.
     """
     folder = folder.resolve()
     tree = read_tree(folder.parent.parent, edition=EDITION, division=folder.parent.name)
@@ -51,7 +51,11 @@ def manifest_of(submitter: Submitter) -> SubmissionManifest:
         "runs": sorted(leaf.path.removeprefix(prefix) for leaf in leaves if leaf.command == "run"),
         "code_images": images,
     }
-    return msgspec.convert(document, SubmissionManifest)
+    try:
+        return msgspec.convert(document, SubmissionManifest)
+    except msgspec.ValidationError as error:
+        expected = "letters, digits, '.', '_' and '-' in the names of folders"
+        raise UsageError("no manifest can be made", where=submitter.path, expected=expected, got=str(error)) from error
 
 
 def _image(leaf: Leaf) -> str:

@@ -6,8 +6,11 @@ A row that is withdrawn there keeps its ID in the rollups and is blank otherwise
 """
 
 import csv
+import fcntl
 import io
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +45,25 @@ def write_rollups(results_dir: Path, system: str = "") -> list[Path]:
     The organisations' and the global ones always hold every row. Raises UsageError where there is no folder, and
     CorruptError for a public_ids.json that cannot be read: IDs that were given are never given anew.
     """
-    tree = read_tree(results_dir)
+    with _alone(results_dir):
+        return _write_all(results_dir, read_tree(results_dir), system)
+
+
+@contextmanager
+def _alone(results_dir: Path) -> Iterator[None]:
+    """Keep other processes from giving IDs meanwhile, where the file system has locks."""
+    descriptor = os.open(results_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if results_dir.is_dir() else None
+    try:
+        if descriptor is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _write_all(results_dir: Path, tree: Tree, system: str) -> list[Path]:
     rows = rows_of(tree)
     if system and not any(each.name == system for each in tree.systems):
         known = ", ".join(sorted({each.name for each in tree.systems})) or "none"
@@ -63,11 +84,13 @@ def write_rollups(results_dir: Path, system: str = "") -> list[Path]:
 
 def withdraw(results_dir: Path, public_id: str) -> None:
     """Mark a row as withdrawn: it keeps its ID and is blank from the next rollup on. Raises NotFoundError."""
-    ids = read_ids(results_dir)
-    if public_id not in ids:
-        raise NotFoundError("no row has this Public ID", where=public_id, expected=", ".join(ids) or "none was given")
-    ids[public_id].withdrawn = True
-    _save_ids(results_dir, ids)
+    with _alone(results_dir):
+        ids = read_ids(results_dir)
+        if public_id not in ids:
+            known = ", ".join(ids) or "none was given"
+            raise NotFoundError("no row has this Public ID", where=public_id, expected=known)
+        ids[public_id].withdrawn = True
+        _save_ids(results_dir, ids)
 
 
 def read_ids(results_dir: Path) -> Ids:

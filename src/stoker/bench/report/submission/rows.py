@@ -99,6 +99,7 @@ def _row(tree: Tree, system: System, series: Series, described: dict[str, Any]) 
     place = (series.division, series.submitter, system.name, series.family, series.engine, series.model)
     named = "/".join(part for part in (*place, _profile(series)) if part)
     key = series.path if tree.edition == "1.0" else named  # its submitters named and nested their folders as they liked
+    key = key.encode("utf-8", "backslashreplace").decode()  # names may be any bytes
     return Row(key, series.family, series.division, series.submitter, system.name, series.path, columns, notes)
 
 

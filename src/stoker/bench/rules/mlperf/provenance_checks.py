@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from stoker.bench.rules.mlperf.code_images import TOOL, image_digest
 from stoker.bench.rules.mlperf.description import description_faults, older_faults
 from stoker.bench.rules.mlperf.documents import shipped_schema
 from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, excused, missing
@@ -12,6 +13,7 @@ from stoker.bench.rules.mlperf.layout import PACKAGE, Series, Submitter, Tree
 from stoker.bench.rules.mlperf.leaves import Leaf
 from stoker.bench.rules.mlperf.reading import Folder, words
 from stoker.bench.rules.mlperf.validator import faults
+from stoker.core.errors import CorruptError
 
 POINTER: Final = ".mlps-code-image"
 DIGEST: Final = ".code-hash.json"
@@ -199,9 +201,24 @@ def images_consistent(tree: Tree, _: Context) -> Iterable[Said]:
             yield Fault(f"folder {name}", "code- and eight hex digits", image.path)
         elif digest is not None and _MD5.fullmatch(digest) and not digest.startswith(named[1]):
             yield Fault(f"digest {digest}", f"one that begins with {named[1]}", image.below(DIGEST), "hash")
+        else:
+            yield from _counted_anew(tree, image, digest)
     if not found:
         what = "code images belong to a package"
         yield missing("any code image", "code-images") if tree.kind == PACKAGE else excused(what, "")
+
+
+def _counted_anew(tree: Tree, image: Folder, digest: str | None) -> Iterable[Said]:
+    """Hold an image that we captured against its digest; how others count theirs is not known."""
+    if digest is None or words(tree.files.json(image.below(DIGEST)), "tool") != TOOL:
+        return
+    try:
+        found = image_digest(tree.files.root / image.path)
+    except (OSError, CorruptError) as error:
+        yield Fault(f"the code cannot be counted: {error}", "the code as it was captured", image.path)
+        return
+    if found != digest:
+        yield Fault(f"the code counts to {found}", digest, image.path, f"{DIGEST} hash")
 
 
 def orphans(tree: Tree, _: Context) -> Iterable[Said]:

@@ -19,12 +19,13 @@ import msgspec
 from stoker import __version__
 from stoker.bench.run.hosts.packages import manager_of
 from stoker.bench.run.hosts.parse import parse_os_release
-from stoker.bench.run.hosts.sources import OS_RELEASE, local_name
+from stoker.bench.run.hosts.sources import OS_RELEASE, local_hardware, local_name
 from stoker.bench.run.lockfile import not_as_locked
 from stoker.bench.run.target import opened
 from stoker.bench.workloads.mounts import mount_of
 from stoker.core import clock
 from stoker.core.errors import StokerError
+from stoker.core.host_series import HostSeries
 from stoker.storage.url import parse_url
 
 REQUEST_BYTES_MAX: Final = 1 << 20
@@ -41,13 +42,17 @@ CREDENTIALS: Final = {
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What is asked. `sentinel` names a file below the target: `put` writes `token` into it, `remove` removes it."""
+    """What is asked. `sentinel` names a file below the target: `put` writes `token` into it, `remove` removes it.
+
+    `hardware` asks what the host is made of, too.
+    """
 
     target: str = ""
     sentinel: str = ""
     token: str = ""
     put: bool = False
     remove: bool = False
+    hardware: bool = False
 
 
 class TargetFacts(msgspec.Struct, frozen=True):
@@ -84,6 +89,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     cpus: int = 0
     memory_bytes: int = 0
     target: TargetFacts | None = None
+    hardware: HostSeries | None = None
 
 
 def host_facts(request: Request) -> HostFacts:
@@ -104,6 +110,7 @@ def host_facts(request: Request) -> HostFacts:
         cpus=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         target=target_facts(request) if request.target else None,
+        hardware=local_hardware() if request.hardware else None,
     )
 
 

@@ -10,6 +10,7 @@ from stoker.bench.run.hosts import parse
 from stoker.bench.run.hosts.disks import DISK_FIELDS, count_disks, count_interfaces
 from stoker.bench.run.hosts.hardware import drives_text, parse_drives, parse_ports, ports_text
 from stoker.bench.run.machine import safe_environment
+from stoker.core.host_series import HostSeries
 
 DYNAMIC: Final = ("stat", "loadavg", "meminfo", "vmstat", "diskstats", "net/dev")
 """Below /proc: what changes while a run goes on."""
@@ -32,6 +33,8 @@ SYSCTLS: Final = (
     "vm/vfs_cache_pressure",
 )
 """The settings of the kernel that are kept; none of them is secret."""
+HARDWARE: Final = ("cpuinfo", "os_release", "product", "architecture", "ports", "drives", "sysctl")
+"""The parts of a snapshot that tell what a host is made of."""
 TEXT_BYTES_MAX: Final = 8 << 20
 
 Texts = dict[str, str]
@@ -115,6 +118,16 @@ def counted(texts: Texts) -> tuple[dict[str, str], dict[str, str]]:
     links = parse.parse_links(texts.get("links", ""))
     interfaces = {name: links.get(name, False) for name in parse.parse_netdev(texts.get("net/dev", ""))}
     return count_disks(parse.parse_diskstats(texts.get("diskstats", "")), blocks or None), count_interfaces(interfaces)
+
+
+def local_hardware() -> HostSeries:
+    """Return what this host is made of, as a series without samples: what of a snapshot no run changes."""
+    texts, errors = read_all()
+    disks, interfaces = counted(texts)
+    whole = snapshot(texts, errors)
+    facts = {name: whole[name] for name in HARDWARE}
+    facts["meminfo"] = {"MemTotal": whole["meminfo"].get("MemTotal", 0)}
+    return HostSeries(local_name(), disks=disks, interfaces=interfaces, start=facts)
 
 
 def local_name() -> str:
