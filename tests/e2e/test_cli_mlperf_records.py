@@ -93,6 +93,15 @@ def test_without_a_results_directory_all_say_e101(mlperf: Records) -> None:
         mlperf(*words, "--results-dir", "missing").refused(5, "E101", "not initialised")
 
 
+def test_earlier_spellings_are_told_by_all_that_look_for_the_directory(mlperf: Records) -> None:
+    mlperf.results()
+    done = mlperf("runs", "list", MLPERF_SYSTEMNAME="sysA")
+    assert done.out == "no runs\n"
+    assert (
+        done.errors == "warning: MLPERF_SYSTEMNAME is an earlier spelling without effect: set MLPSTORAGE_SYSTEMNAME\n"
+    )
+
+
 def test_errors_are_json_where_json_was_asked_for(mlperf: Records) -> None:
     done = mlperf("runs", "list", "-rd", "missing", "--json")
     assert done.code == 5
@@ -224,6 +233,8 @@ def test_history_is_shown_and_replayed_in_its_folder(mlperf: Records) -> None:
     done = mlperf("history", "rerun", "1")
     assert done.code == 3  # that of the command: there is no such folder
     assert done.errors.splitlines()[0] == f"in {other}: stoker mlperf validate 'two words'"
+    for name in ("stoker", "click", "os"):
+        (other / f"{name}.py").write_text("raise SystemExit(77)")  # what lies in that folder is not ours
     assert mlperf("history", "rerun", "2").code == 0
     assert (other / "made here" / "mlperf-results.yaml").is_file()
     mlperf("history", "rerun", "3", "-rd", "results").refused(2, "itself a replay")

@@ -21,10 +21,22 @@ _STATES: Final = ("complete", "failed", "incomplete")
 _BENCHMARKS: Final = ("training", "checkpointing", "vectordb", "kvcache", "vector_database", "kv_cache")
 _COLUMNS: Final = ("id", "status", "started", "mode", "benchmark", "model", "command", "system", "leaf")
 _LISTED_MAX: Final = 20
+
+
+def _hinted(_: click.Context, __: click.Parameter, told: str | None) -> str | None:
+    """Return the option as it is, after hints at variables of an earlier spelling."""
+    from stoker.bench.run.mlperf.results_dir import earlier_spellings
+
+    for hint in earlier_spellings(os.environ):
+        warn(hint)
+    return told
+
+
 results_dir_option = click.option(
     "--results-dir",
     "-rd",
     metavar="DIR",
+    callback=_hinted,
     help="Results directory.  [env: MLPSTORAGE_RESULTS_DIR; else the recorded one]",
 )
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -42,4 +42,5 @@ def replay(results: ResultsDir, run: str, *, tell: Callable[[str], None]) -> int
     tell(f"in {line.cwd}: stoker {shlex.join(words)}")
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-c", _PROGRAM, *words])  # noqa: S606 - our own program
+    # -P: modules that lie in that folder are not ours.
+    os.execv(sys.executable, [sys.executable, "-P", "-c", _PROGRAM, *words])  # noqa: S606 - our own program
