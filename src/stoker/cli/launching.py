@@ -20,12 +20,16 @@ from stoker.core.files import redact_arguments
 from stoker.core.units import format_seconds
 
 
-def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> int:
+def launch(
+    settings: Settings, target: str, *, dry_run: bool, quiet: bool, ranks: int = 0, needed_bytes: int | None = None
+) -> int:
     """Start this very command on the hosts asked for, and return its exit code; with `dry_run` print how.
 
-    Before, everything is tried. Raises PreflightError with all that failed; warnings go to stderr.
+    `ranks` and `needed_bytes` follow from a training's settings where they are not told. Before, everything is tried.
+    Raises PreflightError with all that failed; warnings go to stderr.
     """
-    _, ranks = workload_entry(settings)
+    ranks = ranks or workload_entry(settings)[1]
+    needed_bytes = _needed_bytes(settings) if needed_bytes is None else needed_bytes
     planned = plan_launch(settings, ranks)
     arguments = sys.argv[1:]
     if dry_run:
@@ -33,7 +37,7 @@ def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> in
         hosts = ", ".join(f"{host.name} {host.slots}" for host in planned.hosts)
         emit_pairs({"launcher": planned.launcher.told, "ranks": f"{ranks}: {hosts}", "command": shlex.join(words)})
         return EXIT_GOOD
-    warnings = _preflight(planned, target, _needed_bytes(settings), quiet=quiet)
+    warnings = _preflight(planned, target, needed_bytes, quiet=quiet)
     with live(quiet=quiet) as shown:
         deadline_seconds = settings["rank_deadline"].value
         ended = start_ranks(planned, arguments, deadline_seconds=deadline_seconds, on_progress=shown.run)

@@ -13,8 +13,8 @@ from stoker.bench.report.hosts import HOSTS_SHOWN_MAX, HostsLine, host_rows
 from stoker.bench.report.latency import StageLatency, curves
 from stoker.bench.report.reading import reading_line
 from stoker.bench.report.series import Timeline
-from stoker.bench.rules import RULES
 from stoker.bench.rules.facts import measured
+from stoker.bench.rules.verdict import applying
 from stoker.core.files import redact_arguments
 from stoker.core.result import Finding, Result, Verdict
 from stoker.core.units import format_rate
@@ -58,7 +58,7 @@ def build(saved: Saved) -> dict[str, Any]:
         "tiles": _tiles(result),
         "asked": _asked(result),
         "findings": [_finding(finding) for finding in verdict.findings],
-        "held": _held(verdict),
+        "held": _held(result, verdict),
         "time_charts": _time_charts(saved),
         "stalls": {"sentence": tables.stall_sentence(result), "rows": tables.stall_rows(result)},
         "latency_chart": _latency_chart(saved.stages),
@@ -180,10 +180,10 @@ def _finding(finding: Finding) -> dict[str, str]:
     }
 
 
-def _held(verdict: Verdict) -> list[tuple[str, str]]:
+def _held(result: Result, verdict: Verdict) -> list[tuple[str, str]]:
     """Return (rule, what holds) for each rule without a finding."""
     broken = {finding.rule for finding in verdict.findings}
-    return [(rule.id, rule.tested) for rule in RULES.values() if rule.id not in broken]
+    return [(rule.id, rule.tested) for rule in applying(result) if rule.id not in broken]
 
 
 def _time_charts(saved: Saved) -> list[tuple[str, str, Markup]]:
