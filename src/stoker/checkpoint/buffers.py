@@ -12,11 +12,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+import numpy as np
+
 from stoker.core import clock
 from stoker.core.errors import StokerError, UsageError
 from stoker.core.units import MiB, format_bytes
 
-ACQUIRE_SECONDS: Final = 300.0
+ACQUIRE_SECONDS: Final = 120.0
 _LOOK_SECONDS: Final = 0.001
 _HUGE_BYTES: Final = 2 * MiB
 
@@ -40,6 +42,14 @@ class Buffers:
     def allocated_bytes(self) -> int:
         """Return the memory held now."""
         return len(self._blocks) * self.size_bytes
+
+    def warm(self, size_bytes: int) -> None:
+        """Map and touch as many buffers as content of `size_bytes` can fill."""
+        with self._changed:
+            while len(self._blocks) < self.count and self.allocated_bytes < size_bytes:
+                block = _map(self.size_bytes)
+                np.frombuffer(block, np.uint8)[:: mmap.PAGESIZE] = 0
+                self._blocks.append(block)
 
     def acquire(
         self, *, timeout_seconds: float = ACQUIRE_SECONDS, given_up: Callable[[], bool] = lambda: False

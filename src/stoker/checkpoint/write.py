@@ -56,6 +56,12 @@ class Writer:
         self._store = store
         self._pools = [Buffers(staging.per_writer, staging.buffer_bytes) for _ in range(max(1, staging.writers))]
 
+    def warm(self, shards: Sequence[Shard]) -> None:
+        """Touch the memory that writing these shards will take, so that no clock runs while it is mapped."""
+        size = sum(shard.file.size_bytes for shard in shards)
+        for pool in self._pools:
+            pool.warm(size // max(1, len(self._pools)))
+
     def write(
         self,
         shards: Sequence[Shard],
@@ -79,8 +85,9 @@ class Writer:
 
         def work(pool: Buffers) -> None:
             try:
-                while (shard := _next(todo)) is not None and not halted():
-                    _write_one(self._store, shard, pool, clock_of, on_bytes, halted)
+                with closing(_Filled(todo, pool, halted)) as filled:
+                    while (shard := filled.begin()) is not None:
+                        _write_one(self._store, shard, filled, clock_of, on_bytes)
             except BaseException as error:
                 errors.append(error)
 
@@ -104,18 +111,12 @@ def _next(todo: "queue.SimpleQueue[Shard]") -> Shard | None:
 
 
 def _write_one(
-    store: Store,
-    shard: Shard,
-    pool: Buffers,
-    clock_of: StageClock,
-    on_bytes: Callable[[int], None],
-    halted: Callable[[], bool],
+    store: Store, shard: Shard, filled: "_Filled", clock_of: StageClock, on_bytes: Callable[[int], None]
 ) -> None:
     assert isinstance(store, SupportsMultipart)
-    with closing(_Filled(shard, pool, halted)) as filled:
-        pieces = _Pieces(filled, clock_of, on_bytes)
-        info = store.put_parts(shard.key, pieces.views())
-        clock_of.add(COMMIT, clock.monotonic_ns() - pieces.last_ns)
+    pieces = _Pieces(filled, clock_of, on_bytes)
+    info = store.put_parts(shard.key, pieces.views())
+    clock_of.add(COMMIT, clock.monotonic_ns() - pieces.last_ns)
     if info.size_bytes != shard.file.size_bytes:
         raise StokerError(
             "store took another number of bytes than the file has",
@@ -126,40 +127,62 @@ def _write_one(
 
 
 class _Filled:
-    """A shard's pieces, filled by a thread of their own as far ahead as there are buffers."""
+    """The pieces of shard after shard, filled by a thread of their own as far ahead as there are buffers.
 
-    def __init__(self, shard: Shard, pool: Buffers, halted: Callable[[], bool]) -> None:
-        self._shard, self._pool, self._halted = shard, pool, halted
-        self._ready: queue.SimpleQueue[memoryview | BaseException | None] = queue.SimpleQueue()
+    So the next file's content is made while the one before is being made durable.
+    """
+
+    def __init__(self, todo: "queue.SimpleQueue[Shard]", pool: Buffers, halted: Callable[[], bool]) -> None:
+        self._todo, self._pool, self._halted = todo, pool, halted
+        self._ready: queue.SimpleQueue[Shard | memoryview | BaseException | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="stoker-fill")
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            offset, size = 0, self._shard.file.size_bytes
-            while offset < size:
-                view = self._pool.acquire(given_up=self._given_up)
-                if view is None:
-                    raise InterruptedRunError("writing of the checkpoint was stopped")
-                view = view[: size - offset]
-                self._shard.content.fill(view, offset)
-                offset += view.nbytes
-                self._ready.put(view)
-                del view  # else this thread would hold it until the next one is filled
+            while not self._given_up() and (shard := _next(self._todo)) is not None:
+                self._ready.put(shard)
+                self._fill(shard)
+                self._ready.put(None)
+            if self._given_up():
+                raise InterruptedRunError("writing of the checkpoint was stopped")
             self._ready.put(None)
         except BaseException as error:
             self._ready.put(error)
 
+    def _fill(self, shard: Shard) -> None:
+        offset, size = 0, shard.file.size_bytes
+        while offset < size:
+            view = self._pool.acquire(given_up=self._given_up)
+            if view is None:
+                raise InterruptedRunError("writing of the checkpoint was stopped")
+            view = view[: size - offset]
+            shard.content.fill(view, offset)
+            offset += view.nbytes
+            self._ready.put(view)
+            del view  # else this thread would hold it until the next one is filled
+
     def _given_up(self) -> bool:
         return self._closed or self._halted()
 
+    def _take(self) -> Shard | memoryview | None:
+        taken = self._ready.get()
+        if isinstance(taken, BaseException):
+            raise taken
+        return taken
+
+    def begin(self) -> Shard | None:
+        """Return the next shard, None behind the last one. Raises what filling raised."""
+        taken = self._take()
+        assert not isinstance(taken, memoryview)
+        return taken
+
     def take(self) -> memoryview | None:
-        """Return the next piece, None behind the last one. Raises what filling raised."""
-        piece = self._ready.get()
-        if isinstance(piece, BaseException):
-            raise piece
-        return piece
+        """Return the shard's next piece, None behind its last one. Raises what filling raised."""
+        taken = self._take()
+        assert not isinstance(taken, Shard)
+        return taken
 
     def nudge(self) -> None:
         """Tell the filling thread that a buffer may have come free."""

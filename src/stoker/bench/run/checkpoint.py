@@ -229,7 +229,7 @@ def predicted(plan: TrainingPlan) -> TrainingPlan:
 
 def _memory(what: CheckpointPlan, staging: Staging) -> int:
     """Return the most memory of a rank's buffers: those of writing, and those of reading beside them."""
-    reading = (what.depth + 3 + (what.verify_ratio > 0)) * what.buffer_bytes if what.reads else 0
+    reading = what.depth * (2 if what.verify_ratio > 0 else 1) * what.buffer_bytes if what.reads else 0
     return (staging.memory_bytes if what.writes else 0) + reading
 
 

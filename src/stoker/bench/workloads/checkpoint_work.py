@@ -84,10 +84,11 @@ class CheckpointWork:
         if self._comm.rank == 0 and self._keeps:
             begin(self._store, self._what.folder, name)
         mine = self._shards(name, self._what.content_seed)
+        writer = self._made_writer(mine)
         if self._comm.barrier(self._stopped()):
             return True
         note = self._start(SAVE, number, name)
-        stop = self._timed(note, lambda timing: self._write(mine, timing))
+        stop = self._timed(note, lambda timing: self._write(writer, mine, timing))
         if not stop:
             note.bytes, note.files = sum(shard.file.size_bytes for shard in mine), len(mine)
             self._commit(name, note)
@@ -102,14 +103,15 @@ class CheckpointWork:
         Raises CorruptError for a torn one and for bytes that were not written, UsageError for another model's.
         """
         mine = self._shards(name, self._seed_of(name))
-        if self._plan.evict and not evict(self._store, mine) and NOT_EVICTED not in self.remarks:
+        if self._keeps and self._plan.evict and not evict(self._store, mine) and NOT_EVICTED not in self.remarks:
             self.remarks.append(NOT_EVICTED)
         resident = resident_bytes(self._store, mine)
+        reader = self._made_reader()
         if self._comm.barrier(self._stopped()):
             return True
         note = self._start(LOAD, number, name)
         note.resident_bytes = resident
-        stop = self._timed(note, lambda timing: self._read(mine, timing, note))
+        stop = self._timed(note, lambda timing: self._read(reader, mine, timing, note))
         if not stop:
             note.bytes, note.files = sum(shard.file.size_bytes for shard in mine), len(mine)
         note.complete = not stop
@@ -156,21 +158,26 @@ class CheckpointWork:
         self.histograms = merge_encoded([self.histograms, timing.encoded()])
         return stop
 
-    def _write(self, mine: list[Shard], timing: StageClock) -> None:
+    def _made_writer(self, mine: list[Shard]) -> Writer:
         what = self._what
         self._writer = self._writer or Writer(self._store, Staging(what.buffers, what.buffer_bytes, what.writers))
-        self._writer.write(mine, timing, on_bytes=self._count_written, stopped=self._stopped)
+        self._writer.warm(mine)
+        return self._writer
+
+    def _write(self, writer: Writer, mine: list[Shard], timing: StageClock) -> None:
+        writer.write(mine, timing, on_bytes=self._count_written, stopped=self._stopped)
         self._ledger.files_written += len(mine)
 
-    def _read(self, mine: list[Shard], timing: StageClock, note: CheckpointNote) -> None:
+    def _made_reader(self) -> Reader:
         what = self._what
         ratio = what.verify_ratio if self._keeps else 0.0
         self._reader = self._reader or Reader(
             self._store, depth=what.depth, piece_bytes=what.buffer_bytes, verify_ratio=ratio
         )
-        note.verified_bytes = self._reader.read(
-            mine, timing, self._ledger, on_bytes=self._count_read, stopped=self._stopped
-        )
+        return self._reader
+
+    def _read(self, reader: Reader, mine: list[Shard], timing: StageClock, note: CheckpointNote) -> None:
+        note.verified_bytes = reader.read(mine, timing, self._ledger, on_bytes=self._count_read, stopped=self._stopped)
 
     def _count_written(self, size: int) -> None:
         self._ledger.written_bytes += size
