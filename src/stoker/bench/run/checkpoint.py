@@ -1,6 +1,6 @@
 """`run checkpointing`: from settings to the plan of a run that saves and loads the checkpoints of a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -84,6 +84,27 @@ def store_url(target: str, fsync: str | None) -> str:
     return f"{target}{'&' if '?' in target else '?'}fsync={fsync}"
 
 
+def store_place(url: str, what: CheckpointPlan) -> str:
+    """Return the URL that ranks open for the checkpoints of a plan that tells what is durable."""
+    return store_url(url, what.fsync) if parse_url(url).scheme in _LOCAL_SCHEMES else url
+
+
+def checkpoints_alone(plan: TrainingPlan, notes: Sequence[str]) -> TrainingPlan:
+    """Return the plan of the checkpoints of `plan` without its training, and with these notes alone."""
+    assert plan.checkpoint is not None
+    plan = msgspec.structs.replace(
+        plan,
+        notes=tuple(notes),
+        dataset=NO_DATASET,
+        evaluation=None,
+        batch_size=0,
+        epochs=0,
+        target_url=plan.checkpoint.target_url,
+        computation=Spread(),
+    )
+    return predicted(plan)
+
+
 def _fsync_of(target: str | None, asked: str | None) -> str:
     if asked is not None or target is None:
         return asked or _SYNCED
@@ -116,8 +137,8 @@ def plan_checkpointing(settings: Settings, target: str | None) -> TrainingPlan:
         checkpoint=what,
         deviations=tuple(_deviations(what, ranks, model)),
     )
-    if target is not None and what.reads and not what.writes:
-        plan = _reading(plan, target)
+    if target is not None:
+        plan = seen_to_read(plan, target)
     return predicted(plan)
 
 
@@ -180,10 +201,14 @@ def _deviations(what: CheckpointPlan, ranks: int, model: CheckpointModel) -> Ite
         yield f"Only the last {what.keep} checkpoints are kept, so the same ones are read again."
 
 
-def _reading(plan: TrainingPlan, target: str) -> TrainingPlan:
-    """Return the plan of a run that only reads, with what lies there: how many, and since when."""
+def seen_to_read(plan: TrainingPlan, target: str) -> TrainingPlan:
+    """Return the plan of a run that only reads with what lies there: how many, and since when; any other as it is.
+
+    Raises PreflightError when there is nothing whole to read.
+    """
     what = plan.checkpoint
-    assert what is not None
+    if what is None or what.writes or not what.reads:
+        return plan
     try:
         with opened(target) as store:
             if store.url.startswith("null://"):
@@ -195,7 +220,10 @@ def _reading(plan: TrainingPlan, target: str) -> TrainingPlan:
         raise PreflightError("no checkpoint to read", where=redact_url(target), got=error.what) from error
     if not whole:
         raise PreflightError(
-            "no checkpoint to read", where=place, expected="whole ones", remedy="write them first (-ncw 10 -ncr 0)"
+            "no checkpoint to read",
+            where=place,
+            expected="whole ones",
+            remedy="write them first, in a run with 0 reads",
         )
     told = list(plan.deviations)
     if len(whole) < what.reads:

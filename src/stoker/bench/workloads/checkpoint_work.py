@@ -9,7 +9,7 @@ from typing import Final
 
 from stoker.bench.workloads.comm import Comm
 from stoker.bench.workloads.meters import Meters
-from stoker.checkpoint.layout import checkpoint_id, totals
+from stoker.checkpoint.layout import totals
 from stoker.checkpoint.manifest import begin, commit, load_manifest, remove, require_same, shards
 from stoker.checkpoint.read import Reader, evict, resident_bytes
 from stoker.checkpoint.timing import StageClock
@@ -75,12 +75,11 @@ class CheckpointWork:
         """Return the ids of the checkpoints that were committed and are kept, in order."""
         return list(self._written)
 
-    def save(self, number: int, *, epoch: int = 1) -> bool:
-        """Save one checkpoint with all ranks; return whether the run is to stop.
+    def save(self, number: int, name: str) -> bool:
+        """Save one checkpoint with all ranks under its id; return whether the run is to stop.
 
         Raises what the store raises, NoSpaceError among it: the checkpoint is torn then, and known to be.
         """
-        name = checkpoint_id(number, epoch)
         if self._comm.rank == 0 and self._keeps:
             begin(self._store, self._what.folder, name)
         mine = self._shards(name, self._what.content_seed)

@@ -21,6 +21,7 @@ from stoker.bench.workloads.steps import LOAD as LOAD_PHASE
 from stoker.bench.workloads.steps import SAVE as SAVE_PHASE
 from stoker.bench.workloads.steps import Rows, StepRecorder
 from stoker.bench.workloads.training import RankJob
+from stoker.checkpoint.layout import checkpoint_id
 from stoker.checkpoint.manifest import list_checkpoints
 from stoker.core import clock
 from stoker.core.checkpoints import SAVE, CheckpointNote
@@ -73,7 +74,7 @@ class _Rank:
         """Write, read, and tidy up."""
         what = self._what
         for number in range(1, what.writes + 1):
-            if self._pause() or self._work.save(number):
+            if self._pause() or self._work.save(number, checkpoint_id(number)):
                 return
         names = self._names()
         for number in range(1, what.reads + 1):
@@ -87,7 +88,7 @@ class _Rank:
         if self._what.writes or not self._what.reads:
             return self._work.written
         if self._store.capabilities.io_mode == "null":
-            return [f"global_epoch1_step{number}" for number in range(1, self._what.reads + 1)]
+            return [checkpoint_id(number) for number in range(1, self._what.reads + 1)]
         found = [name for name, whole in list_checkpoints(self._store, self._what.folder) if whole]
         if not found:
             raise NotFoundError("no whole checkpoint is here", where=self._store.url, remedy="write some first")
