@@ -18,12 +18,16 @@ from stoker.core.errors import EXIT_GOOD
 from stoker.core.files import redact_arguments
 
 
-def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> int:
+def launch(
+    settings: Settings, target: str, *, dry_run: bool, quiet: bool, ranks: int = 0, needed_bytes: int | None = None
+) -> int:
     """Start this very command on the hosts asked for, and return its exit code; with `dry_run` print how.
 
-    Before, everything is tried. Raises PreflightError with all that failed; warnings go to stderr.
+    `ranks` and `needed_bytes` follow from a training's settings where they are not told. Before, everything is tried.
+    Raises PreflightError with all that failed; warnings go to stderr.
     """
-    _, ranks = workload_entry(settings)
+    ranks = ranks or workload_entry(settings)[1]
+    needed_bytes = _needed_bytes(settings) if needed_bytes is None else needed_bytes
     planned = plan_launch(settings, ranks)
     arguments = sys.argv[1:]
     if dry_run:
@@ -34,7 +38,7 @@ def launch(settings: Settings, target: str, *, dry_run: bool, quiet: bool) -> in
     ranks_told = f"starting {ranks} ranks"
     with Stages((f"checking {len(planned.hosts)} hosts", ranks_told), _say(quiet=quiet), warn) as stages:
         with stages.stage(1):
-            _preflight(planned, target, _needed_bytes(settings), stages)
+            _preflight(planned, target, needed_bytes, stages)
         stages.begin(2)
         with live(quiet=quiet) as shown:
             deadline_seconds = settings["rank_deadline"].value

@@ -13,15 +13,18 @@ from stoker.bench.run.options import PLAN
 from stoker.bench.run.train import plan_training
 from stoker.cli.rows import settings_from, with_rows
 from stoker.cli.screen import emit_json, emit_pairs
+from stoker.core.checkpoints import CheckpointPlan
 from stoker.core.errors import EXIT_GOOD, EXIT_INVALID
 from stoker.core.plan import TrainingPlan
-from stoker.core.units import format_bytes, format_rate, format_seconds
+from stoker.core.units import GiB, format_bytes, format_rate, format_seconds
 
 T = TypeVar("T")
 
 
 def plan_lines(plan: TrainingPlan) -> dict[str, str]:
     """Return what the plan decided, as lines for people."""
+    if plan.checkpoint is not None and not plan.trains:
+        return checkpoint_lines(plan, plan.checkpoint)
     data, figures = plan.dataset, plan.predicted
     lines = {
         "model": f"{plan.model} on {plan.ranks} x {plan.accelerator or 'accelerator'}",
@@ -39,6 +42,27 @@ def plan_lines(plan: TrainingPlan) -> dict[str, str]:
     if "demand_bytes_per_second" in figures:
         lines["demand"] = f"{format_rate(figures['demand_bytes_per_second'])} at full speed"
     return lines
+
+
+def checkpoint_lines(plan: TrainingPlan, what: CheckpointPlan) -> dict[str, str]:
+    """Return what the plan of a run of checkpoints decided, as lines for people."""
+    figures, shape = plan.predicted, what.shape
+    moved = figures["written_bytes"] + figures["read_bytes"]
+    parts = f"model {format_bytes(figures['model_bytes'])}, optimizer {format_bytes(figures['optimizer_bytes'])}"
+    size = f"{format_bytes(figures['checkpoint_bytes'])} in {figures['files']:.0f} files"
+    kept = f"the last {what.keep}" if what.keep else "all"
+    room = f", room for {format_bytes(figures['room_bytes'])}" if what.writes else ""
+    memory = figures["rank_memory_bytes"]
+    return {
+        "model": f"{plan.model} on {plan.ranks} ranks: tensor {shape.tensor} x pipeline {shape.pipeline} x data "
+        f"{shape.replicas(plan.ranks)}, ZeRO {shape.zero_stage}",
+        "checkpoint": f"{size}: {parts}; at most {format_bytes(figures['rank_bytes_max'])} a rank",
+        "writes": f"{what.writes}, {format_bytes(figures['written_bytes'])}, fsync {what.fsync}",
+        "reads": f"{what.reads}, {format_bytes(figures['read_bytes'])}, {100 * what.verify_ratio:.3g} % verified",
+        "kept": f"{kept}{'; removed at the end' if what.clean else ''}{room}",
+        "memory": f"{format_bytes(memory)} a rank for buffers, {format_bytes(memory * plan.ranks)} for all",
+        "time": f"{format_seconds(figures['pause_seconds'])} of pauses, and {format_seconds(moved / GiB)} at 1 GiB/s",
+    }
 
 
 def _readers(plan: TrainingPlan) -> str:

@@ -54,7 +54,7 @@ def require_ranks(plan: TrainingPlan, found: Found) -> None:
     """Raise UsageError when the plan has another number of ranks than all processes start together."""
     if plan.ranks != found.ranks:
         raise UsageError(
-            "the processes start another number of ranks than --accelerator asks for",
+            "the processes start another number of ranks than the run has",
             expected=f"{plan.ranks}",
             got=f"STOKER_RANKS={found.ranks}",
         )

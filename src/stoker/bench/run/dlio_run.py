@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from stoker.bench.report.dlio_files import write_dlio_files, write_hydra_files
+from stoker.bench.run.checkpoint import require_checkpoint_target, require_room, seen_to_read
 from stoker.bench.run.conduct import ProgressEvent, conduct
 from stoker.bench.run.credentials import apply_credentials
 from stoker.bench.run.dlio import DlioConfig, DlioRun, compose, query, resolve, to_plan
@@ -107,8 +108,8 @@ def _run_one(job: DlioJob, config: DlioConfig, watchers: Watchers) -> DlioOutcom
     try:
         if first:
             _prepare(job, run, outcome, watchers)
-        if run.train:
-            _train(job, config, run, outcome, watchers)
+        if run.train or run.checkpoint:
+            _conduct(job, config, run, outcome, watchers)
     finally:
         if first and not run.keep_files and (run.generate or outcome.result is not None):
             _remove(run, watchers.on_warning)
@@ -137,9 +138,14 @@ def _ranks(job: DlioJob) -> int:
 
 
 def _prepare(job: DlioJob, run: DlioRun, outcome: DlioOutcome, watchers: Watchers) -> None:
-    """Do what comes before the training: Hydra's files, as Hydra writes them first of all, and the dataset."""
-    if not run.generate:
+    """Do what comes before the run: Hydra's files, as Hydra writes them first of all, and the dataset."""
+    if run.train and not run.generate:
         _require_dataset(run)
+    if run.checkpoint:
+        writes = run.train or run.plan.checkpoint is None or run.plan.checkpoint.writes > 0
+        require_checkpoint_target(run.checkpoint_url, write=writes)
+        if not run.train:
+            require_room(run.plan, run.checkpoint_url)
     if run.places.hydra_subdir:
         write_hydra_files(Path(run.places.hydra_folder) / run.places.hydra_subdir, run.documents)
     if run.generate:
@@ -186,7 +192,7 @@ def _split_folders(store: Store) -> list[Path]:
     return [Path(store.root) / split for split in (TRAIN, VALID)] if isinstance(store, SupportsLocalPath) else []
 
 
-def _train(job: DlioJob, config: DlioConfig, run: DlioRun, outcome: DlioOutcome, watchers: Watchers) -> None:
+def _conduct(job: DlioJob, config: DlioConfig, run: DlioRun, outcome: DlioOutcome, watchers: Watchers) -> None:
     first = is_first_rank()
     folder = outcome.run_folder
     if first:
@@ -194,7 +200,9 @@ def _train(job: DlioJob, config: DlioConfig, run: DlioRun, outcome: DlioOutcome,
         folder = new_run_folder(folder.parent, folder.name) if there else make_run_folder(folder)
     asked = Job("dlio", config.composition.overrides, config.settings())
     with results_kept_in(folder):
-        result = conduct(asked, run.plan, run.data_url, folder, progress=watchers.on_progress)
+        url = run.data_url if run.train else run.checkpoint_url
+        plan = run.plan if run.train else seen_to_read(run.plan, url)
+        result = conduct(asked, plan, url, folder, progress=watchers.on_progress)
         outcome.result, outcome.run_folder = result, folder
         if first:
             write_dlio_files(folder, outcome.output_folder, metrics=job.dlio_metrics, log_file=run.places.log_file)

@@ -98,7 +98,7 @@ def require_launcher(plan: TrainingPlan) -> None:
     size = found.size if launcher == "mpi" and found is not None else None
     if size not in (None, plan.ranks):
         raise UsageError(
-            "MPI started another number of ranks than --accelerator asks for",
+            "MPI started another number of ranks than the run has",
             expected=f"{plan.ranks}",
             got=f"{size}",
             remedy=f"start it with mpirun -n {plan.ranks}",

@@ -226,6 +226,13 @@ class PosixStore(BaseStore):
             length = range_length(_regular(file, where).st_size, offset_bytes, length_bytes, where=where)
             return page_cache.cached_bytes(file, offset_bytes, length)
 
+    def unwritten_bytes(self, key: str) -> int | None:
+        """Return how many bytes lie in the page cache and not on the device yet, None when that cannot be told."""
+        where = self._where(key)
+        with told(where, reading=True), self._root.opened(key, _READ) as file:
+            _regular(file, where)
+            return page_cache.unwritten_bytes(file)
+
     def evict(self, key: str) -> None:
         """Write the object's dirty pages out and drop its clean ones from this host's page cache."""
         where = self._where(key)
