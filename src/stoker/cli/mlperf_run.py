@@ -13,6 +13,7 @@ from stoker.bench.rules.mlperf.findings import TreeFinding
 from stoker.bench.rules.mlperf.sizing import TrainingSize
 from stoker.bench.rules.mlperf.verifier import HOLDS, LATER
 from stoker.bench.run.dlio.tree import DEFAULT
+from stoker.bench.run.hosts.events import ProgressEvent
 from stoker.bench.run.mlperf import journal
 from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, conduct_run
 from stoker.bench.run.mlperf.engine import Engine, engine_of
@@ -23,6 +24,7 @@ from stoker.bench.run.mlperf.resolving import Invocation, Place, resolve_invocat
 from stoker.bench.run.mlperf.results_dir import earlier_spellings
 from stoker.bench.run.mlperf.rows import CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
 from stoker.bench.run.mlperf.sizing_leaf import keep_size, next_command, onward_words, sizes_of
+from stoker.bench.run.stages import Stages
 from stoker.cli.live import live
 from stoker.cli.screen import emit_pairs, emit_text, harmless
 from stoker.core.errors import StokerError, UsageError
@@ -247,14 +249,28 @@ def _run(invocation: Invocation, log: Log) -> int:
     if not quiet:
         for name, text in _plan_pairs(prepared).items():
             log.say("INFO", f"{name}: {text}")
+    stages = Stages(STAGES, lambda line: log.say("INFO", line), lambda line: log.say("WARNING", line))
     with live(quiet=False) as shown:
-        watch = Watch(_stages(log), lambda text: log.say("WARNING", text), shown.run)
+
+        def progress(event: ProgressEvent) -> None:
+            shown.run(event)
+            if event.done_ratio is not None and not sys.stderr.isatty():
+                stages.progress(event.done_ratio)
+
+        watch = Watch(_stage_lines(stages), lambda text: log.say("WARNING", text), progress)
         outcome = conduct_run(prepared, sys.argv[1:], watch)
     return _told(outcome, prepared, log)
 
 
-def _stages(log: Log) -> Callable[[int, str], None]:
-    return lambda number, name: log.say("INFO", f"{number}/{len(STAGES)} {name}")
+def _stage_lines(stages: Stages) -> Callable[[int, str], None]:
+    """Return what tells a stage as it begins, and how long the one before it took."""
+
+    def begin(number: int, _: str) -> None:
+        if number > 1:
+            stages.done()
+        stages.begin(number)
+
+    return begin
 
 
 def _told(outcome: RunOutcome, prepared: Prepared, log: Log) -> int:

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from stoker.bench.rules.mlperf.sizing import (
     vector_size,
 )
 from stoker.bench.rules.mlperf.tables import models
+from stoker.bench.run.dlio import to_plan
 from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.prepare import Prepared, measured_memory_bytes
 from stoker.bench.run.mlperf.resolving import Invocation
@@ -89,11 +91,15 @@ def onward_words(invocation: Invocation) -> list[str]:
 def needed_bytes(prepared: Prepared) -> int:
     """Return the bytes that a command will write: a dataset, or checkpoints; a run of a ready dataset writes none.
 
-    A dataset that was begun needs what is missing, which the generator knows, and looks for, by itself.
+    A dataset that was begun, or checkpoints that are written anew, need what is missing: the engine knows that, and
+    looks for it, by itself.
     """
     invocation = prepared.invocation
     if invocation.place.family == CHECKPOINTING:
-        return math.ceil(_checkpoints(invocation).written_bytes)
+        assert prepared.config is not None
+        folder = Path(prepared.target.folder) if prepared.target.folder else None
+        there = folder is not None and folder.is_dir() and any(folder.iterdir())
+        return 0 if there else math.ceil(to_plan(prepared.config, invocation.ranks).plan.predicted.get("room_bytes", 0))
     if invocation.place.command != "datagen" or prepared.extent.files is None or prepared.extent.made is not None:
         return 0
     return math.ceil(prepared.extent.files * models().training[invocation.place.model].file_bytes)

@@ -6,17 +6,13 @@ the run.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from stoker.bench.report.submission import HostHardware, describe_system, drift, hosts_of_run
 from stoker.bench.report.submission.hardware import host_hardware
-from stoker.bench.run.hosts.sources import counted, kept_environment, local_name, read_all, snapshot
+from stoker.bench.run.hosts.inventory import inventory
 from stoker.bench.run.mlperf.exits import ConfigurationError
 from stoker.bench.run.mlperf.prepare import Prepared
 from stoker.core.errors import CorruptError, NotFoundError
-from stoker.core.host_series import ClockOffset, HostSeries
-
-_HERE: Final = ClockOffset(0.0, 0.0, 0)
 
 
 def description_path(prepared: Prepared) -> Path:
@@ -27,10 +23,7 @@ def description_path(prepared: Prepared) -> Path:
 
 def this_host() -> HostHardware:
     """Return this host's hardware as it is now."""
-    texts, errors = read_all()
-    disks, interfaces = counted(texts)
-    facts = {**snapshot(texts, errors), "environment": kept_environment()}
-    return host_hardware(HostSeries(local_name(), "local", _HERE, disks=disks, interfaces=interfaces, start=facts))
+    return host_hardware(inventory()[0])
 
 
 def require_described(prepared: Prepared, on_warning: Callable[[str], None]) -> None:

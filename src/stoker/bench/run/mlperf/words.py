@@ -96,7 +96,8 @@ def _checkpoint_words(invocation: Invocation, data: DataPlace) -> list[Word]:
         Word("checkpoint.num_checkpoints_write", str(invocation.value("num_checkpoints_write")), "tool", "-ncw"),
         Word("checkpoint.num_checkpoints_read", str(invocation.value("num_checkpoints_read")), "tool", "-ncr"),
     ]
-    if invocation.value("checkpoint_subset"):
+    whole = models().checkpointing[invocation.place.model].processes
+    if invocation.value("checkpoint_subset") and invocation.ranks < whole:  # 8 ranks of 8B are its all
         words.append(Word("checkpoint.mode", "subset", "tool", "--checkpoint-subset"))
     return words
 
