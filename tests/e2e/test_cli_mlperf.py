@@ -204,6 +204,23 @@ def test_a_killed_run_is_incomplete_and_leaves_no_process(ready: Place) -> None:
     assert [run["status"] for run in json.loads(listed.out)["runs"]] == ["incomplete"]
 
 
+def test_checkpoints_are_written_and_read_into_a_leaf_of_their_own(tmp_path: Path) -> None:
+    place = place_in(tmp_path)
+    initialise(tmp_path / "results", "acme")
+    small = ("model.num_layers=2", "model.transformer.hidden_size=64", "model.transformer.ffn_hidden_size=128")
+    small += ("model.transformer.vocab_size=1000", "checkpoint.time_between_checkpoints=0")
+    words = ("open", "checkpointing", "llama3-8b", "run", "file", "-np", "8", "-at", "b200", "-cm", "1")
+    more = ("-ncw", "1", "-ncr", "1", "-cf", "checkpoints", "-aip", SAME_DISK, "-p", *small)
+    good(mlperf(place, *words, *more))
+    (leaf,) = (tmp_path / "results/open/acme/results/sysA/checkpointing/llama3-8b").iterdir()
+    metric = json.loads((leaf / "summary.json").read_text())["metric"]
+    assert {"save_checkpoint_duration_mean_seconds", "load_checkpoint_io_mean_GB_per_second"} <= set(metric)
+    told = json.loads((leaf / f"checkpointing_{leaf.name}_metadata.json").read_text())
+    assert (told["exit_status"], told["num_processes"], told["args"]["num_checkpoints_write"]) == (0, 8, 1)
+    assert told["args"]["checkpoint_folder"] == str(tmp_path / "checkpoints/llama3-8b")
+    assert (leaf / "checkpointing_run.stdout.log").is_file()
+
+
 @pytest.fixture
 def other_disk() -> Iterator[Path]:
     """A folder on another file system than the tests' own, as the rules ask of data."""
