@@ -208,7 +208,7 @@ def test_checkpoints_are_written_and_read_into_a_leaf_of_their_own(tmp_path: Pat
     place = place_in(tmp_path)
     initialise(tmp_path / "results", "acme")
     small = ("model.num_layers=2", "model.transformer.hidden_size=64", "model.transformer.ffn_hidden_size=128")
-    small += ("model.transformer.vocab_size=1000", "checkpoint.time_between_checkpoints=0")
+    small += ("model.transformer.vocab_size=1000", "checkpoint.time_between_checkpoints=1")
     words = ("open", "checkpointing", "llama3-8b", "run", "file", "-np", "8", "-at", "b200", "-cm", "1")
     more = ("-ncw", "1", "-ncr", "1", "-cf", "checkpoints", "-aip", SAME_DISK, "-p", *small)
     good(mlperf(place, *words, *more))
