@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import pty
+import re
 import select
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from stoker.bench.run.mlperf.journal import begin, end
 from stoker.bench.run.mlperf.results_dir import ResultsDir, open_results
 from stoker.testing.mlperf_trees import TreeMaker
 
+SCRIPTS_PAGE = (Path(__file__).resolve().parents[2] / "docs" / "guide" / "scripts.md").read_text()
 LEAF = "closed/acme/results/sysA/training/unet3d/run"
 
 
@@ -206,6 +208,43 @@ def test_trees_of_the_reference_tool_are_listed_and_rolled_up(mlperf: Records, e
 def test_a_report_needs_runs(mlperf: Records) -> None:
     mlperf.results()
     mlperf("reports", "reportgen").refused(1, "no leaf of a run")
+
+
+def keys_of(command: str) -> set[str]:
+    """Return the keys that the page for scripts lists beside a command, those of its lists' items, too."""
+    for line in SCRIPTS_PAGE.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 2 and f"`mlperf {command}`" in cells[0]:
+            return set(re.findall(r"`([a-z_]+)`", cells[1]))
+    raise AssertionError(f"{command} is not in the table")
+
+
+def test_json_has_the_documented_keys(mlperf: Records) -> None:
+    results = mlperf.results()
+    (results.root / "code-images" / "code-ffffffff").mkdir(parents=True)
+    for n in range(2):
+        mlperf.run_of(f"20260302_10000{n}")
+    tree_of(mlperf.place / "tree")
+    assert set(mlperf("init", "acme", "results", "--json").document) == keys_of("init")
+    listed = mlperf("runs", "list", "--json").document
+    assert set(listed) | set(listed["runs"][0]) == keys_of("runs list")
+    assert set(mlperf("runs", "show", "1", "--json").document) == keys_of("runs show")
+    told = mlperf("history", "show", "--json").document
+    assert set(told) | set(told["history"][0]) == keys_of("history show")
+    removed = mlperf("runs", "rm", "1", "--yes", "--json")
+    assert set(removed.document) == keys_of("runs rm") and removed.document["moved"][0] == f"{LEAF}/20260302_100000"
+    collected = mlperf("runs", "gc", "--yes", "--json").document
+    assert set(collected) == keys_of("runs gc") and collected["moved"] == ["code-images/code-ffffffff"]
+    assert mlperf("runs", "gc", "--json").document == {"moved": [], "batch": ""}
+    purged = mlperf("runs", "purge", "--yes", "--json").document
+    assert set(purged) == keys_of("runs purge") and purged["batches"] == 2
+    assert set(mlperf("reports", "reportgen", "-rd", "tree", "--json").document) == keys_of("reports reportgen")
+    assert set(mlperf("rules-coverage", "--json").document) == keys_of("rules-coverage")
+    (mlperf.place / "Rules.md").write_text("2.1.1 submitterRootDirectory")
+    held = mlperf("rules-coverage", "--rules-md", "Rules.md", "--json").document
+    assert set(held) == keys_of("rules-coverage --rules-md")
+    (mlperf.place / "requirements.txt").write_text("click==0.1\n")
+    assert set(mlperf("lockfile", "verify", "--json").document) == keys_of("lockfile verify")
 
 
 # -- history ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Final
 import click
 import msgspec
 
+from stoker.cli.groups import OrderedGroup
 from stoker.cli.mlperf_runs import as_json_option, results_dir_option
 from stoker.cli.screen import emit_json, emit_text, harmless
 from stoker.core.errors import EXIT_GOOD
@@ -14,12 +15,12 @@ from stoker.core.errors import EXIT_GOOD
 _HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group("history", context_settings=_HELP)
+@click.group("history", cls=OrderedGroup, context_settings=_HELP)
 def history() -> None:
     """Command lines that were run, and running one again."""
 
 
-@history.command("show", context_settings=_HELP)
+@history.command("show", context_settings=_HELP, short_help="Command lines, the oldest first.")
 @click.option("--limit", "-n", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
 @click.option("--id", "-i", "wanted", metavar="ID", help="Only this one.")
 @results_dir_option
@@ -42,7 +43,7 @@ def show(limit: int | None, wanted: str | None, results_dir: str | None, as_json
     return EXIT_GOOD
 
 
-@history.command("rerun", context_settings=_HELP)
+@history.command("rerun", context_settings=_HELP, short_help="Run a command line again.")
 @click.argument("run", metavar="ID")
 @results_dir_option
 def rerun(run: str, results_dir: str | None) -> int:

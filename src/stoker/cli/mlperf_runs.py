@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
+from stoker.cli.groups import OrderedGroup
 from stoker.cli.screen import emit_json, emit_pairs, emit_text, harmless, warn
 from stoker.core.errors import EXIT_GOOD, StokerError, UsageError
 from stoker.core.units import format_bytes
 
 if TYPE_CHECKING:
+    from stoker.bench.run.mlperf.removing import Batch, TrashSize
     from stoker.bench.run.mlperf.runs import RunEntry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -43,7 +45,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
 
 
-@click.group("runs", context_settings=_HELP)
+@click.group("runs", cls=OrderedGroup, context_settings=_HELP)
 def runs() -> None:
     """Runs of a results directory: list, show, remove.
 
@@ -51,7 +53,7 @@ def runs() -> None:
     """
 
 
-@runs.command("list", context_settings=_HELP)
+@runs.command("list", context_settings=_HELP, short_help="Runs of the journal, and leaves of other tools.")
 @results_dir_option
 @click.option("--mode", type=click.Choice(["closed", "open", "whatif"]), help="Only of this division.")
 @click.option("--benchmark", type=click.Choice(_BENCHMARKS), help="Only of this workload.")
@@ -96,7 +98,7 @@ def _row(each: "RunEntry") -> tuple[str, ...]:
     return tuple(harmless(cell) or "-" for cell in (*cells, each.model, each.command, each.system, leaf))
 
 
-@runs.command("show", context_settings=_HELP)
+@runs.command("show", context_settings=_HELP, short_help="All that is known of a run.")
 @click.argument("run", metavar="ID")
 @results_dir_option
 @as_json_option
@@ -146,7 +148,7 @@ def _pairs(shown: Any) -> dict[str, str]:
 # -- removing --------------------------------------------------------------------------------------------------------
 
 
-@runs.command("rm", context_settings=_HELP)
+@runs.command("rm", context_settings=_HELP, short_help="Move runs into the trash.")
 @click.argument("ids", nargs=-1, metavar="[IDS]...")
 @click.option("--status", type=click.Choice(_STATES), help="Those that ended so.")
 @click.option("--older-than", metavar="AGE", help="Those begun before: 12h, 7d, 2w ago, or a date.")
@@ -158,6 +160,7 @@ def _pairs(shown: Any) -> dict[str, str]:
 )
 @yes_option
 @results_dir_option
+@as_json_option
 def rm_command(
     ids: tuple[str, ...],
     status: str | None,
@@ -165,6 +168,7 @@ def rm_command(
     keep_last: int | None,
     yes: bool,
     results_dir: str | None,
+    as_json: bool,
 ) -> int:
     """Move runs into the trash: those that IDS name, or those that all given conditions name.
 
@@ -188,19 +192,20 @@ def rm_command(
         before = removing.older_than(older_than) if older_than is not None else ""
         found = removing.selected(entries, status=status or "", before=before, keep_last=keep_last)
     if not found:
-        emit_text("no runs to remove")
+        _tell_batch(None, 0, "run", "no runs to remove", as_json=as_json)
         return EXIT_GOOD
     _ask(f"move {_counted(len(found), 'run')} into the trash", [f"{r.name}  {r.status}  {r.leaf}" for r in found], yes)
     batch = removing.remove_runs(results, found)
-    emit_text(f"moved {_counted(len(found), 'run')} into {batch.path}")
+    _tell_batch(batch, len(found), "run", "", as_json=as_json)
     warn("rollups and manifests are as they were: `stoker mlperf reports reportgen` writes them anew")
     return EXIT_GOOD
 
 
-@runs.command("purge", context_settings=_HELP)
+@runs.command("purge", context_settings=_HELP, short_help="Empty the trash.")
 @yes_option
 @results_dir_option
-def purge_command(yes: bool, results_dir: str | None) -> int:
+@as_json_option
+def purge_command(yes: bool, results_dir: str | None, as_json: bool) -> int:
     """Empty the trash: what runs rm and runs gc put there is gone for good."""
     from stoker.bench.run.mlperf.removing import purge, trash_size
     from stoker.bench.run.mlperf.results_dir import open_results
@@ -208,19 +213,19 @@ def purge_command(yes: bool, results_dir: str | None) -> int:
     results = open_results(results_dir, os.environ)
     found = trash_size(results)
     if not found.batches:
-        emit_text("the trash is empty")
+        _tell_purged(found, "the trash is empty", as_json=as_json)
         return EXIT_GOOD
     told = f"{_counted(found.batches, 'batch', 'batches')}, {found.files} files, {format_bytes(found.bytes)}"
     _ask(f"remove for good what is in the trash: {told}", [], yes)
-    purge(results)
-    emit_text(f"removed {told}")
+    _tell_purged(purge(results), f"removed {told}", as_json=as_json)
     return EXIT_GOOD
 
 
-@runs.command("gc", context_settings=_HELP)
+@runs.command("gc", context_settings=_HELP, short_help="Move code images that no run names into the trash.")
 @yes_option
 @results_dir_option
-def gc_command(yes: bool, results_dir: str | None) -> int:
+@as_json_option
+def gc_command(yes: bool, results_dir: str | None, as_json: bool) -> int:
     """Move code images that no run names, neither in the tree nor in the trash, into the trash."""
     from stoker.bench.run.mlperf.removing import remove_code, unused_code
     from stoker.bench.run.mlperf.results_dir import open_results
@@ -228,11 +233,26 @@ def gc_command(yes: bool, results_dir: str | None) -> int:
     results = open_results(results_dir, os.environ)
     paths = unused_code(results)
     if not paths:
-        emit_text("every code image is named by a run")
+        _tell_batch(None, 0, "code image", "every code image is named by a run", as_json=as_json)
         return EXIT_GOOD
     _ask(f"move {_counted(len(paths), 'code image')} into the trash", paths, yes)
-    emit_text(f"moved {_counted(len(paths), 'code image')} into {remove_code(results, paths).path}")
+    _tell_batch(remove_code(results, paths), len(paths), "code image", "", as_json=as_json)
     return EXIT_GOOD
+
+
+def _tell_purged(gone: "TrashSize", told: str, *, as_json: bool) -> None:
+    if as_json:
+        emit_json(msgspec.to_builtins(gone))
+    else:
+        emit_text(told)
+
+
+def _tell_batch(batch: "Batch | None", count: int, one: str, nothing: str, *, as_json: bool) -> None:
+    """Tell what was moved where; `nothing` is told when that is nothing."""
+    if as_json:
+        emit_json({"moved": list(batch.moved) if batch else [], "batch": batch.path if batch else ""})
+    else:
+        emit_text(f"moved {_counted(count, one)} into {batch.path}" if batch else nothing)
 
 
 def _counted(count: int, one: str, many: str = "") -> str:

@@ -14,7 +14,7 @@ _HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _CSV: Final = "summary.csv"
 
 
-@click.command("validate", context_settings=_HELP)
+@click.command("validate", context_settings=_HELP, short_help="Judge a submission by the rules.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--submitters", metavar="A,B", help="Judge only these; all others are left out.")
 @click.option(
@@ -55,7 +55,7 @@ def validate(
     return EXIT_FAILED if judgement.exit_code else EXIT_GOOD
 
 
-@click.command("rules-coverage", context_settings=_HELP)
+@click.command("rules-coverage", context_settings=_HELP, short_help="Which rules have a check.")
 @click.option(
     "--rules-md",
     "text_file",

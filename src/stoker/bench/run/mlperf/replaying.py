@@ -19,8 +19,14 @@ def line_of(results: ResultsDir, run: str) -> HistoryLine:
     for line in lines:
         if line.id == run:
             return line
-    known = f"{lines[0].id} to {lines[-1].id}" if lines else "none: the history is empty"
-    raise UnknownNameError("no command line of this id", where=run, expected=known, remedy="see history show")
+    known = f"{lines[0].id} to {lines[-1].id}" if lines else ""
+    raise UnknownNameError(
+        "no command line of this id",
+        where=run,
+        expected=known,
+        got="" if known else "an empty history",
+        remedy="see stoker mlperf history show" if known else "runs are noted there when they begin",
+    )
 
 
 def replay(results: ResultsDir, run: str, *, tell: Callable[[str], None]) -> int:

@@ -20,7 +20,11 @@ def generate(root: Path, system: str = "") -> list[Path]:
     """
     tree = read_tree(root)
     if not any(series.runs for series in tree.series):
-        raise StokerError("nothing to report: no leaf of a run was found", where=str(root))
+        raise StokerError(
+            "nothing to report: no leaf of a run was found",
+            where=str(root),
+            remedy="a run leaves one: see `stoker mlperf runs list` for what is there",
+        )
     written = write_rollups(root, system)
     if tree.kind == PACKAGE and tree.edition == _EDITION and SENTINEL in tree.top.files:
         written += [write_manifest(root / each.path) for each in tree.submitters if any(s.series for s in each.systems)]
