@@ -100,8 +100,46 @@ def test_earlier_spellings_are_told_by_all_that_look_for_the_directory(mlperf: R
     done = mlperf("runs", "list", MLPERF_SYSTEMNAME="sysA")
     assert done.out == "no runs\n"
     assert (
-        done.errors == "warning: MLPERF_SYSTEMNAME is an earlier spelling without effect: set MLPSTORAGE_SYSTEMNAME\n"
+        done.errors == "[WARNING] MLPERF_SYSTEMNAME is an earlier spelling without effect: set MLPSTORAGE_SYSTEMNAME\n"
     )
+
+
+def test_how_much_is_told_besides_the_answer(mlperf: Records) -> None:
+    mlperf.results()
+    hint = {"MLPERF_DATA_DIR": "x"}
+    for words in (["--quiet"], ["--stream-log-level", "ERROR"]):
+        assert mlperf("runs", "list", *words, **hint).errors == ""
+    for words, variables in ((["--debug"], {}), (["--verbose"], {}), ([], {"MLPS_DEBUG": "1"})):
+        assert re.fullmatch(r"\[DEBUG\] took [0-9.]+ s\n", mlperf("runs", "list", *words, **variables).errors)
+    assert "\x1b[33mWARNING" in mlperf("runs", "list", "--color", "always", **hint).errors
+    told = mlperf("validate", "results", "--color", "always", "--skip-output-file").out
+    assert "\x1b[31m[ERROR]" in told
+    assert "\x1b" not in mlperf("validate", "results", "--color", "never", "--skip-output-file").out
+
+
+def test_a_lock_may_have_to_hold_first(mlperf: Records) -> None:
+    mlperf.results()
+    (mlperf.place / "lock.txt").write_text("click==0.1\n")
+    mlperf("runs", "list", "--verify-lockfile", "lock.txt").refused(5, "not as locked (PKG-03)")
+    (mlperf.place / "lock.txt").write_text("")
+    done = mlperf("runs", "list", "--verify-lockfile", "lock.txt")
+    assert (done.code, done.out) == (0, "no runs\n") and "0 of 0 packages as locked" in done.errors
+
+
+def test_a_dry_run_tells_and_does_nothing(mlperf: Records) -> None:
+    results = mlperf.results()
+    (results.root / "code-images" / "code-ffffffff").mkdir(parents=True)
+    mlperf.run_of("20260302_100000")
+    before = mlperf.place.tree()
+    told = mlperf("runs", "rm", "1", "--dry-run").out
+    assert told == f"would move 1 run into the trash\n  1  complete  {LEAF}/20260302_100000\n"
+    assert mlperf("runs", "gc", "--what-if", "--json").document["items"] == ["code-images/code-ffffffff"]
+    assert mlperf("reports", "reportgen", "--dry-run").out.splitlines()[1:] == [f"  {LEAF.removesuffix('/run')}"]
+    assert mlperf("history", "rerun", "1", "--dry-run").out.endswith(": stoker mlperf version\n")
+    assert mlperf.place.tree() == before
+    assert mlperf("runs", "rm", "1", "--yes").code == 0
+    assert mlperf("runs", "purge", "--dry-run").out.startswith("would remove for good what is in the trash: 1 batch")
+    assert len(list((results.hidden / "trash").iterdir())) == 1
 
 
 def test_errors_are_json_where_json_was_asked_for(mlperf: Records) -> None:
@@ -271,7 +309,7 @@ def test_history_is_shown_and_replayed_in_its_folder(mlperf: Records) -> None:
 
     done = mlperf("history", "rerun", "1")
     assert done.code == 3  # that of the command: there is no such folder
-    assert done.errors.splitlines()[0] == f"in {other}: stoker mlperf validate 'two words'"
+    assert done.errors.splitlines()[0] == f"[INFO] in {other}: stoker mlperf validate 'two words'"
     for name in ("stoker", "click", "os"):
         (other / f"{name}.py").write_text("raise SystemExit(77)")  # what lies in that folder is not ours
     assert mlperf("history", "rerun", "2").code == 0

@@ -7,26 +7,26 @@ import click
 import msgspec
 
 from stoker.cli.groups import OrderedGroup
+from stoker.cli.mlperf_common import HELP, RecordsCommand, as_json_option
 from stoker.cli.screen import emit_json, emit_text, harmless
 from stoker.core.errors import EXIT_FAILED, EXIT_GOOD
 
-_HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _LOCK: Final = "requirements.txt"
 
 
-@click.group("lockfile", cls=OrderedGroup, context_settings=_HELP)
+@click.group("lockfile", cls=OrderedGroup, context_settings=HELP)
 def lockfile() -> None:
     """Pin the packages of a project, or hold what is installed against the pins."""
 
 
-@lockfile.command("generate", context_settings=_HELP, short_help="Pin what a project needs.")
+@lockfile.command("generate", cls=RecordsCommand, context_settings=HELP, short_help="Pin what a project needs.")
 @click.option("--output", "-o", default=_LOCK, show_default=True, metavar="FILE", help="Lock file to write.")
 @click.option("--extra", "extras", multiple=True, metavar="NAME", help="Include this extra; may be repeated.")
 @click.option("--hashes", is_flag=True, help="Pin the hashes of the packages, too.")
 @click.option("--python-version", metavar="VERSION", help="Resolve for this Python, such as 3.11.")
 @click.option("--pyproject", default="pyproject.toml", show_default=True, metavar="FILE", help="Project to resolve.")
 @click.option("--all", "every", is_flag=True, help="Write the base, and requirements-full.txt with all extras.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@as_json_option
 def generate(
     output: str,
     extras: tuple[str, ...],
@@ -54,12 +54,14 @@ def generate(
     return EXIT_GOOD
 
 
-@lockfile.command("verify", context_settings=_HELP, short_help="Hold what is installed against a lock file.")
+@lockfile.command(
+    "verify", cls=RecordsCommand, context_settings=HELP, short_help="Hold what is installed against a lock."
+)
 @click.option("--lockfile", "-l", "file", default=_LOCK, show_default=True, metavar="FILE", help="Lock file.")
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Leave these packages out; may be repeated.")
 @click.option("--allow-missing", is_flag=True, help="A package that is not installed is no difference.")
 @click.option("--strict", is_flag=True, help="An installed package that the lock does not name is a difference, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@as_json_option
 def verify(file: str, skip: tuple[str, ...], allow_missing: bool, strict: bool, as_json: bool) -> int:
     """Hold the installed packages against a lock file. Exit code 1 when they differ."""
     from stoker.bench.run.lockfile import verify_lockfile

@@ -7,17 +7,23 @@ from typing import Final
 import click
 
 from stoker.cli.groups import OrderedGroup
+from stoker.cli.mlperf_common import (
+    HELP,
+    RecordsCommand,
+    as_json_option,
+    dry_run_option,
+    results_dir_option,
+    tell_foreseen,
+)
 from stoker.cli.mlperf_history import history
 from stoker.cli.mlperf_lockfile import lockfile
-from stoker.cli.mlperf_runs import as_json_option, results_dir_option, runs
+from stoker.cli.mlperf_runs import runs
 from stoker.cli.mlperf_validate import rules_coverage, validate
 from stoker.cli.screen import emit_json, emit_pairs, emit_text, harmless, warn
 from stoker.core.errors import EXIT_GOOD
 
-_HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
-
-@click.command("init", context_settings=_HELP, short_help="Make a results directory.")
+@click.command("init", context_settings=HELP, short_help="Make a results directory.")
 @click.argument("orgname")
 @click.argument("results_dir", required=False, type=click.Path(path_type=Path))
 @as_json_option
@@ -42,7 +48,7 @@ def init(orgname: str, results_dir: Path | None, as_json: bool) -> int:
     return EXIT_GOOD
 
 
-@click.command("version", context_settings=_HELP, short_help="Versions of the tool and of the rules.")
+@click.command("version", cls=RecordsCommand, context_settings=HELP, short_help="Versions of tool and rules.")
 @as_json_option
 def version(as_json: bool) -> int:
     """Print the versions of the tool, of the rules it knows, and of what it stands on."""
@@ -61,24 +67,28 @@ def version(as_json: bool) -> int:
     return EXIT_GOOD
 
 
-@click.group("reports", cls=OrderedGroup, context_settings=_HELP)
+@click.group("reports", cls=OrderedGroup, context_settings=HELP)
 def reports() -> None:
     """Roll up what the runs of a results directory gave."""
 
 
-@reports.command("reportgen", context_settings=_HELP, short_help="Write the rollups and manifests.")
+@reports.command("reportgen", cls=RecordsCommand, context_settings=HELP, short_help="Write the rollups and manifests.")
 @results_dir_option
 @click.option("--systemname", "-sn", metavar="NAME", help="Only this system's models get their rollups anew.")
+@dry_run_option
 @as_json_option
-def reportgen(results_dir: str | None, systemname: str | None, as_json: bool) -> int:
+def reportgen(results_dir: str | None, systemname: str | None, dry_run: bool, as_json: bool) -> int:
     """Write results.json and results.csv for every model, organisation and the whole tree, and submission.yaml.
 
     They lie in the tree itself. Only leaves of runs count. Trees that the reference tool made are rolled up alike.
     """
-    from stoker.bench.run.mlperf.reporting import generate
+    from stoker.bench.run.mlperf.reporting import foreseen, generate
     from stoker.bench.run.mlperf.runs import find_root
 
     root = find_root(results_dir, os.environ)
+    if dry_run:
+        tell_foreseen("write anew, with all that lies above", foreseen(root, systemname or ""), as_json=as_json)
+        return EXIT_GOOD
     written = [str(path.relative_to(root)) for path in generate(root, systemname or "")]
     if as_json:
         emit_json({"results_dir": str(root), "written": written})

@@ -9,7 +9,16 @@ import click
 import msgspec
 
 from stoker.cli.groups import OrderedGroup
-from stoker.cli.screen import emit_json, emit_pairs, emit_text, harmless, warn
+from stoker.cli.mlperf_common import (
+    HELP,
+    RecordsCommand,
+    as_json_option,
+    dry_run_option,
+    results_dir_option,
+    say,
+    tell_foreseen,
+)
+from stoker.cli.screen import emit_json, emit_pairs, emit_text, harmless
 from stoker.core.errors import EXIT_GOOD, StokerError, UsageError
 from stoker.core.units import format_bytes
 
@@ -18,34 +27,14 @@ if TYPE_CHECKING:
     from stoker.bench.run.mlperf.runs import RunEntry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _STATES: Final = ("complete", "failed", "incomplete")
 _BENCHMARKS: Final = ("training", "checkpointing", "vectordb", "kvcache", "vector_database", "kv_cache")
 _COLUMNS: Final = ("id", "status", "started", "mode", "benchmark", "model", "command", "system", "leaf")
 _LISTED_MAX: Final = 20
-
-
-def _hinted(_: click.Context, __: click.Parameter, told: str | None) -> str | None:
-    """Return the option as it is, after hints at variables of an earlier spelling."""
-    from stoker.bench.run.mlperf.results_dir import earlier_spellings
-
-    for hint in earlier_spellings(os.environ):
-        warn(hint)
-    return told
-
-
-results_dir_option = click.option(
-    "--results-dir",
-    "-rd",
-    metavar="DIR",
-    callback=_hinted,
-    help="Results directory.  [env: MLPSTORAGE_RESULTS_DIR; else the recorded one]",
-)
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
 
 
-@click.group("runs", cls=OrderedGroup, context_settings=_HELP)
+@click.group("runs", cls=OrderedGroup, context_settings=HELP)
 def runs() -> None:
     """Runs of a results directory: list, show, remove.
 
@@ -53,7 +42,7 @@ def runs() -> None:
     """
 
 
-@runs.command("list", context_settings=_HELP, short_help="Runs of the journal, and leaves of other tools.")
+@runs.command("list", cls=RecordsCommand, context_settings=HELP, short_help="Runs, and leaves of other tools.")
 @results_dir_option
 @click.option("--mode", type=click.Choice(["closed", "open", "whatif"]), help="Only of this division.")
 @click.option("--benchmark", type=click.Choice(_BENCHMARKS), help="Only of this workload.")
@@ -98,7 +87,7 @@ def _row(each: "RunEntry") -> tuple[str, ...]:
     return tuple(harmless(cell) or "-" for cell in (*cells, each.model, each.command, each.system, leaf))
 
 
-@runs.command("show", context_settings=_HELP, short_help="All that is known of a run.")
+@runs.command("show", cls=RecordsCommand, context_settings=HELP, short_help="All that is known of a run.")
 @click.argument("run", metavar="ID")
 @results_dir_option
 @as_json_option
@@ -148,7 +137,7 @@ def _pairs(shown: Any) -> dict[str, str]:
 # -- removing --------------------------------------------------------------------------------------------------------
 
 
-@runs.command("rm", context_settings=_HELP, short_help="Move runs into the trash.")
+@runs.command("rm", cls=RecordsCommand, context_settings=HELP, short_help="Move runs into the trash.")
 @click.argument("ids", nargs=-1, metavar="[IDS]...")
 @click.option("--status", type=click.Choice(_STATES), help="Those that ended so.")
 @click.option("--older-than", metavar="AGE", help="Those begun before: 12h, 7d, 2w ago, or a date.")
@@ -159,16 +148,11 @@ def _pairs(shown: Any) -> dict[str, str]:
     help="All but the newest N of each system, workload, model and command.",
 )
 @yes_option
+@dry_run_option
 @results_dir_option
 @as_json_option
 def rm_command(
-    ids: tuple[str, ...],
-    status: str | None,
-    older_than: str | None,
-    keep_last: int | None,
-    yes: bool,
-    results_dir: str | None,
-    as_json: bool,
+    ids: tuple[str, ...], yes: bool, dry_run: bool, results_dir: str | None, as_json: bool, **conditions: Any
 ) -> int:
     """Move runs into the trash: those that IDS name, or those that all given conditions name.
 
@@ -179,8 +163,7 @@ def rm_command(
     from stoker.bench.run.mlperf.results_dir import open_results
     from stoker.bench.run.mlperf.runs import list_runs, named
 
-    conditions = status is not None or older_than is not None or keep_last is not None
-    if bool(ids) == conditions:
+    if bool(ids) == any(value is not None for value in conditions.values()):
         raise UsageError(
             "which runs?", expected="either IDS, or --status, --older-than, --keep-last", remedy="see runs list"
         )
@@ -189,23 +172,33 @@ def rm_command(
     if ids:
         found = list({each.name: each for each in (named(entries, text) for text in ids)}.values())
     else:
-        before = removing.older_than(older_than) if older_than is not None else ""
-        found = removing.selected(entries, status=status or "", before=before, keep_last=keep_last)
+        age = conditions["older_than"]
+        found = removing.selected(
+            entries,
+            status=conditions["status"] or "",
+            before=removing.older_than(age) if age is not None else "",
+            keep_last=conditions["keep_last"],
+        )
     if not found:
         _tell_batch(None, 0, "run", "no runs to remove", as_json=as_json)
         return EXIT_GOOD
-    _ask(f"move {_counted(len(found), 'run')} into the trash", [f"{r.name}  {r.status}  {r.leaf}" for r in found], yes)
+    told = [f"{each.name}  {each.status}  {each.leaf}" for each in found]
+    if not _agreed(
+        f"move {_counted(len(found), 'run')} into the trash", told, yes=yes, dry_run=dry_run, as_json=as_json
+    ):
+        return EXIT_GOOD
     batch = removing.remove_runs(results, found)
     _tell_batch(batch, len(found), "run", "", as_json=as_json)
-    warn("rollups and manifests are as they were: `stoker mlperf reports reportgen` writes them anew")
+    say("WARNING", "rollups and manifests are as they were: `stoker mlperf reports reportgen` writes them anew")
     return EXIT_GOOD
 
 
-@runs.command("purge", context_settings=_HELP, short_help="Empty the trash.")
+@runs.command("purge", cls=RecordsCommand, context_settings=HELP, short_help="Empty the trash.")
 @yes_option
+@dry_run_option
 @results_dir_option
 @as_json_option
-def purge_command(yes: bool, results_dir: str | None, as_json: bool) -> int:
+def purge_command(yes: bool, dry_run: bool, results_dir: str | None, as_json: bool) -> int:
     """Empty the trash: what runs rm and runs gc put there is gone for good."""
     from stoker.bench.run.mlperf.removing import purge, trash_size
     from stoker.bench.run.mlperf.results_dir import open_results
@@ -216,16 +209,18 @@ def purge_command(yes: bool, results_dir: str | None, as_json: bool) -> int:
         _tell_purged(found, "the trash is empty", as_json=as_json)
         return EXIT_GOOD
     told = f"{_counted(found.batches, 'batch', 'batches')}, {found.files} files, {format_bytes(found.bytes)}"
-    _ask(f"remove for good what is in the trash: {told}", [], yes)
+    if not _agreed(f"remove for good what is in the trash: {told}", [], yes=yes, dry_run=dry_run, as_json=as_json):
+        return EXIT_GOOD
     _tell_purged(purge(results), f"removed {told}", as_json=as_json)
     return EXIT_GOOD
 
 
-@runs.command("gc", context_settings=_HELP, short_help="Move code images that no run names into the trash.")
+@runs.command("gc", cls=RecordsCommand, context_settings=HELP, short_help="Move unused code images into the trash.")
 @yes_option
+@dry_run_option
 @results_dir_option
 @as_json_option
-def gc_command(yes: bool, results_dir: str | None, as_json: bool) -> int:
+def gc_command(yes: bool, dry_run: bool, results_dir: str | None, as_json: bool) -> int:
     """Move code images that no run names, neither in the tree nor in the trash, into the trash."""
     from stoker.bench.run.mlperf.removing import remove_code, unused_code
     from stoker.bench.run.mlperf.results_dir import open_results
@@ -235,7 +230,10 @@ def gc_command(yes: bool, results_dir: str | None, as_json: bool) -> int:
     if not paths:
         _tell_batch(None, 0, "code image", "every code image is named by a run", as_json=as_json)
         return EXIT_GOOD
-    _ask(f"move {_counted(len(paths), 'code image')} into the trash", paths, yes)
+    if not _agreed(
+        f"move {_counted(len(paths), 'code image')} into the trash", paths, yes=yes, dry_run=dry_run, as_json=as_json
+    ):
+        return EXIT_GOOD
     _tell_batch(remove_code(results, paths), len(paths), "code image", "", as_json=as_json)
     return EXIT_GOOD
 
@@ -259,10 +257,16 @@ def _counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def _ask(what: str, listed: Sequence[str], yes: bool) -> None:
-    """Ask whether to go on. Raises UsageError where nobody can answer, StokerError for a no."""
+def _agreed(what: str, listed: Sequence[str], *, yes: bool, dry_run: bool, as_json: bool) -> bool:
+    """Tell whether to go on; for a dry run tell what would be done, and that this is all.
+
+    Raises UsageError where nobody can answer, StokerError for a no.
+    """
+    if dry_run:
+        tell_foreseen(what, listed, as_json=as_json)
+        return False
     if yes:
-        return
+        return True
     for line in listed[:_LISTED_MAX]:
         click.echo(f"  {harmless(line)}", err=True)
     if len(listed) > _LISTED_MAX:
@@ -271,3 +275,4 @@ def _ask(what: str, listed: Sequence[str], yes: bool) -> None:
         raise UsageError(f"nobody is there to ask whether to {what}", remedy="add --yes")
     if not click.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
         raise StokerError("not confirmed: nothing was removed")
+    return True
