@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import pty
+import re
 import select
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from stoker.bench.run.mlperf.journal import begin, end
 from stoker.bench.run.mlperf.results_dir import ResultsDir, open_results
 from stoker.testing.mlperf_trees import TreeMaker
 
+SCRIPTS_PAGE = (Path(__file__).resolve().parents[2] / "docs" / "guide" / "scripts.md").read_text()
 LEAF = "closed/acme/results/sysA/training/unet3d/run"
 
 
@@ -98,8 +100,46 @@ def test_earlier_spellings_are_told_by_all_that_look_for_the_directory(mlperf: R
     done = mlperf("runs", "list", MLPERF_SYSTEMNAME="sysA")
     assert done.out == "no runs\n"
     assert (
-        done.errors == "warning: MLPERF_SYSTEMNAME is an earlier spelling without effect: set MLPSTORAGE_SYSTEMNAME\n"
+        done.errors == "[WARNING] MLPERF_SYSTEMNAME is an earlier spelling without effect: set MLPSTORAGE_SYSTEMNAME\n"
     )
+
+
+def test_how_much_is_told_besides_the_answer(mlperf: Records) -> None:
+    mlperf.results()
+    hint = {"MLPERF_DATA_DIR": "x"}
+    for words in (["--quiet"], ["--stream-log-level", "ERROR"]):
+        assert mlperf("runs", "list", *words, **hint).errors == ""
+    for words, variables in ((["--debug"], {}), (["--verbose"], {}), ([], {"MLPS_DEBUG": "1"})):
+        assert re.fullmatch(r"\[DEBUG\] took [0-9.]+ s\n", mlperf("runs", "list", *words, **variables).errors)
+    assert "\x1b[33mWARNING" in mlperf("runs", "list", "--color", "always", **hint).errors
+    told = mlperf("validate", "results", "--color", "always", "--skip-output-file").out
+    assert "\x1b[31m[ERROR]" in told
+    assert "\x1b" not in mlperf("validate", "results", "--color", "never", "--skip-output-file").out
+
+
+def test_a_lock_may_have_to_hold_first(mlperf: Records) -> None:
+    mlperf.results()
+    (mlperf.place / "lock.txt").write_text("click==0.1\n")
+    mlperf("runs", "list", "--verify-lockfile", "lock.txt").refused(5, "not as locked (PKG-03)")
+    (mlperf.place / "lock.txt").write_text("")
+    done = mlperf("runs", "list", "--verify-lockfile", "lock.txt")
+    assert (done.code, done.out) == (0, "no runs\n") and "0 of 0 packages as locked" in done.errors
+
+
+def test_a_dry_run_tells_and_does_nothing(mlperf: Records) -> None:
+    results = mlperf.results()
+    (results.root / "code-images" / "code-ffffffff").mkdir(parents=True)
+    mlperf.run_of("20260302_100000")
+    before = mlperf.place.tree()
+    told = mlperf("runs", "rm", "1", "--dry-run").out
+    assert told == f"would move 1 run into the trash\n  1  complete  {LEAF}/20260302_100000\n"
+    assert mlperf("runs", "gc", "--what-if", "--json").document["items"] == ["code-images/code-ffffffff"]
+    assert mlperf("reports", "reportgen", "--dry-run").out.splitlines()[1:] == [f"  {LEAF.removesuffix('/run')}"]
+    assert mlperf("history", "rerun", "1", "--dry-run").out.endswith(": stoker mlperf version\n")
+    assert mlperf.place.tree() == before
+    assert mlperf("runs", "rm", "1", "--yes").code == 0
+    assert mlperf("runs", "purge", "--dry-run").out.startswith("would remove for good what is in the trash: 1 batch")
+    assert len(list((results.hidden / "trash").iterdir())) == 1
 
 
 def test_errors_are_json_where_json_was_asked_for(mlperf: Records) -> None:
@@ -208,6 +248,43 @@ def test_a_report_needs_runs(mlperf: Records) -> None:
     mlperf("reports", "reportgen").refused(1, "no leaf of a run")
 
 
+def keys_of(command: str) -> set[str]:
+    """Return the keys that the page for scripts lists beside a command, those of its lists' items, too."""
+    for line in SCRIPTS_PAGE.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 2 and f"`mlperf {command}`" in cells[0]:
+            return set(re.findall(r"`([a-z_]+)`", cells[1]))
+    raise AssertionError(f"{command} is not in the table")
+
+
+def test_json_has_the_documented_keys(mlperf: Records) -> None:
+    results = mlperf.results()
+    (results.root / "code-images" / "code-ffffffff").mkdir(parents=True)
+    for n in range(2):
+        mlperf.run_of(f"20260302_10000{n}")
+    tree_of(mlperf.place / "tree")
+    assert set(mlperf("init", "acme", "results", "--json").document) == keys_of("init")
+    listed = mlperf("runs", "list", "--json").document
+    assert set(listed) | set(listed["runs"][0]) == keys_of("runs list")
+    assert set(mlperf("runs", "show", "1", "--json").document) == keys_of("runs show")
+    told = mlperf("history", "show", "--json").document
+    assert set(told) | set(told["history"][0]) == keys_of("history show")
+    removed = mlperf("runs", "rm", "1", "--yes", "--json")
+    assert set(removed.document) == keys_of("runs rm") and removed.document["moved"][0] == f"{LEAF}/20260302_100000"
+    collected = mlperf("runs", "gc", "--yes", "--json").document
+    assert set(collected) == keys_of("runs gc") and collected["moved"] == ["code-images/code-ffffffff"]
+    assert mlperf("runs", "gc", "--json").document == {"moved": [], "batch": ""}
+    purged = mlperf("runs", "purge", "--yes", "--json").document
+    assert set(purged) == keys_of("runs purge") and purged["batches"] == 2
+    assert set(mlperf("reports", "reportgen", "-rd", "tree", "--json").document) == keys_of("reports reportgen")
+    assert set(mlperf("rules-coverage", "--json").document) == keys_of("rules-coverage")
+    (mlperf.place / "Rules.md").write_text("2.1.1 submitterRootDirectory")
+    held = mlperf("rules-coverage", "--rules-md", "Rules.md", "--json").document
+    assert set(held) == keys_of("rules-coverage --rules-md")
+    (mlperf.place / "requirements.txt").write_text("click==0.1\n")
+    assert set(mlperf("lockfile", "verify", "--json").document) == keys_of("lockfile verify")
+
+
 # -- history ---------------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +309,7 @@ def test_history_is_shown_and_replayed_in_its_folder(mlperf: Records) -> None:
 
     done = mlperf("history", "rerun", "1")
     assert done.code == 3  # that of the command: there is no such folder
-    assert done.errors.splitlines()[0] == f"in {other}: stoker mlperf validate 'two words'"
+    assert done.errors.splitlines()[0] == f"[INFO] in {other}: stoker mlperf validate 'two words'"
     for name in ("stoker", "click", "os"):
         (other / f"{name}.py").write_text("raise SystemExit(77)")  # what lies in that folder is not ours
     assert mlperf("history", "rerun", "2").code == 0

@@ -2,24 +2,22 @@
 
 import os
 import shlex
-from typing import Final
 
 import click
 import msgspec
 
-from stoker.cli.mlperf_runs import as_json_option, results_dir_option
+from stoker.cli.groups import OrderedGroup
+from stoker.cli.mlperf_common import HELP, RecordsCommand, as_json_option, dry_run_option, results_dir_option, say
 from stoker.cli.screen import emit_json, emit_text, harmless
 from stoker.core.errors import EXIT_GOOD
 
-_HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
-
-@click.group("history", context_settings=_HELP)
+@click.group("history", cls=OrderedGroup, context_settings=HELP)
 def history() -> None:
     """Command lines that were run, and running one again."""
 
 
-@history.command("show", context_settings=_HELP)
+@history.command("show", cls=RecordsCommand, context_settings=HELP, short_help="Command lines, the oldest first.")
 @click.option("--limit", "-n", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
 @click.option("--id", "-i", "wanted", metavar="ID", help="Only this one.")
 @results_dir_option
@@ -42,15 +40,22 @@ def show(limit: int | None, wanted: str | None, results_dir: str | None, as_json
     return EXIT_GOOD
 
 
-@history.command("rerun", context_settings=_HELP)
+@history.command("rerun", cls=RecordsCommand, context_settings=HELP, short_help="Run a command line again.")
 @click.argument("run", metavar="ID")
+@dry_run_option
 @results_dir_option
-def rerun(run: str, results_dir: str | None) -> int:
+def rerun(run: str, dry_run: bool, results_dir: str | None) -> int:
     """Run a command line again, word for word, in the folder where it was typed.
 
     The environment is that of now. A line that held a secret is not run again: the secret was not kept.
     """
-    from stoker.bench.run.mlperf.replaying import replay
+    from stoker.bench.run.mlperf.replaying import replay, told_for_replay
     from stoker.bench.run.mlperf.results_dir import open_results
 
-    return replay(open_results(results_dir, os.environ), run, tell=lambda line: click.echo(harmless(line), err=True))
+    line = told_for_replay(open_results(results_dir, os.environ), run)
+    told = f"in {harmless(line.cwd)}: stoker {harmless(shlex.join(line.words))}"
+    if dry_run:
+        emit_text(told)
+        return EXIT_GOOD
+    say("INFO", told)
+    return replay(line)

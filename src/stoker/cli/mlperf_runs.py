@@ -8,42 +8,33 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
-from stoker.cli.screen import emit_json, emit_pairs, emit_text, harmless, warn
+from stoker.cli.groups import OrderedGroup
+from stoker.cli.mlperf_common import (
+    HELP,
+    RecordsCommand,
+    as_json_option,
+    dry_run_option,
+    results_dir_option,
+    say,
+    tell_foreseen,
+)
+from stoker.cli.screen import emit_json, emit_pairs, emit_text, harmless
 from stoker.core.errors import EXIT_GOOD, StokerError, UsageError
 from stoker.core.units import format_bytes
 
 if TYPE_CHECKING:
+    from stoker.bench.run.mlperf.removing import Batch, TrashSize
     from stoker.bench.run.mlperf.runs import RunEntry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _STATES: Final = ("complete", "failed", "incomplete")
 _BENCHMARKS: Final = ("training", "checkpointing", "vectordb", "kvcache", "vector_database", "kv_cache")
 _COLUMNS: Final = ("id", "status", "started", "mode", "benchmark", "model", "command", "system", "leaf")
 _LISTED_MAX: Final = 20
-
-
-def _hinted(_: click.Context, __: click.Parameter, told: str | None) -> str | None:
-    """Return the option as it is, after hints at variables of an earlier spelling."""
-    from stoker.bench.run.mlperf.results_dir import earlier_spellings
-
-    for hint in earlier_spellings(os.environ):
-        warn(hint)
-    return told
-
-
-results_dir_option = click.option(
-    "--results-dir",
-    "-rd",
-    metavar="DIR",
-    callback=_hinted,
-    help="Results directory.  [env: MLPSTORAGE_RESULTS_DIR; else the recorded one]",
-)
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
 
 
-@click.group("runs", context_settings=_HELP)
+@click.group("runs", cls=OrderedGroup, context_settings=HELP)
 def runs() -> None:
     """Runs of a results directory: list, show, remove.
 
@@ -51,7 +42,7 @@ def runs() -> None:
     """
 
 
-@runs.command("list", context_settings=_HELP)
+@runs.command("list", cls=RecordsCommand, context_settings=HELP, short_help="Runs, and leaves of other tools.")
 @results_dir_option
 @click.option("--mode", type=click.Choice(["closed", "open", "whatif"]), help="Only of this division.")
 @click.option("--benchmark", type=click.Choice(_BENCHMARKS), help="Only of this workload.")
@@ -96,7 +87,7 @@ def _row(each: "RunEntry") -> tuple[str, ...]:
     return tuple(harmless(cell) or "-" for cell in (*cells, each.model, each.command, each.system, leaf))
 
 
-@runs.command("show", context_settings=_HELP)
+@runs.command("show", cls=RecordsCommand, context_settings=HELP, short_help="All that is known of a run.")
 @click.argument("run", metavar="ID")
 @results_dir_option
 @as_json_option
@@ -146,7 +137,7 @@ def _pairs(shown: Any) -> dict[str, str]:
 # -- removing --------------------------------------------------------------------------------------------------------
 
 
-@runs.command("rm", context_settings=_HELP)
+@runs.command("rm", cls=RecordsCommand, context_settings=HELP, short_help="Move runs into the trash.")
 @click.argument("ids", nargs=-1, metavar="[IDS]...")
 @click.option("--status", type=click.Choice(_STATES), help="Those that ended so.")
 @click.option("--older-than", metavar="AGE", help="Those begun before: 12h, 7d, 2w ago, or a date.")
@@ -157,14 +148,11 @@ def _pairs(shown: Any) -> dict[str, str]:
     help="All but the newest N of each system, workload, model and command.",
 )
 @yes_option
+@dry_run_option
 @results_dir_option
+@as_json_option
 def rm_command(
-    ids: tuple[str, ...],
-    status: str | None,
-    older_than: str | None,
-    keep_last: int | None,
-    yes: bool,
-    results_dir: str | None,
+    ids: tuple[str, ...], yes: bool, dry_run: bool, results_dir: str | None, as_json: bool, **conditions: Any
 ) -> int:
     """Move runs into the trash: those that IDS name, or those that all given conditions name.
 
@@ -175,8 +163,7 @@ def rm_command(
     from stoker.bench.run.mlperf.results_dir import open_results
     from stoker.bench.run.mlperf.runs import list_runs, named
 
-    conditions = status is not None or older_than is not None or keep_last is not None
-    if bool(ids) == conditions:
+    if bool(ids) == any(value is not None for value in conditions.values()):
         raise UsageError(
             "which runs?", expected="either IDS, or --status, --older-than, --keep-last", remedy="see runs list"
         )
@@ -185,22 +172,33 @@ def rm_command(
     if ids:
         found = list({each.name: each for each in (named(entries, text) for text in ids)}.values())
     else:
-        before = removing.older_than(older_than) if older_than is not None else ""
-        found = removing.selected(entries, status=status or "", before=before, keep_last=keep_last)
+        age = conditions["older_than"]
+        found = removing.selected(
+            entries,
+            status=conditions["status"] or "",
+            before=removing.older_than(age) if age is not None else "",
+            keep_last=conditions["keep_last"],
+        )
     if not found:
-        emit_text("no runs to remove")
+        _tell_batch(None, 0, "run", "no runs to remove", as_json=as_json)
         return EXIT_GOOD
-    _ask(f"move {_counted(len(found), 'run')} into the trash", [f"{r.name}  {r.status}  {r.leaf}" for r in found], yes)
+    told = [f"{each.name}  {each.status}  {each.leaf}" for each in found]
+    if not _agreed(
+        f"move {_counted(len(found), 'run')} into the trash", told, yes=yes, dry_run=dry_run, as_json=as_json
+    ):
+        return EXIT_GOOD
     batch = removing.remove_runs(results, found)
-    emit_text(f"moved {_counted(len(found), 'run')} into {batch.path}")
-    warn("rollups and manifests are as they were: `stoker mlperf reports reportgen` writes them anew")
+    _tell_batch(batch, len(found), "run", "", as_json=as_json)
+    say("WARNING", "rollups and manifests are as they were: `stoker mlperf reports reportgen` writes them anew")
     return EXIT_GOOD
 
 
-@runs.command("purge", context_settings=_HELP)
+@runs.command("purge", cls=RecordsCommand, context_settings=HELP, short_help="Empty the trash.")
 @yes_option
+@dry_run_option
 @results_dir_option
-def purge_command(yes: bool, results_dir: str | None) -> int:
+@as_json_option
+def purge_command(yes: bool, dry_run: bool, results_dir: str | None, as_json: bool) -> int:
     """Empty the trash: what runs rm and runs gc put there is gone for good."""
     from stoker.bench.run.mlperf.removing import purge, trash_size
     from stoker.bench.run.mlperf.results_dir import open_results
@@ -208,19 +206,21 @@ def purge_command(yes: bool, results_dir: str | None) -> int:
     results = open_results(results_dir, os.environ)
     found = trash_size(results)
     if not found.batches:
-        emit_text("the trash is empty")
+        _tell_purged(found, "the trash is empty", as_json=as_json)
         return EXIT_GOOD
     told = f"{_counted(found.batches, 'batch', 'batches')}, {found.files} files, {format_bytes(found.bytes)}"
-    _ask(f"remove for good what is in the trash: {told}", [], yes)
-    purge(results)
-    emit_text(f"removed {told}")
+    if not _agreed(f"remove for good what is in the trash: {told}", [], yes=yes, dry_run=dry_run, as_json=as_json):
+        return EXIT_GOOD
+    _tell_purged(purge(results), f"removed {told}", as_json=as_json)
     return EXIT_GOOD
 
 
-@runs.command("gc", context_settings=_HELP)
+@runs.command("gc", cls=RecordsCommand, context_settings=HELP, short_help="Move unused code images into the trash.")
 @yes_option
+@dry_run_option
 @results_dir_option
-def gc_command(yes: bool, results_dir: str | None) -> int:
+@as_json_option
+def gc_command(yes: bool, dry_run: bool, results_dir: str | None, as_json: bool) -> int:
     """Move code images that no run names, neither in the tree nor in the trash, into the trash."""
     from stoker.bench.run.mlperf.removing import remove_code, unused_code
     from stoker.bench.run.mlperf.results_dir import open_results
@@ -228,21 +228,45 @@ def gc_command(yes: bool, results_dir: str | None) -> int:
     results = open_results(results_dir, os.environ)
     paths = unused_code(results)
     if not paths:
-        emit_text("every code image is named by a run")
+        _tell_batch(None, 0, "code image", "every code image is named by a run", as_json=as_json)
         return EXIT_GOOD
-    _ask(f"move {_counted(len(paths), 'code image')} into the trash", paths, yes)
-    emit_text(f"moved {_counted(len(paths), 'code image')} into {remove_code(results, paths).path}")
+    if not _agreed(
+        f"move {_counted(len(paths), 'code image')} into the trash", paths, yes=yes, dry_run=dry_run, as_json=as_json
+    ):
+        return EXIT_GOOD
+    _tell_batch(remove_code(results, paths), len(paths), "code image", "", as_json=as_json)
     return EXIT_GOOD
+
+
+def _tell_purged(gone: "TrashSize", told: str, *, as_json: bool) -> None:
+    if as_json:
+        emit_json(msgspec.to_builtins(gone))
+    else:
+        emit_text(told)
+
+
+def _tell_batch(batch: "Batch | None", count: int, one: str, nothing: str, *, as_json: bool) -> None:
+    """Tell what was moved where; `nothing` is told when that is nothing."""
+    if as_json:
+        emit_json({"moved": list(batch.moved) if batch else [], "batch": batch.path if batch else ""})
+    else:
+        emit_text(f"moved {_counted(count, one)} into {batch.path}" if batch else nothing)
 
 
 def _counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def _ask(what: str, listed: Sequence[str], yes: bool) -> None:
-    """Ask whether to go on. Raises UsageError where nobody can answer, StokerError for a no."""
+def _agreed(what: str, listed: Sequence[str], *, yes: bool, dry_run: bool, as_json: bool) -> bool:
+    """Tell whether to go on; for a dry run tell what would be done, and that this is all.
+
+    Raises UsageError where nobody can answer, StokerError for a no.
+    """
+    if dry_run:
+        tell_foreseen(what, listed, as_json=as_json)
+        return False
     if yes:
-        return
+        return True
     for line in listed[:_LISTED_MAX]:
         click.echo(f"  {harmless(line)}", err=True)
     if len(listed) > _LISTED_MAX:
@@ -251,3 +275,4 @@ def _ask(what: str, listed: Sequence[str], yes: bool) -> None:
         raise UsageError(f"nobody is there to ask whether to {what}", remedy="add --yes")
     if not click.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
         raise StokerError("not confirmed: nothing was removed")
+    return True

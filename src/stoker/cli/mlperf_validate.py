@@ -7,14 +7,14 @@ import click
 import msgspec
 
 from stoker.cli.judgement import checksum_of, tell, write_csv
+from stoker.cli.mlperf_common import HELP, RecordsCommand, as_json_option
 from stoker.cli.screen import emit_json, emit_text, harmless
 from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, UsageError
 
-_HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _CSV: Final = "summary.csv"
 
 
-@click.command("validate", context_settings=_HELP)
+@click.command("validate", cls=RecordsCommand, context_settings=HELP, short_help="Judge a submission by the rules.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--submitters", metavar="A,B", help="Judge only these; all others are left out.")
 @click.option(
@@ -23,7 +23,7 @@ _CSV: Final = "summary.csv"
 @click.option("--csv", "csv_file", metavar="FILE", default=_CSV, show_default=True, help="Summary of the findings.")
 @click.option("--skip-output-file", is_flag=True, help="Write no summary.")
 @click.option("--reference-checksum", metavar="MD5", help="The digest that the code of closed results must have.")
-@click.option("--json", "as_json", is_flag=True, help="Print the judgement as one JSON object.")
+@as_json_option
 def validate(
     folder: Path,
     submitters: str | None,
@@ -55,7 +55,7 @@ def validate(
     return EXIT_FAILED if judgement.exit_code else EXIT_GOOD
 
 
-@click.command("rules-coverage", context_settings=_HELP)
+@click.command("rules-coverage", cls=RecordsCommand, context_settings=HELP, short_help="Which rules have a check.")
 @click.option(
     "--rules-md",
     "text_file",
@@ -63,7 +63,7 @@ def validate(
     type=click.Path(path_type=Path),
     help="Hold the rules of this text against ours.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@as_json_option
 def rules_coverage(text_file: Path | None, as_json: bool) -> int:
     """List the rules that a check decides, and those that none does, with the reason.
 

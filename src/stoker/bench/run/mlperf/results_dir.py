@@ -177,7 +177,7 @@ def initialise(root: Path, org: str) -> ResultsDir:
     if found.org != org:
         raise ConfigurationError(
             "double-init: the results directory belongs to another organisation",
-            where=str(root),
+            where=str(found.root),
             expected=org,
             got=found.org,
             remedy="name another directory; names are case-sensitive",
@@ -192,7 +192,7 @@ def _refuse_what_is_there(root: Path) -> None:
         told = f"{len(names)} entries, {names[0]!r} first" if len(names) > 1 else repr(names[0])
         raise ConfigurationError(
             "directory is not empty and was never initialised",
-            where=str(root),
+            where=str(root.resolve()),
             expected="an empty or a new one",
             got=told,
             remedy="name another directory",
