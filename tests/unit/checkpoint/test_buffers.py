@@ -22,7 +22,7 @@ def test_a_buffer_that_is_looked_at_is_not_lent_again() -> None:
     assert again is not None
     again[:] = b"x" * PAGE
     assert not kept.any()
-    with pytest.raises(StokerError, match="no buffer of 4.00 KiB came free"):
+    with pytest.raises(StokerError, match=r"no buffer of 4\.00 KiB came free"):
         pool.acquire(timeout_seconds=0.05)
     del kept
     assert pool.acquire(timeout_seconds=1) is not None

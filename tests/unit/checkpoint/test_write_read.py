@@ -1,4 +1,4 @@
-"""What one rank writes comes back to the byte, in bounded memory, and what goes wrong is told and never taken for whole."""
+"""What one rank writes comes back to the byte, in bounded memory; what goes wrong is told and never taken for whole."""
 
 import os
 import signal
@@ -25,6 +25,7 @@ from stoker.storage.opening import open_store
 
 NAME = "global_epoch1_step1"
 KIB64 = 1 << 16
+STAGING = Staging(4, KIB64)
 SHAPE = tiny(zero_stage=3, vocab_size=4099, hidden_size=96)
 
 
@@ -32,7 +33,7 @@ def of_rank(rank: int = 0, *, shape: ModelShape = SHAPE, ranks: int = 2, seed: i
     return shards("m", NAME, shape, ranks=ranks, rank=rank, content_seed=seed)
 
 
-def write(store: Store, mine: list[Shard], staging: Staging = Staging(4, KIB64)) -> StageClock:
+def write(store: Store, mine: list[Shard], staging: Staging = STAGING) -> StageClock:
     timing = StageClock()
     Writer(store, staging).write(mine, timing)
     return timing
@@ -199,7 +200,9 @@ def test_a_wish_to_stop_ends_writing_and_reading(tmp_path: Path) -> None:
     store, mine = open_store(str(tmp_path)), of_rank()
     taken: list[int] = []
     with pytest.raises(InterruptedRunError):
-        Writer(store, Staging(2, KIB64)).write(mine, StageClock(), on_bytes=taken.append, stopped=lambda: len(taken) > 1)
+        Writer(store, Staging(2, KIB64)).write(
+            mine, StageClock(), on_bytes=taken.append, stopped=lambda: len(taken) > 1
+        )
     assert not list(store.list("m/"))
     write(store, mine)
     taken.clear()

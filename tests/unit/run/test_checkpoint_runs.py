@@ -1,4 +1,4 @@
-"""Runs of checkpoints with real ranks: to their end, stopped, killed, recovered; and checkpoints in the training loop."""
+"""Runs of checkpoints with real ranks: to the end, stopped, killed, recovered; and checkpoints in the training loop."""
 
 import os
 import signal
@@ -151,7 +151,11 @@ def test_a_run_killed_at_any_moment_is_recovered(delay_ms: int, tmp_path: Path) 
 
 def in_loop(tmp_path: Path, **changes: Any) -> CheckpointPlan:
     return CheckpointPlan(
-        ModelShape(blob_bytes=100_000, zero_stage=1), target_url=f"file://{tmp_path}/c", buffers=2, buffer_bytes=1 << 16, **changes
+        ModelShape(blob_bytes=100_000, zero_stage=1),
+        target_url=f"file://{tmp_path}/c",
+        buffers=2,
+        buffer_bytes=1 << 16,
+        **changes,
     )
 
 

@@ -245,7 +245,9 @@ def test_both_clocks_and_the_slowest_rank_are_told() -> None:
 
 
 def test_what_a_device_wrote_counts_once_a_host() -> None:
-    reports = [note(rank, 1.0, counters=Counters(device_write_bytes=50 if rank % 2 == 0 else None))[0] for rank in range(4)]
+    reports = [
+        note(rank, 1.0, counters=Counters(device_write_bytes=50 if rank % 2 == 0 else None))[0] for rank in range(4)
+    ]
     assert combine(reports, ranks=4)[0].device_written_bytes == 100
     reports[2].checkpoints[0].counters = Counters()
     assert combine(reports, ranks=4)[0].device_written_bytes is None
