@@ -1,7 +1,8 @@
 """`python -m benchmarks.fleet`: the conductor's book-keeping for ten thousand ranks, with time that is only counted.
 
 The real roll, host list, launcher words and progress of a run are driven by simulated ranks: each says hello, gives
-signs of life, arrives at barriers and ends; a few die, stop or are cut off. Prints seconds, memory and what was found.
+signs of life, arrives at barriers and ends; a few die, stop or are cut off. Before that every family is sized and
+foreseen for them, and the gates are decided on what all ranks saw. Prints seconds, memory and what was found.
 """
 
 import argparse
@@ -14,10 +15,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from stoker.bench.rules.mlperf.verifier import JobFacts
+from stoker.bench.run.foresee import ForeseeRequest, foresee
+from stoker.bench.run.gates.deciding import shared_gate
+from stoker.bench.run.gates.ranks import Look, by_host
+from stoker.bench.run.gates.request import Gate
+from stoker.bench.run.hosts.facts import TargetFacts
 from stoker.bench.run.hosts.mpirun import Launcher, MpiOptions, command_line
 from stoker.bench.run.hosts.names import Host, parse_hosts, spread
 from stoker.bench.run.hosts.roll import HostDone, Roll
 from stoker.bench.workloads.progress import Progress
+from stoker.core.units import TiB
 
 SECOND_NS = 10**9
 DEADLINE_NS = 30 * SECOND_NS
@@ -126,8 +136,47 @@ class Fleet:
             self._put(now_ns + SECOND_NS + jitter_ns, each, "arrive" if self._steps[each] < STEPS else "end")
 
 
+def planned(hosts: int, ranks: int) -> dict[str, Any]:
+    """Do what stands before a launch: size and foresee every family, hold the jobs against the rules, shut the gates.
+
+    Each rank has looked at the shared file, one of them at another; the gates' record is made and read back.
+    """
+    named = spread(parse_hosts(",".join(f"node-{number:04d}" for number in range(hosts))), ranks)
+    slots = tuple(host.slots for host in named)
+    common: dict[str, Any] = {"division": "closed", "hosts": hosts, "slots": slots, "memory_bytes_per_host": TiB}
+    jobs = [
+        JobFacts(family="training", model="retinanet", accelerator="b200", processes=ranks, **common),
+        JobFacts(family="checkpointing", model="llama3-1t", accelerator="b200", processes=1024, **common),
+        JobFacts(family="vector_database", model="DISKANN", **common),
+        JobFacts(family="kv_cache", model="llama3.1-8b", processes=hosts, **common),
+    ]
+    told = [foresee(ForeseeRequest(job=job, line_rate_bytes_per_second=12.5e9)) for job in jobs]
+    holders = [host.name for host in named for _ in range(host.slots)]
+    looks = [
+        msgspec.json.decode(msgspec.json.encode(Look(rank, name, _seen(rank, ranks))), type=Look)
+        for rank, name in enumerate(holders)
+    ]
+    gate = shared_gate(by_host(looks), "token", "/data")
+    kept = msgspec.json.decode(msgspec.json.encode(gate), type=Gate)
+    return {
+        "foreseen": len(told),
+        "rules": sum(len(each.verdict.rules) for each in told),
+        "files": sum(getattr(each.sizes[0], "files", 0) for each in told),
+        "looks": len(looks),
+        "blind": [name for name, look in kept.facts["seen"].items() if not look["same_content"]],
+        "gate": gate.state,
+    }
+
+
+def _seen(rank: int, ranks: int) -> TargetFacts:
+    return TargetFacts(device=51, inode=7, free_bytes=TiB, found="else" if rank == ranks - 1 else "token")
+
+
 def figures(hosts: int, ranks: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (scenario, what it took and found)."""
+    began = time.perf_counter()
+    before = planned(hosts, ranks)
+    yield "before the launch", {"seconds": time.perf_counter() - began, **before, "peak_memory_bytes": _peak_bytes()}
     faults = Faults(frozenset({17}), frozenset({ranks // 2}), frozenset({f"node-{hosts - 1:04d}"}))
     for name, chosen in (("all end", None), ("three faults", faults)):
         began = time.perf_counter()
@@ -141,13 +190,17 @@ def figures(hosts: int, ranks: int) -> Iterator[tuple[str, dict[str, Any]]]:
                 "virtual_seconds": out.end_ns / 1e9,
                 "lost": len(out.lost),
                 "hosts_done": len(out.done),
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak_memory_bytes": _peak_bytes(),
             },
         )
 
 
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main(words: list[str] | None = None) -> None:
-    """Run both scenarios and print one JSON object."""
+    """Run all scenarios and print one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__)
     parser.add_argument("--hosts", type=int, default=1250)
     parser.add_argument("--ranks", type=int, default=10_000)

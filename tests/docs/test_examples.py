@@ -42,16 +42,18 @@ def matches(expected: str, got: str) -> bool:
     return re.fullmatch(pattern, squeeze(got), re.DOTALL) is not None
 
 
-def environment() -> dict[str, str]:
-    folder = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "COLUMNS": "110", "NO_COLOR": "1"}
+def environment(home: Path) -> dict[str, str]:
+    """What a page's commands see: our program first on the path, and no settings of who runs the tests."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("MLPSTORAGE_", "MLPERF_"))}
+    return {**kept, "PATH": path, "COLUMNS": "110", "NO_COLOR": "1", "XDG_CONFIG_HOME": str(home / ".config")}
 
 
 def run_console(block: str, folder: Path) -> None:
     for command, expected in commands(block):
         code = int(found.group(1)) if (found := re.search(r"# exit (\d+)\s*$", command)) else 0
         done = subprocess.run(
-            ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=110
+            ["bash", "-c", command], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=110
         )
         assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
         if expected.strip():
@@ -62,7 +64,7 @@ def run_python(block: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block],
         cwd=folder,
-        env=environment(),
+        env=environment(folder),
         capture_output=True,
         text=True,
         timeout=110,

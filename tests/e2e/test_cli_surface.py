@@ -23,6 +23,9 @@ COMMANDS = [
     "gen",
     "plan",
     "dlio",
+    "mlperf",
+    "mlperf closed training unet3d run",
+    "mlperf open checkpointing run",
     "check",
     "bundle",
     "bundle make",
@@ -30,6 +33,8 @@ COMMANDS = [
     "bundle verify",
     "report",
     "doctor",
+    "config",
+    "config explain",
     "completion",
     "version",
 ]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from benchmarks.fleet import STEPS, Faults, Fleet, Outcome
+from benchmarks.fleet import STEPS, Faults, Fleet, Outcome, planned
 
 from stoker.bench.run.hosts.roll import Roll, first_names
 from stoker.bench.run.record import RunRecord
@@ -75,3 +75,13 @@ def test_progress_of_all_ranks_comes_to_one_event(tmp_path: Path) -> None:
     assert (event.hosts, event.hosts_done) == (HOSTS, 2)
     assert event.done_ratio is not None and event.done_ratio == pytest.approx(0.055)
     assert event.left_seconds is not None and event.left_seconds > 0
+
+
+def test_all_families_are_foreseen_and_the_one_blind_host_is_named() -> None:
+    told = planned(HOSTS, RANKS)
+    assert told["foreseen"] == 4
+    assert told["rules"] > 150
+    assert told["looks"] == RANKS
+    assert (told["gate"], told["blind"]) == ("failed", ["node-1249"])
+    five_times_the_memory = 5 * HOSTS * 2**40 / 322_957
+    assert told["files"] == pytest.approx(five_times_the_memory + 2_072, abs=2)

@@ -1,25 +1,20 @@
 """`stoker check`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
 
 from stoker.bench.run.recover import load_or_recover
+from stoker.cli.judgement import checksum_of, tell, write_csv
 from stoker.cli.report import finish
 from stoker.cli.screen import emit_json, screen
-from stoker.core.errors import EXIT_GOOD, EXIT_INVALID, StokerError, UsageError
-from stoker.core.files import write_atomic
+from stoker.core.errors import EXIT_GOOD, EXIT_INVALID, UsageError
 from stoker.core.result import EVENTS_FILE, RESULT_FILE, Result
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from stoker.bench.rules.mlperf import Judgement
-
-_TONES: Final = {"valid": "green", "not_proven": "yellow", "invalid": "red"}
-_LEVEL_TONES: Final = {"blocks": "red", "warns": "yellow", "informs": "cyan"}
+    pass
 
 
 @click.command("check")
@@ -65,10 +60,10 @@ def command(
         return _check_own(load_or_recover(path, save=False), path, division, edition, csv_file, as_json=as_json)
     from stoker.bench.rules.mlperf import judge_tree, read_tree
 
-    checksum = _checksum(reference_checksum)
+    checksum = checksum_of(reference_checksum)
     judgement = judge_tree(read_tree(path, edition=edition or "", division=division or ""), reference_checksum=checksum)
-    _write_csv(judgement, csv_file)
-    _told(judgement, as_json=as_json)
+    write_csv(judgement, csv_file)
+    tell(judgement, as_json=as_json)
     return judgement.exit_code
 
 
@@ -80,14 +75,6 @@ def _refuse_with_rules(path: Path | None, csv_file: Path | None, checksum: str |
 def _refuse_with_result(checksum: str | None) -> None:
     if checksum is not None:
         raise UsageError("a result of ours has no code image", remedy="leave out --reference-checksum")
-
-
-def _checksum(text: str | None) -> str:
-    if text is None:
-        return ""
-    if len(text) != 32 or not set(text.lower()) <= set("0123456789abcdef"):
-        raise UsageError("not an MD5 digest", where=text, expected="32 hex digits")
-    return text.lower()
 
 
 def _check_own(
@@ -103,7 +90,7 @@ def _check_own(
     from stoker.bench.rules.mlperf.telling import judgement_dict
 
     judgement = judge_result(result, edition=edition or "3.0", division=division)
-    _write_csv(judgement, csv_file)
+    write_csv(judgement, csv_file)
     own = exit_code(judge(result))
     code = EXIT_INVALID if judgement.exit_code == EXIT_INVALID and own in (EXIT_GOOD, 3) else own or judgement.exit_code
     if as_json:
@@ -113,52 +100,8 @@ def _check_own(
         emit_json({**judgement_dict(judgement), "exit_code": code, "verdict": summary})
     else:
         finish(result, path, as_json=False, write=False)
-        _told(judgement, as_json=False)
+        tell(judgement, as_json=False)
     return code
-
-
-def _told(judgement: "Judgement", *, as_json: bool) -> None:
-    from stoker.bench.rules.mlperf.telling import judgement_dict
-
-    if as_json:
-        emit_json(judgement_dict(judgement))
-        return
-    with screen() as console:
-        _print(judgement, console)
-
-
-def _print(judgement: "Judgement", console: "Console") -> None:
-    from stoker.bench.report.text import plain
-    from stoker.bench.rules.mlperf.telling import counted, undecided
-
-    for finding in judgement.findings:
-        level, _, rest = plain(finding.line, 2000).partition(" ")
-        console.print(Text.assemble((level, _LEVEL_TONES[finding.severity]), " ", rest), soft_wrap=True)
-        console.print(Text(f"    remedy: {plain(finding.remedy)}"), soft_wrap=True)
-    for outcome in undecided(judgement):
-        where = f" {plain(outcome.where)}" if outcome.where else ""
-        line = f"[INFO] [{outcome.rule} {outcome.name}]{where}: not decided: {plain(outcome.reason)}"
-        console.print(Text(line, style="dim"), soft_wrap=True)
-    counts = counted(judgement)
-    told = f"{counts['passed']} rules passed, {counts['failed']} failed, {counts['undecided']} not decided"
-    results = f"{judgement.results} result{'' if judgement.results == 1 else 's'}"
-    leaves = f"{judgement.leaves} {'leaf' if judgement.leaves == 1 else 'leaves'}"
-    what = f"{judgement.kind} of edition {judgement.edition}, {results}, {leaves}"
-    answer = judgement.answer.replace("_", " ").upper()
-    console.print(Text.assemble((answer, f"bold {_TONES[judgement.answer]}"), f"  {what}: {told}"), soft_wrap=True)
-
-
-def _write_csv(judgement: "Judgement", csv_file: Path | None) -> None:
-    from stoker.bench.rules.mlperf.telling import csv_text
-
-    if csv_file is None:
-        return
-    try:
-        write_atomic(csv_file, csv_text(judgement).encode())
-    except OSError as error:
-        raise StokerError(
-            "summary cannot be written", where=str(csv_file), got=error.strerror or "", remedy="write it elsewhere"
-        ) from error
 
 
 def _list_rules(edition: str, division: str, *, as_json: bool) -> int:

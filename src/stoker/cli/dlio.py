@@ -5,12 +5,15 @@ from typing import Any
 import click
 
 from stoker.bench.run.dlio_run import DlioJob, DlioOutcome, Watchers, run_dlio
-from stoker.bench.run.launch_mpi import is_first_rank
-from stoker.cli.live import live
+from stoker.bench.run.hosts.control import tell_progress
+from stoker.bench.run.launch_mpi import choose_launcher, is_first_rank
+from stoker.bench.run.telling import ProgressEvent
+from stoker.cli.live import Live, live
 from stoker.cli.plan import show_plan
 from stoker.cli.report import finish
 from stoker.cli.screen import emit_json, emit_text, warn
 from stoker.core.errors import EXIT_GOOD
+from stoker.core.host_series import SAMPLES_MAX
 
 
 def _told(outcome: DlioOutcome, job: DlioJob, *, as_json: bool) -> int:
@@ -30,6 +33,13 @@ def _told(outcome: DlioOutcome, job: DlioJob, *, as_json: bool) -> int:
     return EXIT_GOOD
 
 
+def _show(shown: Live, event: ProgressEvent) -> None:
+    """Show how far the run is, here and where a command of ours started this one."""
+    shown.run(event)
+    if choose_launcher("auto")[0] == "local":  # the ranks of MPI tell it themselves
+        tell_progress(event)
+
+
 @click.command("dlio", context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[workload=NAME] [++workload.KEY=VALUE]...")
 @click.option(
@@ -43,6 +53,25 @@ def _told(outcome: DlioOutcome, job: DlioJob, *, as_json: bool) -> int:
     show_default=True,
     help="Which figures fill DLIO's keys: ours, or those by DLIO's own formulas.",
 )
+@click.option("--run-folder", default="", metavar="DIR", help="Folder for our own files; below DLIO's when not given.")
+@click.option(
+    "--access-seed",
+    type=click.IntRange(0, (1 << 63) - 1),
+    default=None,
+    help="Seed of a shuffle, instead of the workload's train.seed.",
+)
+@click.option(
+    "--host-interval",
+    type=click.FloatRange(0, 3600),
+    default=None,
+    help="Seconds between samples of the hosts' counters; 0 samples none.  [default: 10]",
+)
+@click.option(
+    "--host-samples",
+    type=click.IntRange(2, SAMPLES_MAX),
+    default=None,
+    help=f"Most samples kept of a host: every second one goes when there are more.  [default: {SAMPLES_MAX}]",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and touch nothing.")
 @click.option("--quiet", is_flag=True, help="No live progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run.")
@@ -54,7 +83,7 @@ def command(words: tuple[str, ...], quiet: bool, as_json: bool, **given: Any) ->
     """
     job = DlioJob(words=words, **given)
     with live(quiet=quiet or as_json) as shown:
-        outcomes = run_dlio(job, Watchers(shown.generate, shown.run, warn))
+        outcomes = run_dlio(job, Watchers(shown.generate, lambda event: _show(shown, event), warn))
     if not is_first_rank():
         return EXIT_GOOD
     return max((_told(outcome, job, as_json=as_json) for outcome in outcomes), default=EXIT_GOOD)

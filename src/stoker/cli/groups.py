@@ -21,3 +21,11 @@ class NearestGroup(click.Group):
             remedy = f"{hint}known: {', '.join(known)}"
             raise UnknownNameError(f"no command of {ctx.command_path}", where=args[0], remedy=remedy)
         return super().resolve_command(ctx, args)
+
+
+class OrderedGroup(NearestGroup):
+    """Such a group that lists its commands in the order of a newcomer's path, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which the commands were added."""
+        return list(self.commands)

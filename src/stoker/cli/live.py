@@ -41,13 +41,22 @@ class Live:
 
 def run_text(event: ProgressEvent) -> str:
     """Return how far a run is: step, utilisation, rate, share and time left, and of many hosts which are done."""
+    if event.phase in ("save", "load"):
+        words = [f"{event.step}/{event.steps}", format_rate(event.bytes_per_second)]
+        return ", ".join(words + _left(event))
     words = [f"epoch {event.epoch} step {event.step}/{event.steps}", f"AU {100 * event.au_ratio:.1f} %"]
     words.append(format_rate(event.bytes_per_second))
+    return ", ".join(words + _left(event))
+
+
+def _left(event: ProgressEvent) -> list[str]:
+    """Return the share and the time left, and of many hosts which are done."""
+    words = []
     if event.done_ratio is not None and event.left_seconds is not None:
         words.append(f"{100 * event.done_ratio:.0f} %, {format_seconds(event.left_seconds)} left")
     if event.hosts > 1:
         words.append(f"{event.hosts_done}/{event.hosts} hosts done" + _ends(event))
-    return ", ".join(words)
+    return words
 
 
 def _ends(event: ProgressEvent) -> str:

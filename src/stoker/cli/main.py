@@ -20,17 +20,20 @@ COMMANDS = {
     "gen": "Make a dataset: parallel, resumable, verifiable.",
     "plan": "Show what a run would do, in files, bytes and seconds, without touching the target.",
     "dlio": "Run a DLIO workload: the same YAML, the same overrides, the same output files.",
+    "mlperf": "MLPerf Storage 3.0: the same tree of commands, options and results.",
     "pages": "Look at stores of pages: versioned shared memory with a log.",
     "check": "Judge saved results and trees by the rules of MLPerf Storage.",
     "bundle": "Seal a folder of results: a hash tree over its files, signed, checked offline.",
     "report": "Turn a saved result into one self-contained HTML page.",
     "doctor": "Check this machine, and a target, before anything is started.",
+    "config": "Tell where a value comes from: flag, environment, file, preset or default.",
     "completion": "Print the completion script for bash, zsh or fish.",
     "version": "Print the version, and those of what it stands on.",
 }
 
 
 _CONDUCTOR = "STOKER_CONDUCTOR"
+_CONTROL = "STOKER_CONTROL_TOKEN"
 _LAUNCHER_VARIABLES = ("OMPI_", "PMI_", "PMIX_", "PALS_", "SLURM_STEP_")
 
 
@@ -77,10 +80,19 @@ def run(arguments: list[str]) -> int:
             if os.environ.get(_CONDUCTOR):
                 code = _run_or_serve(arguments)
             else:
-                code = _run_together(arguments) if _under_launcher() else _run(arguments)
+                code = _run_together(arguments) if _under_launcher() else _run_alone(arguments)
         except StokerError as error:  # a signal that came while an error was being told
             code = error.exit_code
-    return 128 + stop.received if stop.received else code
+    return _signal_code(arguments, stop.received) if stop.received else code
+
+
+def _signal_code(arguments: list[str], number: int) -> int:
+    """Return the exit code of a command that a signal ended: 128 and its number, or that of the MLPerf tree."""
+    if arguments[:1] != ["mlperf"]:
+        return 128 + number
+    from stoker.bench.run.mlperf.exits import INTERRUPTED
+
+    return INTERRUPTED
 
 
 def _run_or_serve(arguments: list[str]) -> int:
@@ -98,6 +110,21 @@ def _run_or_serve(arguments: list[str]) -> int:
 def _under_launcher() -> bool:
     """Tell whether an MPI launcher may have started this process; what it takes to be sure is costly to import."""
     return any(name.startswith(_LAUNCHER_VARIABLES) for name in os.environ)
+
+
+def _run_alone(arguments: list[str]) -> int:
+    """Run the command line; where a command of ours started this process, die with it and tell it how this ends."""
+    if not os.environ.get(_CONTROL):
+        return _run(arguments)
+    from stoker.bench.run.hosts.control import attend, leave
+    from stoker.bench.run.process import die_with_parent
+
+    die_with_parent(os.getppid())
+    attend(lambda _: os._exit(1))
+    del os.environ[_CONTROL]  # what this process starts is its own
+    code = _run(arguments)
+    leave(code)
+    return code
 
 
 def _run_together(arguments: list[str]) -> int:

@@ -2,21 +2,13 @@
 
 import click
 
-from stoker.cli.groups import NearestGroup
+from stoker.cli.groups import OrderedGroup
 from stoker.cli.pages_care import checkpoint, compact, sweep, verify
 from stoker.cli.pages_look import ls, stat, top
 from stoker.cli.pages_past import diff, history, log, replay
 
 
-class _InOrder(NearestGroup):
-    """Lists its commands as a newcomer meets them, not by the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order in which they were added."""
-        return list(self.commands)
-
-
-@click.group("pages", cls=_InOrder)
+@click.group("pages", cls=OrderedGroup)
 def command() -> None:
     """Look at stores of pages: versioned shared memory with a log.
 

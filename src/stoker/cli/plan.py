@@ -1,21 +1,30 @@
 """`stoker plan`, and the table that every `--dry-run` prints."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import click
 
+from stoker.bench.rules.mlperf.verifier import BROKEN, HOLDS, LATER, WARNED, RuleForetold
 from stoker.bench.run.doctor import require_target
-from stoker.bench.run.options import TRAINING
+from stoker.bench.run.foresee import Foresight, family_of
+from stoker.bench.run.foresee_settings import foresee_settings
+from stoker.bench.run.options import PLAN
 from stoker.bench.run.train import plan_training
 from stoker.cli.rows import settings_from, with_rows
 from stoker.cli.screen import emit_json, emit_pairs
-from stoker.core.errors import EXIT_GOOD
+from stoker.core.checkpoints import CheckpointPlan
+from stoker.core.errors import EXIT_GOOD, EXIT_INVALID
 from stoker.core.plan import TrainingPlan
-from stoker.core.units import format_bytes, format_rate, format_seconds
+from stoker.core.units import GiB, format_bytes, format_rate, format_seconds
+
+T = TypeVar("T")
 
 
 def plan_lines(plan: TrainingPlan) -> dict[str, str]:
     """Return what the plan decided, as lines for people."""
+    if plan.checkpoint is not None and not plan.trains:
+        return checkpoint_lines(plan, plan.checkpoint)
     data, figures = plan.dataset, plan.predicted
     lines = {
         "model": f"{plan.model} on {plan.ranks} x {plan.accelerator or 'accelerator'}",
@@ -33,6 +42,27 @@ def plan_lines(plan: TrainingPlan) -> dict[str, str]:
     if "demand_bytes_per_second" in figures:
         lines["demand"] = f"{format_rate(figures['demand_bytes_per_second'])} at full speed"
     return lines
+
+
+def checkpoint_lines(plan: TrainingPlan, what: CheckpointPlan) -> dict[str, str]:
+    """Return what the plan of a run of checkpoints decided, as lines for people."""
+    figures, shape = plan.predicted, what.shape
+    moved = figures["written_bytes"] + figures["read_bytes"]
+    parts = f"model {format_bytes(figures['model_bytes'])}, optimizer {format_bytes(figures['optimizer_bytes'])}"
+    size = f"{format_bytes(figures['checkpoint_bytes'])} in {figures['files']:.0f} files"
+    kept = f"the last {what.keep}" if what.keep else "all"
+    room = f", room for {format_bytes(figures['room_bytes'])}" if what.writes else ""
+    memory = figures["rank_memory_bytes"]
+    return {
+        "model": f"{plan.model} on {plan.ranks} ranks: tensor {shape.tensor} x pipeline {shape.pipeline} x data "
+        f"{shape.replicas(plan.ranks)}, ZeRO {shape.zero_stage}",
+        "checkpoint": f"{size}: {parts}; at most {format_bytes(figures['rank_bytes_max'])} a rank",
+        "writes": f"{what.writes}, {format_bytes(figures['written_bytes'])}, fsync {what.fsync}",
+        "reads": f"{what.reads}, {format_bytes(figures['read_bytes'])}, {100 * what.verify_ratio:.3g} % verified",
+        "kept": f"{kept}{'; removed at the end' if what.clean else ''}{room}",
+        "memory": f"{format_bytes(memory)} a rank for buffers, {format_bytes(memory * plan.ranks)} for all",
+        "time": f"{format_seconds(figures['pause_seconds'])} of pauses, and {format_seconds(moved / GiB)} at 1 GiB/s",
+    }
 
 
 def _readers(plan: TrainingPlan) -> str:
@@ -59,18 +89,57 @@ def show_plan(plan: TrainingPlan, more: dict[str, str], *, document: Any, as_jso
     return EXIT_GOOD
 
 
+def foresight_lines(foresight: Foresight) -> dict[str, str]:
+    """Return what was foreseen, as lines for people: sizes, needs, and the verdict where a division was named."""
+    sizes = _numbered(foresight.sizes)
+    lines = {"size" + (f" {number}" if number > 1 else ""): size.sentence for number, size in sizes}
+    lines |= {need.name: need.line for need in foresight.needs}
+    lines |= {f"advice {number}": note for number, note in _numbered(foresight.notes)}
+    verdict = foresight.verdict
+    if foresight.division:
+        lines["verdict"] = f"{verdict.label} (edition {foresight.edition})"
+        for number, issue in _numbered(verdict.issues):
+            lines[f"{issue.severity} {number}"] = f"{issue.sentence} -> {issue.validation}"
+        lines["rules that hold"] = _ids([*verdict.of(HOLDS), *verdict.of(WARNED)])
+        lines["rules broken"] = _ids(verdict.of(BROKEN))
+        lines["told only later"] = _ids(verdict.of(LATER))
+    return lines
+
+
+def _numbered(items: Sequence[T]) -> Iterator[tuple[int, T]]:
+    return enumerate(items, 1)
+
+
+def _ids(rules: Sequence[RuleForetold]) -> str:
+    return f"{len(rules)}" + (f": {', '.join(rule.rule for rule in rules)}" if rules else "")
+
+
 @click.command("plan")
 @click.argument("target", required=False)
-@with_rows(TRAINING)
+@with_rows(PLAN)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(target: str | None, config: str | None, as_json: bool, **given: Any) -> int:
-    """Show what `stoker run training` would do, without writing anything.
+    """Show what a run would do and take, without writing anything, and with --division what the rules will say of it.
 
-    With TARGET the dataset that lies there is planned, without it the one that a rules-compliant run on this machine
-    needs.
+    --model names a training model, a checkpointing model (llama3-8b), an index (DISKANN) or a cached model
+    (llama3.1-8b). With TARGET a training run over the dataset that lies there is planned, without it the one that a
+    rules-compliant run needs; of the others TARGET is where they will write. Exit code 4 when the division would
+    refuse the run.
     """
-    settings = settings_from(TRAINING, given, config)
-    if target is not None:
-        require_target(target, write=False)
-    plan = plan_training(settings, target)
-    return show_plan(plan, {}, document=plan, as_json=as_json)
+    settings = settings_from(PLAN, given, config)
+    training = family_of(str(settings["model"].value)) == "training"
+    plan = None
+    if training:
+        if target is not None:
+            require_target(target, write=False)
+        plan = plan_training(settings, target)
+    foresight = foresee_settings(settings, target, plan)
+    document = plan if plan is not None and not foresight.division else {"plan": plan, "foresight": foresight}
+    refused = foresight.division in ("closed", "open") and foresight.verdict.refusal()
+    if plan is not None:
+        show_plan(plan, foresight_lines(foresight), document=document, as_json=as_json)
+    elif as_json:
+        emit_json(document)
+    else:
+        emit_pairs({"model": f"{foresight.model} ({foresight.family})", **foresight_lines(foresight)})
+    return EXIT_INVALID if refused else EXIT_GOOD

@@ -1,5 +1,6 @@
 """Turns option rows into click options, and what was typed into settings that remember their origin."""
 
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from stoker.core.plan import Job
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 CONFIG_BYTES_MAX = 1 << 20
+_TOML_KEY = re.compile(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*=")
 
 
 def with_rows(rows: Sequence[Option], *, config: bool = True) -> Callable[[Function], Function]:
@@ -59,6 +61,26 @@ def read_config(path: Path) -> dict[str, Any]:
             "configuration is not TOML", where=str(path), expected="lines such as budget = '60s'", got=str(error)
         ) from error
     return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+def toml_places(path: Path) -> dict[str, str]:
+    """Return where each key of a TOML file stands, `file.toml:3`. The file was read before, and is TOML."""
+    lines = path.read_text().splitlines(keepends=True)
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines):
+        match = _TOML_KEY.match(line)
+        if match is not None and match[1].replace("-", "_") not in found and _ends("".join(lines[:number])):
+            found[match[1].replace("-", "_")] = f"{path}:{number + 1}"
+    return found
+
+
+def _ends(text: str) -> bool:
+    """Tell whether a text is TOML by itself: then the line behind it begins a key, and stands in no string."""
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
 
 
 def job_from(verb: str, settings: dict[str, Setting]) -> Job:

@@ -4,12 +4,20 @@ from typing import Any
 
 import click
 
-from stoker.bench.run.conduct import conduct
+from stoker.bench.run.checkpoint import (
+    model_of,
+    plan_checkpointing,
+    remove_all,
+    require_checkpoint_target,
+    require_room,
+    store_url,
+)
+from stoker.bench.run.conduct import check_plan, conduct
 from stoker.bench.run.doctor import require_launcher, require_target
 from stoker.bench.run.folders import new_run_folder, results_kept_in
 from stoker.bench.run.gathered import gather, require_results
 from stoker.bench.run.hosts.start import launch_wanted
-from stoker.bench.run.options import TRAINING
+from stoker.bench.run.options import CHECKPOINTING, TRAINING
 from stoker.bench.run.train import plan_training
 from stoker.cli.groups import NearestGroup
 from stoker.cli.launching import launch
@@ -17,6 +25,8 @@ from stoker.cli.live import live
 from stoker.cli.plan import show_plan
 from stoker.cli.report import finish
 from stoker.cli.rows import job_from, settings_from, with_rows
+from stoker.cli.screen import emit_json, emit_text
+from stoker.core.errors import EXIT_GOOD
 
 
 @click.group("run", cls=NearestGroup)
@@ -49,3 +59,54 @@ def training(target: str, config: str | None, dry_run: bool, quiet: bool, as_jso
         with live(quiet=quiet or as_json) as shown:
             result = conduct(job_from("run training", settings), plan, target, folder, progress=shown.run)
         return finish(result, folder, as_json=as_json)
+
+
+@command.command("checkpointing")
+@click.argument("target")
+@with_rows(CHECKPOINTING)
+@click.option("--remove", is_flag=True, help="Remove the model's checkpoints that we made here, and nothing else.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
+@click.option("--quiet", is_flag=True, help="No live progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def checkpointing(
+    target: str, config: str | None, remove: bool, dry_run: bool, quiet: bool, as_json: bool, **given: Any
+) -> int:
+    """Write and read the checkpoints of a model: every rank its share, as MLPerf Storage has it.
+
+    TARGET is a folder or a URL; the checkpoints lie below it in a folder named after the model. Ranks are local
+    processes, or MPI ranks under mpirun.
+    """
+    settings = settings_from(CHECKPOINTING, given, config)
+    if remove:
+        return _remove(target, model_of(settings)[0], as_json=as_json)
+    plan = plan_checkpointing(settings, None) if launch_wanted(settings) else None
+    if plan is not None:
+        needed = round(plan.predicted["room_bytes"])
+        shown_quiet = quiet or as_json
+        return launch(settings, target, dry_run=dry_run, quiet=shown_quiet, ranks=plan.ranks, needed_bytes=needed)
+    url = store_url(target, settings["fsync"].value)
+    writes = settings["num_checkpoints_write"].value > 0
+    gather(
+        lambda: None if dry_run and writes else require_checkpoint_target(url, write=writes),
+        lambda: require_results(settings["results"].value),
+    )
+    plan = plan_checkpointing(settings, url)
+    check_plan(plan)
+    require_launcher(plan)
+    if dry_run:
+        return show_plan(plan, {}, document=plan, as_json=as_json)
+    require_room(plan, url)
+    folder = new_run_folder(settings["results"].value, f"checkpointing-{plan.model}")
+    with results_kept_in(folder):
+        with live(quiet=quiet or as_json) as shown:
+            result = conduct(job_from("run checkpointing", settings), plan, url, folder, progress=shown.run)
+        return finish(result, folder, as_json=as_json)
+
+
+def _remove(target: str, folder: str, *, as_json: bool) -> int:
+    checkpoints, files = remove_all(target, folder)
+    if as_json:
+        emit_json({"checkpoints_removed": checkpoints, "files_removed": files})
+    else:
+        emit_text(f"removed {checkpoints} checkpoints, {files} files")
+    return EXIT_GOOD

@@ -69,8 +69,14 @@ def emit_text(text: str) -> None:
 
 @contextmanager
 def screen() -> Iterator["Console"]:
-    """Give a console on stdout for lines with colour. It takes no markup: a file's name may look like some."""
+    """Give a console on stdout for lines with colour. It takes no markup: a file's name may look like some.
+
+    A command that was asked for colours, or for none, has said so in its context.
+    """
     from rich.console import Console
+
+    context = click.get_current_context(silent=True)
+    color = context.color if context is not None else None
 
     class Screen(Console):
         """A console that leaves it to `printing` what a broken pipe means."""
@@ -79,7 +85,13 @@ def screen() -> Iterator["Console"]:
             raise BrokenPipeError
 
     with printing():
-        yield Screen(highlight=False, markup=False, emoji=False)
+        yield Screen(
+            highlight=False,
+            markup=False,
+            emoji=False,
+            force_terminal=True if color else None,
+            no_color=True if color is False else None,
+        )
 
 
 def emit_pairs(pairs: Mapping[str, str]) -> None:

@@ -11,7 +11,8 @@ from stoker.cli.screen import emit_json, emit_pairs
 PACKAGES = ("numpy", "click", "msgspec", "crc32c", "xxhash", "obstore", "h5py", "pyarrow", "pillow", "mpi4py")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of ours, of Python, of the kernel, and of the packages that matter, by name."""
     found = {"stoker": __version__, "python": platform.python_version(), "kernel": platform.release()}
     for package in PACKAGES:
         try:
@@ -25,7 +26,7 @@ def _versions() -> dict[str, str]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
     """Print the version, and those of what it stands on."""
-    found = _versions()
+    found = versions()
     if as_json:
         emit_json(found)
         return

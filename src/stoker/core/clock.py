@@ -35,6 +35,11 @@ def utc_text(seconds: float | None = None) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def local_text(form: str) -> str:
+    """Return the time now in this host's zone, in a form of `strftime`."""
+    return time.strftime(form, time.localtime(wall_seconds()))
+
+
 def utc_text_of_ns(time_ns: int) -> str:
     """Return nanoseconds since 1970 as an ISO 8601 UTC time that loses none of them."""
     seconds, rest_ns = divmod(time_ns, 1_000_000_000)

@@ -40,12 +40,13 @@ Values = list[int | None]
 
 
 class Header(msgspec.Struct, frozen=True):
-    """The first line. `origin_ns` is the collector's monotonic clock at `started_utc`."""
+    """The first line. `origin_ns` is the collector's monotonic clock at `started_utc`; a host keeps `samples_max`."""
 
     interval_seconds: float
     started_utc: str
     origin_ns: int = 0
     schema: str = HOSTS_SCHEMA
+    samples_max: int = SAMPLES_MAX
 
 
 class ClockOffset(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@
     mapped      of those from the cache, bytes that were mapped, not read: no read call of the kernel's counts them
     copied      bytes copied in memory between the store's buffer and the consumer's array
     delivered   payload bytes handed to the consumer
+    written     bytes handed to the store, and taken by it
 
 `from_store` is our claim; `Counters` is what the kernel or the network counted. The verdict holds one against
 the other.
@@ -31,6 +32,8 @@ class Ledger(msgspec.Struct):
     samples_delivered: int = 0
     retries: int = 0
     errors: int = 0
+    written_bytes: int = 0
+    files_written: int = 0
 
     def add(self, other: "Ledger") -> None:
         """Add the counts of `other` to this ledger."""
@@ -53,6 +56,9 @@ class Counters(msgspec.Struct):
     process_syscall_bytes /proc/self/io `rchar`: returned by read calls, cached or not
     device_read_bytes    the block device under the target, sectors read x 512 (host-wide)
     network_receive_bytes  host interfaces, received (host-wide)
+    process_write_bytes  /proc/self/io `write_bytes`: what this process caused to be written; counted as it is dirtied
+    device_write_bytes   the block device under the target, sectors written x 512 (host-wide)
+    network_transmit_bytes  host interfaces, sent (host-wide)
     http_body_bytes      response bodies counted at the object-store client
     http_gap_bytes       of them, those between wanted ranges that shared a request
     http_*_requests      requests it sent, failed ones too, by kind; a GET needs no HEAD before it
@@ -76,6 +82,9 @@ class Counters(msgspec.Struct):
     http_delete_requests: int | None = None
     resident_before_bytes: int | None = None
     resident_probe_bytes: int | None = None
+    process_write_bytes: int | None = None
+    device_write_bytes: int | None = None
+    network_transmit_bytes: int | None = None
 
 
 def sum_counters(parts: Iterable[Counters]) -> Counters:

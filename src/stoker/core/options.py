@@ -19,6 +19,14 @@ from stoker.core.units import parse_bytes, parse_seconds
 ENVIRONMENT_PREFIX = "STOKER_"
 
 
+class Candidate(msgspec.Struct, frozen=True):
+    """A value as somebody gave it, unconverted, its origin, and the place: a flag, a variable, `file.toml:3`."""
+
+    value: Any
+    origin: str
+    where: str = ""
+
+
 class Setting(msgspec.Struct, frozen=True):
     """A value and where it came from: `default`, `preset`, `file`, `env`, `flag`."""
 
@@ -32,6 +40,8 @@ class Option:
 
     `kind` is one of text, int, float, bytes, seconds, flag, path. Sizes and durations are kept in bytes and
     seconds. `low` and `high` are inclusive bounds in the same unit. `many` collects repeated values into a list.
+    `spellings` are what else the command line takes for it, `-np` or `--param`. `environment` is its variable where
+    that has another name than ours; empty: there is none.
     """
 
     name: str
@@ -43,7 +53,8 @@ class Option:
     high: float | None = None
     many: bool = False
     metavar: str = ""
-    short: str = ""
+    spellings: tuple[str, ...] = ()
+    environment: str | None = None
 
     @property
     def flag(self) -> str:
@@ -52,8 +63,8 @@ class Option:
 
     @property
     def variable(self) -> str:
-        """Return the environment variable, `STOKER_READ_THREADS`."""
-        return ENVIRONMENT_PREFIX + self.name.upper()
+        """Return the environment variable, `STOKER_READ_THREADS`; empty where there is none."""
+        return ENVIRONMENT_PREFIX + self.name.upper() if self.environment is None else self.environment
 
     def convert(self, raw: Any) -> Any:
         """Return `raw` (text or an already typed value) as this option's type, checked.
@@ -135,23 +146,43 @@ def resolve(
 
     Raises UsageError for a bad value or for a key in `file` that no option has.
     """
+    found = candidates(options, flags=flags, file=file, preset=preset, environment=environment)
+    return {option.name: settled(option, found[option.name]) for option in options}
+
+
+def candidates(
+    options: Sequence[Option],
+    *,
+    flags: Mapping[str, Any],
+    file: Mapping[str, Any] | None = None,
+    preset: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    places: Mapping[str, str] | None = None,
+) -> dict[str, tuple[Candidate, ...]]:
+    """Return for every option all values that were given for it, the winner first, the default last.
+
+    `places` tells where in the file a key stands. Raises UsageError for a key in `file` that no option has.
+    """
     environment = os.environ if environment is None else environment
     refuse_unknown(file or {}, [option.name for option in options])
-    layers: list[tuple[str, Mapping[str, Any], bool]] = [
-        ("flag", flags, False),
-        ("env", environment, True),
-        ("file", file or {}, False),
-        ("preset", preset or {}, False),
-    ]
-    return {option.name: _winner(option, layers) for option in options}
+    found = {}
+    for option in options:
+        name, variable = option.name, option.variable
+        layers = (
+            Candidate(flags.get(name), "flag", option.flag),
+            Candidate(environment.get(variable) if variable else None, "env", variable),
+            Candidate((file or {}).get(name), "file", (places or {}).get(name, "")),
+            Candidate((preset or {}).get(name), "preset"),
+        )
+        given = (each for each in layers if each.value is not None and each.value != ())
+        found[name] = (*given, Candidate(option.default, "default"))
+    return found
 
 
-def _winner(option: Option, layers: list[tuple[str, Mapping[str, Any], bool]]) -> Setting:
-    for origin, values, by_variable in layers:
-        raw = values.get(option.variable if by_variable else option.name)
-        if raw is not None and raw != ():
-            return Setting(option.convert(raw), origin)
-    return Setting(option.default, "default")
+def settled(option: Option, found: Sequence[Candidate]) -> Setting:
+    """Return the winner of an option's candidates, converted. Raises UsageError when its value is bad."""
+    winner = found[0]
+    return Setting(winner.value if winner.origin == "default" else option.convert(winner.value), winner.origin)
 
 
 def refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from stoker.core.checkpoints import CheckpointPlan
 from stoker.core.options import Setting
 
 
@@ -85,7 +86,9 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     `read_threads`, `queue_depth` (requests under way in each reader) and `request_bytes` are chosen while the run goes
     on where they are 0; any other number is pinned. What was chosen stands in each rank's result.
     A rank that is not heard of for `rank_deadline_seconds` is lost, and the run with it.
-    The ranks' hosts are sampled every `host_interval_seconds` (0: not at all), and so are `sample_hosts`, over SSH.
+    `checkpoint` tells of the checkpoints that are written and read, beside the training or, without a dataset, alone.
+    The ranks' hosts are sampled every `host_interval_seconds` (0: not at all), and so are `sample_hosts`, over SSH;
+    more samples of a host than `host_samples_max` are thinned out.
     """
 
     model: str
@@ -118,11 +121,18 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     evaluation: "EvaluationPlan | None" = None
     launcher: str = "local"
     host_interval_seconds: float = 10.0
+    host_samples_max: int = 3600
     rank_deadline_seconds: float = 30.0
     sample_hosts: tuple[str, ...] = ()
     predicted: dict[str, float] = {}
     notes: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
+    checkpoint: CheckpointPlan | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Tell whether there is anything to train on: a run of checkpoints alone has no dataset."""
+        return self.checkpoint is None or self.dataset.files > 0
 
 
 class EvaluationPlan(msgspec.Struct, frozen=True):

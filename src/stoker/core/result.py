@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker.core.checkpoints import Checkpoint, CheckpointFigures, CheckpointNote
 from stoker.core.errors import CorruptError
 from stoker.core.files import write_atomic
 from stoker.core.ledger import Counters, Ledger
@@ -130,6 +131,7 @@ class RankResult(msgspec.Struct):
     peak_memory_bytes: int = 0
     error: str = ""
     reading: Reading | None = None
+    checkpoints: list[CheckpointNote] = []
 
 
 class Metrics(msgspec.Struct):
@@ -184,7 +186,10 @@ class HostSummary(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct):
-    """The ledger of all ranks beside what was counted by others, and how the reading was really done."""
+    """The ledger of all ranks beside what was counted by others, and how reading and writing were really done.
+
+    `durable` tells whether the store promises that a finished write survives power loss, None where nobody said.
+    """
 
     io_mode_requested: str = ""
     io_mode: str = ""
@@ -193,6 +198,7 @@ class Evidence(msgspec.Struct):
     target_kind: str = ""  # file system type or `s3`, `az`, `gs`, `mem`, `null`
     device: str = ""
     notes: list[str] = []
+    durable: bool | None = None
 
 
 class Result(msgspec.Struct):
@@ -217,6 +223,8 @@ class Result(msgspec.Struct):
     histograms: dict[str, str] = {}
     notes: list[str] = []
     hosts: list[HostSummary] = []
+    checkpoints: list[Checkpoint] = []
+    checkpointing: CheckpointFigures | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -80,10 +80,20 @@ def rename_no_replace(folder: int, source: str, target: str) -> None:
 
 def cached_pages(file: int, offset_bytes: int, length_bytes: int) -> int:
     """Return how many pages of the range the page cache holds. Raises OSError: ENOSYS before kernel 6.5, EPERM."""
+    return int(_cache_counts(file, offset_bytes, length_bytes).cached)
+
+
+def unwritten_pages(file: int) -> int:
+    """Return how many pages of an open file are dirty or on their way to the device. Raises OSError as above."""
+    counts = _cache_counts(file, 0, 0)
+    return int(counts.dirty) + int(counts.writeback)
+
+
+def _cache_counts(file: int, offset_bytes: int, length_bytes: int) -> _CacheCounts:
     span, counts = _CacheRange(offset_bytes, length_bytes), _CacheCounts()
     if _syscall(_SYS_CACHESTAT, file, ctypes.byref(span), ctypes.byref(counts), 0) != 0:
         raise _failure("cachestat")
-    return int(counts.cached)
+    return counts
 
 
 def resident_pages(address: int, length_bytes: int) -> int:

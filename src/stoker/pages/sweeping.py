@@ -2,10 +2,10 @@
 
 import msgspec
 
+from stoker.core.processes import start_ticks
 from stoker.pages.arena.arena import PERSISTENT, Arena
 from stoker.pages.arena.layout import Word
 from stoker.pages.arena.mapping import attach_mapping, named_arenas, unborn_arenas, unlink_mapping
-from stoker.pages.arena.readers import start_ticks
 from stoker.pages.errors import CorruptPages, PageNotFound
 
 

@@ -145,7 +145,10 @@ class SupportsMultipart(Protocol):
     """Puts objects larger than memory."""
 
     def put_parts(self, key: str, parts: Iterable[Buffer], *, if_absent: bool = False) -> ObjectInfo:
-        """Store the concatenation of `parts` under `key`; nothing carries the name before all of it is there."""
+        """Store the concatenation of `parts` under `key`; nothing carries the name before all of it is there.
+
+        A part may be in use after the next one is asked for: its memory must not change while a view of it is alive.
+        """
 
 
 @runtime_checkable
@@ -179,6 +182,14 @@ class SupportsMapping(Protocol):
         None unless all of the range is in the page cache and can be mapped: then it is read as usual. An object that
         shrinks later gives zeros, and its `tag` to the watch. Raises NotFoundError, DeniedError, TransientError.
         """
+
+
+@runtime_checkable
+class KnowsUnwritten(Protocol):
+    """Can tell whether what was put has left this host's page cache."""
+
+    def unwritten_bytes(self, key: str) -> int | None:
+        """Return how many bytes of the object lie in the page cache and not on the device yet, None when unknown."""
 
 
 @runtime_checkable

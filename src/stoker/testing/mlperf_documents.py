@@ -208,6 +208,24 @@ def separation(target: str) -> dict[str, Any]:
     }
 
 
+def gates(target: str, *, hosts: int, needed_bytes: int) -> dict[str, Any]:
+    """Return gates.json of a run that all gates let pass."""
+    seen = {f"client{number + 1:02d}": {"device": 51, "inode": 4711, "same_content": True} for number in range(hosts)}
+    space = {"available_bytes": 2 * needed_bytes, "required_bytes": needed_bytes, "deficit_bytes": 0}
+    facts = {"CAP-01": space, "CAP-02": {"path": target, "seen": seen}, "CAP-03": {"same_filesystem": False}}
+    return {
+        "version": 1,
+        "target": target,
+        "results": "/home/user/results",
+        "via": "ssh" if hosts > 1 else "local",
+        "hosts": list(seen),
+        "checked_at": "2026-03-02T10:14:52",
+        "gates": [
+            {"id": rule, "state": "passed", "observed": "as it should be", "facts": facts[rule]} for rule in facts
+        ],
+    }
+
+
 def provenance(family: str, config: dict[str, Any] | None) -> dict[str, Any]:
     """Return provenance.json; without a configuration its hash is unknown."""
     known = config is not None and family in ("training", "checkpointing")

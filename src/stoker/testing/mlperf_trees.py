@@ -25,8 +25,18 @@ _DUMPER: Final[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 class TreeMaker:
     """Writes a tree under `root`; call the families that it should hold, then `finish`."""
 
-    def __init__(self, root: Path, *, edition: str = "3.0", org: str = "example", memory_gib: float = 256.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        edition: str = "3.0",
+        org: str = "example",
+        memory_gib: float = 256.0,
+        gated: bool = False,
+    ) -> None:
+        """With `gated` the runs keep a record of the gates before them, as this project's own do."""
         self.root = root
+        self.gated = gated
         self.edition = edition
         self.org = org
         self.memory_gib = memory_gib
@@ -185,6 +195,7 @@ class TreeMaker:
         document = made.metadata("kvcache", model, "run", moment, processes=hosts * per_node, args=args, hosts=hosts)
         document["command_output_files"] = made.kv_commands(str(leaf.relative_to(self.root)))
         self._leaf(leaf, "kv_cache", "run", moment, document, None)
+        self._gates(leaf, "/mnt/cache", hosts)
         trials = models().kv_cache.trials
         self._json(leaf / "summary.json", made.kv_summary(moment, hosts=hosts, per_node=per_node, trials=trials))
         for option in models().kv_cache.options:
@@ -309,6 +320,12 @@ class TreeMaker:
         self._json(leaf / "0_per_epoch_stats.json", {})
         (leaf / "dlio.log").write_text("engine\n")
         if self.edition == "3.0":
+            self._json(leaf / "fs_separation.json", made.separation(target))
+        self._gates(leaf, target, int(summary.get("num_hosts", 1)))
+
+    def _gates(self, leaf: Path, target: str, hosts: int) -> None:
+        if self.gated:
+            self._json(leaf / "gates.json", made.gates(target, hosts=hosts, needed_bytes=1 << 40))
             self._json(leaf / "fs_separation.json", made.separation(target))
 
     def _config(self, folder: Path, config: dict[str, Any]) -> None:

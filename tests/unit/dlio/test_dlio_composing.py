@@ -19,6 +19,7 @@ DLIO_NAMES = [
     *("unet3d_h100", "unet3d_h100_s3", "unet3d_v100", "unet3d_v100_s3"),
 ]
 NEWER_NAMES = [
+    *("llama3_8b", "llama3_70b", "llama3_405b", "llama3_1t"),
     *("dlrm_b200", "dlrm_mi355", "flux_b200", "flux_mi355", "retinanet_b200", "retinanet_mi355", "unet3d_b200"),
 ]
 

@@ -16,20 +16,96 @@ from stoker.core.plan import Spread, TrainingPlan
 from stoker.loader.dataset.recipe import Recipe
 from stoker.storage.url import parse_url
 
+LEAST_RANKS = {
+    "llama_70b": 32,
+    "llama_70b_zero3": 8,
+    "llama_405b": 256,
+    "llama_1t": 512,
+    "megatron_deepspeed_LLNL": 32,
+    "llama3_70b": 8,
+    "llama3_405b": 256,
+    "llama3_1t": 512,
+}
+
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_every_shipped_workload_becomes_a_plan(name: str) -> None:
-    run = run_of(f"workload={name}")
+    ranks = LEAST_RANKS.get(name, 1)
+    enough = ["++workload.dataset.num_files_train=4096"] if name == "llama_1t" else []
+    run = run_of(f"workload={name}", *enough, ranks=ranks)
     assert msgspec.json.decode(msgspec.json.encode(run.plan), type=TrainingPlan) == run.plan
     assert parse_url(run.data_url).scheme in ("file", "s3")
+    run.require_work()
     if name.startswith("llama") and name != "llama_1t":
         assert not (run.generate or run.train)
-        assert run.checkpoint
-        with pytest.raises(UsageError, match="nothing to run"):
-            run.require_work()
+        assert run.checkpoint and not run.plan.trains
+        assert run.plan.predicted["checkpoint_bytes"] > 1e9
+        assert run.plan.checkpoint is not None
+        assert (run.plan.checkpoint.writes, run.plan.checkpoint.reads, run.plan.checkpoint.fsync) == (10, 10, "full")
     else:
-        run.require_work()
         assert run.plan.predicted["steps_per_epoch"] >= 1
+    if ranks > 1:
+        with pytest.raises(UsageError, match=f"multiple of {ranks}"):
+            run_of(f"workload={name}", *enough, ranks=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "gib", "files"),
+    [
+        ("llama3_8b", 8, 104.70452, 16),
+        ("llama3_70b", 64, 911.21213, 128),
+        ("llama3_405b", 512, 5292.25, 1544),
+        ("llama3_1t", 1024, 15426.59, 2072),
+    ],
+)
+def test_the_rules_models_are_shipped_in_full(name: str, ranks: int, gib: float, files: int) -> None:
+    plan = run_of(f"workload={name}", ranks=ranks).plan
+    assert plan.predicted["checkpoint_bytes"] / 2**30 == pytest.approx(gib, rel=1e-6)
+    assert plan.predicted["files"] == files
+    assert plan.target_url == f"file://{os.getcwd()}/checkpoints/{name}?fsync=full"
+
+
+def test_checkpoints_follow_their_keys() -> None:
+    words = [
+        "workload=llama3_8b",
+        *(
+            f"++workload.checkpoint.{word}"
+            for word in (
+                "checkpoint_folder=s3://bucket/c",
+                "time_between_checkpoints=-2.5",
+                "num_checkpoints_write=3",
+                "num_checkpoints_read=0",
+                "rank_sync=True",
+                "fsync=False",
+            )
+        ),
+    ]
+    run = run_of(*words, ranks=4)
+    what = run.plan.checkpoint
+    assert what is not None
+    assert (what.writes, what.reads, what.interval_seconds, what.rank_sync) == (3, 0, 2.5, True)
+    assert (run.checkpoint_url, what.target_url, what.fsync) == ("s3://bucket/c", "s3://bucket/c", "full")
+    assert what.shape.replicas(4) == 4
+    unsynced = run_of("workload=llama3_8b", "++workload.checkpoint.fsync=False", ranks=1)
+    assert unsynced.checkpoint_url.endswith("/checkpoints/llama3_8b?fsync=none")
+
+
+def test_a_subset_pins_the_data_parallelism() -> None:
+    mode = "++workload.checkpoint.mode=subset"
+    run = run_of("workload=llama3_70b", mode, "++workload.model.parallelism.data=8", ranks=8)
+    assert run.plan.checkpoint is not None and run.plan.checkpoint.subset
+    assert run.plan.checkpoint.shape.data == 8
+    assert run.plan.predicted["files"] == 16
+    with pytest.raises(UsageError, match="pinned data parallelism"):
+        run_of("workload=llama3_70b", mode, ranks=8)
+
+
+def test_nothing_to_save_is_refused() -> None:
+    words = [f"++workload.checkpoint.num_checkpoints_{verb}=-1" for verb in ("write", "read")]
+    with pytest.raises(UsageError, match="no checkpoint is to be written"):
+        run_of("workload=llama3_8b", *words, ranks=8)
+    with pytest.raises(UsageError, match="all off"):
+        run_of("workload=llama3_8b", "++workload.workflow.checkpoint=False", ranks=8).require_work()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +134,9 @@ def test_unet3d_in_full() -> None:
     assert (plan.order, plan.seed, plan.seed_change_epoch) == ("shuffled", 123, True)
     assert (plan.exclude_start_steps, plan.exclude_end_steps, plan.au_threshold_ratio) == (1, 0, 0.90)
     assert run.data_url == f"file://{os.getcwd()}/data/unet3d"
-    assert any("writes no checkpoints" in note for note in plan.notes)
+    assert plan.checkpoint is not None
+    assert (plan.checkpoint.after_epoch, plan.checkpoint.epochs_between) == (5, 2)
+    assert plan.checkpoint.shape.blob_bytes == 10240, "the file gives a key that DLIO does not know"
     assert any("model_size" in warning for warning in run.warnings)
 
 
@@ -117,7 +195,7 @@ def test_every_shape_of_dataset_converts(tmp_path: Path, name: str, framework: s
     assert (spec.format, spec.samples, spec.options) == (form, 4 * samples, options)
     assert Recipe(spec).sample_spec(0).samples == samples
     assert run.checkpoint is checkpoint
-    assert checkpoint == any("writes no checkpoints" in warning for warning in run.warnings)
+    assert (run.plan.checkpoint is not None) == checkpoint
 
 
 def test_columns_decide_the_length_of_a_row(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_rows_are_sound() -> None:
 @pytest.mark.parametrize("name", shipped_names())
 def test_every_shipped_workload_resolves(name: str) -> None:
     config = config_of(f"workload={name}")
-    assert {problem.kind for problem in config.problems} <= {"misspelt", "unknown", "not_run"}
+    assert {problem.kind for problem in config.problems} <= {"misspelt", "unknown", "not_run", "no_effect"}
 
 
 def test_defaults_are_dlios() -> None:
@@ -157,7 +157,12 @@ def test_unknown_and_misspelt_keys_are_told_with_their_neighbour(tmp_path: Path,
 @pytest.mark.parametrize(
     ("line", "path", "kind"),
     [
-        ("workflow: {checkpoint: true}", "workflow.checkpoint", "not_run"),
+        (
+            "{workflow: {checkpoint: true}, checkpoint: {recovery_rank_shift: true}}",
+            "checkpoint.recovery_rank_shift",
+            "not_run",
+        ),
+        ("{workflow: {checkpoint: true}, checkpoint: {type: all_ranks}}", "checkpoint.type", "no_effect"),
         ("workflow: {profiling: true}", "workflow.profiling", "not_run"),
         ("dataset: {enable_chunking: true}", "dataset.enable_chunking", "no_effect"),
         ("reader: {file_access: shared}", "reader.file_access", "no_effect"),

@@ -101,6 +101,8 @@ def test_only_an_offset_beyond_its_error_is_told_of() -> None:
         ({"ID": "opensuse-leap", "ID_LIKE": "suse opensuse"}, "zypper", "zypper install openssh-clients"),
         ({"ID": "arch"}, "pacman", "pacman -S openssh"),
         ({"ID": "alpine"}, "apk", "apk add openssh-client"),
+        ({"ID": "arch"}, "pacman", "pacman -S openssh"),
+        ({"ID": "macos"}, "brew", "brew install openssh"),
     ],
 )
 def test_install_commands_fit_the_distribution(release: dict[str, str], manager: str, command: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 
+import mlperf_corpus_gates
 from mlperf_corpus import (
     IMAGE,
     KV,
@@ -17,6 +18,8 @@ from mlperf_corpus import (
     odd_entry,
 )
 from mlperf_places import GONE
+
+assert mlperf_corpus_gates  # it fills the corpus, too
 
 V_RUNS = f"{VECTORS}/run/*"
 OLD = "Closed/example/results/sysA"

@@ -119,6 +119,17 @@ def open_kv(root: Path) -> None:
 
 
 @base
+def gated(root: Path) -> None:
+    """Runs that keep a record of the gates before them."""
+    maker = TreeMaker(root, gated=True)
+    maker.training("closed", "sysA", accelerators=16, hosts=2)
+    maker.checkpointing("closed", "sysA")
+    maker.vector_database("closed", "sysA")
+    maker.kv_cache("closed", "sysA")
+    maker.finish()
+
+
+@base
 def everything(root: Path) -> None:
     maker = TreeMaker(root)
     for division in ("closed", "open"):

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from stoker.bench.report.dlio_checkpoints import checkpoint_stats
 from stoker.bench.report.dlio_host import HostFacts, host_facts, may_be_cached
 from stoker.bench.report.dlio_log import log_text
 from stoker.bench.report.dlio_ranks import (
@@ -50,7 +52,10 @@ def write_dlio_files(run_folder: Path, out: Path, *, metrics: str = CORRECT, log
         wall = wall_map(run_folder, number, result, _first_ns(columns))
         first = first or (epochs, wall)
         rank = ranks.get(number) or RankResult(rank=number)
-        paths += _write_rank(out, rank, epochs, wall, facts, (metrics, may_be_cached(result, facts)))
+        saves = checkpoint_stats(rank, result.checkpointing.size_bytes if result.checkpointing is not None else 0)
+        paths += _write_rank(out, rank, (epochs, wall, saves), facts, (metrics, may_be_cached(result, facts)))
+    if not result.plan.trains:
+        paths += [path for rank in result.ranks for path in _write_checkpoint_rank(out, rank, result, facts)]
     epochs, wall = first or ({}, WallMap(0, 0.0))
     whole = _summary(result, facts, metrics)
     log = log_text(result, epochs, wall, whole, mode=metrics, folder=str(out))
@@ -79,15 +84,33 @@ def _first_ns(columns: Columns) -> int:
 def _write_rank(
     out: Path,
     rank: RankResult,
-    epochs: dict[int, list[Stretch]],
-    wall: WallMap,
+    timeline: tuple[dict[int, list[Stretch]], WallMap, dict[str, dict[str, Any]]],
     facts: HostFacts,
     told: tuple[str, int],
 ) -> list[Path]:
-    mode, cached = told
+    (epochs, wall, saves), (mode, cached) = timeline, told
+    stats = per_epoch_stats(epochs, wall)
+    for epoch, operations in saves.items():
+        stats.setdefault(epoch, {}).update(operations)
     output = rank_output(rank, epochs, wall, facts, mode=mode, cached=cached)
     return [
-        _write_json(out / f"{rank.rank}_per_epoch_stats.json", per_epoch_stats(epochs, wall)),
+        _write_json(out / f"{rank.rank}_per_epoch_stats.json", stats),
+        _write_json(out / f"{rank.rank}_output.json", output),
+    ]
+
+
+def _write_checkpoint_rank(out: Path, rank: RankResult, result: Result, facts: HostFacts) -> list[Path]:
+    """Write a rank's two files of a run of checkpoints alone: they stand in epoch 1, without blocks."""
+    size = result.checkpointing.size_bytes if result.checkpointing is not None else 0
+    operations = checkpoint_stats(rank, size).get("1", {})
+    start = min((each["start"] for each in operations.values()), default=local_text(result.started_utc))
+    end = max((each["end"] for each in operations.values()), default=local_text(result.ended_utc))
+    seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    stats = {"1": {"start": start, **operations, "end": end, "duration": f"{seconds:.2f}"}}
+    output = rank_output(rank, {}, WallMap(0, 0.0), facts, mode=CORRECT, cached=0)
+    output["1"] = {"start": start, "load": {}, "proc": {}, "throughput": {}, "au": {}, "compute": {}, "end": end}
+    return [
+        _write_json(out / f"{rank.rank}_per_epoch_stats.json", stats),
         _write_json(out / f"{rank.rank}_output.json", output),
     ]
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from stoker.bench.report.dlio_checkpoints import checkpoint_lines, checkpoint_metric_lines
 from stoker.bench.report.dlio_ranks import Stretch, WallMap, rates
 from stoker.bench.report.dlio_summary import EVALUATION, TRAIN
 from stoker.core.result import Result
@@ -16,7 +17,7 @@ def log_text(
     result: Result, epochs: dict[int, list[Stretch]], wall: WallMap, summary: dict[str, Any], *, mode: str, folder: str
 ) -> str:
     """Return the whole log; `epochs` are those of rank 0, `folder` is where the files lie."""
-    lines = [*_run_lines(result, summary), *_epoch_lines(result, epochs, wall, mode)]
+    lines = [*_run_lines(result, summary), *_epoch_lines(result, epochs, wall, mode), *checkpoint_lines(result)]
     lines.append(f"{summary['end']} Saved outputs in {folder}")
     lines.append("Averaged metric over all steps/epochs")
     return "".join(f"[OUTPUT] {line}\n" for line in lines) + "".join(f"{line}\n" for line in metric_lines(summary))
@@ -25,7 +26,10 @@ def log_text(
 def _run_lines(result: Result, summary: dict[str, Any]) -> Iterator[str]:
     work = "Training & Evaluation" if result.plan.evaluation is not None else "Training"
     start = summary["start"]
+    work = work if result.plan.trains else "Checkpointing"
     yield f"{start} Running DLIO [{work}] with {result.plan.ranks} process(es)"
+    if not result.plan.trains:
+        return
     steps = max((epoch.steps for epoch in result.epochs if epoch.phase == TRAIN), default=0)
     samples, batch, ranks = result.plan.dataset.samples, result.plan.batch_size, result.plan.ranks
     yield f"{start} Max steps per epoch: {steps} ({samples} samples / batch {batch} / {ranks} ranks)"
@@ -77,6 +81,7 @@ def metric_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"[METRIC] Eval Throughput (samples/second): {rate}"
         yield f"[METRIC] Eval Throughput (MB/second): {_pair(metric, 'eval_io', 'MB_per_second', 6)}"
         yield f"[METRIC] eval_au_meet_expectation: {metric['eval_au_meet_expectation']}"
+    yield from checkpoint_metric_lines(metric)
     yield f"[METRIC] {_LINE}"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from stoker.bench.report.dlio_checkpoints import checkpoint_figures, own_figures
 from stoker.bench.report.dlio_host import HostFacts, data_gib_per_host, may_be_cached
 from stoker.core.result import Epoch, Result
 
@@ -26,7 +27,8 @@ def summary(result: Result, facts: HostFacts, *, mode: str, start: str, end: str
     assert mode in MODES
     plan = result.plan
     evaluation = plan.evaluation
-    phases = [phase for phase in (TRAIN, EVALUATION) if counted_epochs(result.epochs, phase)] or [TRAIN]
+    phases = [phase for phase in (TRAIN, EVALUATION) if counted_epochs(result.epochs, phase)]
+    phases = phases or ([TRAIN] if plan.trains else [])
     both = {each: _figures(result, phases, each) for each in MODES}
     return {
         "start": start,
@@ -60,7 +62,7 @@ def _figures(result: Result, phases: Sequence[str], mode: str) -> dict[str, Any]
     figures: dict[str, Any] = {}
     for phase in phases:
         figures |= phase_figures(result, phase, mode)
-    return figures
+    return figures | checkpoint_figures(result, mode)
 
 
 def phase_figures(result: Result, phase: str, mode: str) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def _own(result: Result, both: dict[str, Any], mode: str) -> dict[str, Any]:
         "client_cpu_ratio": metrics.client_cpu_ratio,
         "io_mode_requested": evidence.io_mode_requested,
         "io_mode": evidence.io_mode,
+        **own_figures(result),
         "incomplete_epochs": sum(not epoch.complete for epoch in result.epochs),
         "notes": [*result.plan.notes, *result.notes],
     }

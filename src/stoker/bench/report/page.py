@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from stoker.bench.report import charts, tables, text
+from stoker.bench.report import charts, checkpoints, tables, text
 from stoker.bench.report.glossary import GLOSSARY
 from stoker.bench.report.hosts import HOSTS_SHOWN_MAX, HostsLine, host_rows
 from stoker.bench.report.latency import StageLatency, curves
 from stoker.bench.report.reading import reading_line
 from stoker.bench.report.series import Timeline
-from stoker.bench.rules import RULES
-from stoker.bench.rules.facts import measured
+from stoker.bench.rules.facts import measured, saves_alone
+from stoker.bench.rules.verdict import applying
 from stoker.core.files import redact_arguments
 from stoker.core.result import Finding, Result, Verdict
 from stoker.core.units import format_rate
@@ -54,11 +54,12 @@ def build(saved: Saved) -> dict[str, Any]:
         "headline": text.plain(verdict.headline, 900),
         "quick": result.job.verb == "feed",
         "run": _run(result),
-        "gauge": _gauge(result),
-        "tiles": _tiles(result),
-        "asked": _asked(result),
+        "gauge": None if saves_alone(result) else _gauge(result),
+        "tiles": checkpoints.tiles(result) if saves_alone(result) else _tiles(result),
+        "asked": checkpoints.asked(result) if saves_alone(result) else _asked(result),
+        **checkpoints.variables(result),
         "findings": [_finding(finding) for finding in verdict.findings],
-        "held": _held(verdict),
+        "held": _held(result, verdict),
         "time_charts": _time_charts(saved),
         "stalls": {"sentence": tables.stall_sentence(result), "rows": tables.stall_rows(result)},
         "latency_chart": _latency_chart(saved.stages),
@@ -180,17 +181,18 @@ def _finding(finding: Finding) -> dict[str, str]:
     }
 
 
-def _held(verdict: Verdict) -> list[tuple[str, str]]:
+def _held(result: Result, verdict: Verdict) -> list[tuple[str, str]]:
     """Return (rule, what holds) for each rule without a finding."""
     broken = {finding.rule for finding in verdict.findings}
-    return [(rule.id, rule.tested) for rule in RULES.values() if rule.id not in broken]
+    return [(rule.id, rule.tested) for rule in applying(result) if rule.id not in broken]
 
 
 def _time_charts(saved: Saved) -> list[tuple[str, str, Markup]]:
     """Return (title, words, chart) of what happened over time."""
     line, plan = saved.timeline, saved.result.plan
-    if line is None:
-        return host_charts(saved)
+    saves = checkpoints.chart(saved.result)
+    if line is None or saves_alone(saved.result):
+        return saves + host_charts(saved)
     x = line.seconds.tolist()
     utilisation = charts.TimeChart(
         "au",
@@ -227,7 +229,7 @@ def _time_charts(saved: Saved) -> list[tuple[str, str, Markup]]:
         marks=line.epochs,
     )
     drawn = [(c.title, c.description, charts.time_chart(c)) for c in (utilisation, steps, rate)]
-    return drawn + host_charts(saved)
+    return drawn + saves + host_charts(saved)
 
 
 def host_charts(saved: Saved) -> list[tuple[str, str, Markup]]:

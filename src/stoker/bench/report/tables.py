@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from stoker.bench.report import text
 from stoker.bench.report.charts import bar
-from stoker.bench.rules.facts import compare_counters, is_object_store, measured, share
+from stoker.bench.rules.facts import compare_counters, is_object_store, measured, saves_alone, share
 from stoker.core.ledger import Counters
 from stoker.core.result import Epoch, RankResult, Result
 
@@ -39,6 +39,7 @@ LEDGER_WORDS: Final = (
     ("copied_bytes", "copied", "moved in memory between the store's buffer and the consumer"),
     ("delivered_bytes", "delivered", "payload handed to the consumer"),
 )
+WRITTEN_WORDS: Final = ("written_bytes", "written", "handed to the store, and taken by it")
 COUNTER_WORDS: Final = (
     ("process_read_bytes", "kernel, block layer", "fetched for these processes (/proc/self/io read_bytes)"),
     ("process_syscall_bytes", "kernel, read calls", "returned by read calls, cached or not (/proc/self/io rchar)"),
@@ -46,6 +47,9 @@ COUNTER_WORDS: Final = (
     ("http_gap_bytes", "object-store client, gaps", "of the bodies, between wanted ranges that shared a request"),
     ("device_read_bytes", "block device", "read by the device for the whole host"),
     ("network_receive_bytes", "network interfaces", "received by the whole host"),
+    ("process_write_bytes", "kernel, writes", "what these processes dirtied or wrote (/proc/self/io write_bytes)"),
+    ("device_write_bytes", "block device, writes", "written by the device for the whole host"),
+    ("network_transmit_bytes", "network interfaces, sent", "sent by the whole host"),
     ("resident_before_bytes", "page cache, before", "of the dataset, resident when the epoch began"),
     ("resident_probe_bytes", "page cache, asked", "bytes of the dataset whose residency was asked about"),
 )
@@ -95,6 +99,8 @@ def stall_sentence(result: Result) -> str:
     """Return what the accelerators waited for and what may help, in words."""
     metrics = result.metrics
     whole = sum(metrics.stall_seconds.values())
+    if saves_alone(result):
+        return "Where the time of saves and loads went, all ranks together."
     if whole <= 0:
         return "The accelerators did not wait for data." if measured(result) else "No step was measured."
     stage = metrics.limiting_stage
@@ -110,7 +116,8 @@ def stall_sentence(result: Result) -> str:
 def ledger_rows(result: Result) -> list[BarRow]:
     """Return the ledger with bars to one scale."""
     ledger = result.evidence.ledger
-    amounts = {name: getattr(ledger, name) for name, _, _ in LEDGER_WORDS}
+    words_of = (*LEDGER_WORDS, *((WRITTEN_WORDS,) if ledger.written_bytes else ()))
+    amounts = {name: getattr(ledger, name) for name, _, _ in words_of}
     most = max(*amounts.values(), 1)
     style = {"from_store_bytes": 3, "from_cache_bytes": 2}
     return [
@@ -121,7 +128,7 @@ def ledger_rows(result: Result) -> list[BarRow]:
             text.percent(share(amounts[name], ledger.requested_bytes), 2) if ledger.requested_bytes else text.DASH,
             bar(share(amounts[name], most), style.get(name, 1)),
         )
-        for name, label, words in LEDGER_WORDS
+        for name, label, words in words_of
     ]
 
 

@@ -7,12 +7,13 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from stoker.bench.report import checkpoints
 from stoker.bench.report.page import ANSWER_WORDS
 from stoker.bench.report.reading import reading_dict, reading_line
 from stoker.bench.report.tables import STAGE_WORDS
 from stoker.bench.report.text import decimal, duration, percent, plain, rate
 from stoker.bench.rules import exit_code
-from stoker.bench.rules.facts import compare_counters, measured
+from stoker.bench.rules.facts import compare_counters, measured, saves_alone
 from stoker.core.result import Finding, Result, Verdict
 
 SUMMARY_SCHEMA: Final = "stoker-summary/1"
@@ -50,6 +51,8 @@ def print_summary(result: Result, verdict: Verdict, console: Console) -> None:
 def _figures(result: Result) -> list[tuple[str, str]]:
     """Return (name, words) of the lines under the verdict."""
     metrics = result.metrics
+    if saves_alone(result):
+        return checkpoints.lines(result)
     if not measured(result):
         return [("AU", "no step was measured")]
     interval = f"95 % interval {percent(metrics.au_low_ratio, 2)} to {percent(metrics.au_high_ratio, 2)}"
@@ -114,6 +117,8 @@ def summary_dict(result: Result, verdict: Verdict) -> dict[str, Any]:
         "ranks": result.plan.ranks,
         "au_threshold_ratio": result.plan.au_threshold_ratio,
         "metrics": msgspec.to_builtins(result.metrics),
+        "checkpointing": msgspec.to_builtins(result.checkpointing),
+        "checkpoints": msgspec.to_builtins(result.checkpoints),
         "evidence": {
             "io_mode_requested": result.evidence.io_mode_requested,
             "io_mode": result.evidence.io_mode,

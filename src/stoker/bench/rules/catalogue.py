@@ -18,12 +18,14 @@ import msgspec
 
 from stoker.core.result import Finding
 
+TRAINING: Final = "training"
+CHECKPOINTING: Final = "checkpointing"
 EFFECTS: Final = ("partial", "invalid", "blinds", "client", "negative", "flatters", "statistics", "tells")
 
 
 class Rule(msgspec.Struct, frozen=True):
     """One rule. `title` names the breach, `tested` what holds when there is none; severity is blocks, warns or
-    informs."""
+    informs. `workloads` are those it applies to."""
 
     id: str
     severity: str
@@ -31,8 +33,11 @@ class Rule(msgspec.Struct, frozen=True):
     title: str
     tested: str
     remedy: str = ""
+    workloads: tuple[str, ...] = (TRAINING,)
 
 
+_BOTH: Final = (TRAINING, CHECKPOINTING)
+_SAVING: Final = (CHECKPOINTING,)
 _REPEAT: Final = "mend the cause and repeat the run"
 _ROWS: Final = (
     Rule(
@@ -42,9 +47,18 @@ _ROWS: Final = (
         "The run was cut short",
         "The run came to its planned end.",
         "repeat the run to its end; what was measured is kept and labelled",
+        workloads=_BOTH,
     ),
-    Rule("run.failed", "blocks", "invalid", "The run failed", "The run did not fail.", _REPEAT),
-    Rule("rank.errors", "blocks", "invalid", "A rank ended in an error", "No rank ended in an error.", _REPEAT),
+    Rule("run.failed", "blocks", "invalid", "The run failed", "The run did not fail.", _REPEAT, workloads=_BOTH),
+    Rule(
+        "rank.errors",
+        "blocks",
+        "invalid",
+        "A rank ended in an error",
+        "No rank ended in an error.",
+        _REPEAT,
+        workloads=_BOTH,
+    ),
     Rule(
         "rank.missing",
         "blocks",
@@ -52,6 +66,7 @@ _ROWS: Final = (
         "Ranks are missing from the result",
         "Every planned rank reported exactly once.",
         "look in the ranks' logs for the one that went silent, and repeat the run",
+        workloads=_BOTH,
     ),
     Rule(
         "run.figures",
@@ -100,6 +115,7 @@ _ROWS: Final = (
         "More was read than the ledger claims",
         "The counters show at most 1 % (and the rounding to pages) more than the ledger claims.",
         "look for read-ahead beyond the samples or for other reading by the ranks; direct I/O avoids both",
+        workloads=_BOTH,
     ),
     Rule(
         "client.limit",
@@ -132,6 +148,7 @@ _ROWS: Final = (
         "The origin of bytes is unknown",
         "Bytes from the store and from the cache add up to the bytes requested, within 1 %.",
         "let the ranks own the files, or read with direct I/O, so that residency can be asked for",
+        workloads=_BOTH,
     ),
     Rule(
         "evidence.payload",
@@ -148,6 +165,7 @@ _ROWS: Final = (
         "Data came from the page cache",
         "At most 1 % of the requested bytes came from this host's page cache.",
         "let Stoker evict the dataset (--evict), read with direct I/O, or use a dataset larger than memory",
+        workloads=_BOTH,
     ),
     Rule(
         "evidence.counters",
@@ -156,6 +174,7 @@ _ROWS: Final = (
         "The counters do not confirm the ledger",
         "Kernel or client counters confirm the bytes claimed from the store, to within 1 % of those requested.",
         "use direct I/O or a file system whose reads the kernel accounts to the process",
+        workloads=_BOTH,
     ),
     Rule(
         "evidence.epochs",
@@ -180,6 +199,7 @@ _ROWS: Final = (
         "Reading was done otherwise than asked",
         "The data was read the way that was asked for.",
         "see the notes for the reason; name a target that supports the mode",
+        workloads=_BOTH,
     ),
     Rule(
         "run.errors",
@@ -188,6 +208,7 @@ _ROWS: Final = (
         "Operations failed",
         "No operation on the store failed.",
         "look in the ranks' logs",
+        workloads=_BOTH,
     ),
     Rule(
         "run.retries",
@@ -196,6 +217,7 @@ _ROWS: Final = (
         "Operations were repeated",
         "No operation had to be repeated.",
         "repeated operations cost time; look for throttling",
+        workloads=_BOTH,
     ),
     Rule(
         "evidence.device",
@@ -212,6 +234,7 @@ _ROWS: Final = (
         "The client is nearly used up",
         "The ranks used at most 90 % of the usable CPUs.",
         "expect the client to limit a larger run",
+        workloads=_BOTH,
     ),
     Rule(
         "coverage.dropped",
@@ -228,6 +251,7 @@ _ROWS: Final = (
         "The wall clock was stepped",
         "The wall clock moved by at most 1 s against the monotonic one.",
         "durations come from the monotonic clock and are not affected; the dates may be",
+        workloads=_BOTH,
     ),
     Rule(
         "scope.changed",
@@ -236,6 +260,7 @@ _ROWS: Final = (
         "The workload is not the model's own",
         "Samples, batch size, computation and threshold are those of the model.",
         "leave out the options that change the model, and generate its own dataset",
+        workloads=_BOTH,
     ),
     Rule(
         "scope.quick",
@@ -244,6 +269,87 @@ _ROWS: Final = (
         "A quick look, not a submission",
         "The run is a full one.",
         "for a compliant run, generate the full dataset (stoker gen) and use stoker run training",
+    ),
+    Rule(
+        "checkpoint.target",
+        "blocks",
+        "blinds",
+        "No storage was written to",
+        "The checkpoints went to a store, not into memory or nowhere.",
+        "this is the ceiling of the harness; name a real target to judge a storage",
+        _SAVING,
+    ),
+    Rule(
+        "checkpoint.done",
+        "blocks",
+        "invalid",
+        "Checkpoints are missing",
+        "Every planned save and load came to its end on all ranks, with all bytes.",
+        _REPEAT,
+        _SAVING,
+    ),
+    Rule(
+        "checkpoint.client",
+        "blocks",
+        "client",
+        "The client is the limit",
+        "Making the content took at most half of the saves' time.",
+        "use more or larger clients, or fewer ranks a client",
+        _SAVING,
+    ),
+    Rule(
+        "checkpoint.durable",
+        "blocks",
+        "flatters",
+        "Saves were not durable when their clock stopped",
+        "Every save was synced, and nothing of it lay in the page cache alone.",
+        "leave --fsync at full, and use storage that keeps what it has acknowledged",
+        _SAVING,
+    ),
+    Rule(
+        "checkpoint.written",
+        "blocks",
+        "flatters",
+        "The counters do not confirm the writes",
+        "The device under the target, or the kernel, counted at least 99 % of what was written.",
+        "look for writes that stayed in the page cache, or a cache or a layer that packs data underneath",
+        _SAVING,
+    ),
+    Rule(
+        "checkpoint.memory",
+        "warns",
+        "tells",
+        "Reads may have come from the client's memory",
+        "Each client wrote three times its memory, or its page cache was emptied before the reads.",
+        "let Stoker evict the files (--evict), write more of them, or read in a run of its own",
+        _SAVING,
+    ),
+    Rule(
+        "checkpoint.handover",
+        "warns",
+        "tells",
+        "The handover between writing and reading does not fit the rules",
+        "A run that only reads began 0 to 30 s after the last write had ended.",
+        "start the reading run sooner, and keep the hosts' clocks together",
+        _SAVING,
+    ),
+    Rule(
+        "checkpoint.clock",
+        "informs",
+        "tells",
+        "Rank 0's clock tells more than the slowest rank allows",
+        "The figure by rank 0's clock is at most 5 % above the one by the slowest rank.",
+        "use the figure of the slowest rank; --rank-sync makes them one",
+        _SAVING,
+    ),
+    Rule(
+        "checkpoint.verified",
+        "informs",
+        "tells",
+        "Nothing that was read was verified",
+        "Some of what was read was held against what had been written.",
+        "add --verify 1 to hold all of it against what was written",
+        _SAVING,
     ),
 )
 RULES: Final[dict[str, Rule]] = {rule.id: rule for rule in _ROWS}

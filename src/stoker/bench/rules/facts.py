@@ -42,6 +42,11 @@ class Comparison(msgspec.Struct, frozen=True):
         return self.difference_ratio is not None and -self.difference_ratio > AGREEMENT_RATIO_MAX + self.rounding_ratio
 
 
+def saves_alone(result: Result) -> bool:
+    """Tell whether the run wrote and read checkpoints and trained nothing."""
+    return not result.plan.trains
+
+
 def share(part: float, whole: float) -> float:
     """Return part / whole, 0.0 when the whole is not positive."""
     return part / whole if whole > 0 else 0.0

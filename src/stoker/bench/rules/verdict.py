@@ -16,15 +16,17 @@ The answer is decided by the gravest effect among the findings, in this order:
                 nobody confirms that they did not.
     not_proven  The interval straddles the threshold.
     yes         The whole interval lies at or above the threshold, and every byte is accounted for.
+
+A run of checkpoints alone has no threshold: yes says that its figures stand, the others as above that they do not.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from stoker.bench.rules import answer_checks, evidence_checks, run_checks
+from stoker.bench.rules import answer_checks, checkpoint_checks, checkpoint_words, evidence_checks, run_checks
 from stoker.bench.rules.answer_checks import au_told
-from stoker.bench.rules.catalogue import EFFECTS, RULES
-from stoker.bench.rules.facts import percent
+from stoker.bench.rules.catalogue import CHECKPOINTING, EFFECTS, RULES, TRAINING, Rule
+from stoker.bench.rules.facts import percent, saves_alone
 from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, EXIT_INVALID, EXIT_NEGATIVE, EXIT_PARTIAL
 from stoker.core.result import Finding, Result, Verdict
 from stoker.core.units import format_rate
@@ -61,6 +63,15 @@ CHECKS: Final[Mapping[str, Check]] = {
     "run.clock": run_checks.check_clock,
     "scope.changed": run_checks.check_changed,
     "scope.quick": run_checks.check_quick,
+    "checkpoint.target": checkpoint_checks.check_target,
+    "checkpoint.done": checkpoint_checks.check_done,
+    "checkpoint.client": checkpoint_checks.check_client,
+    "checkpoint.durable": checkpoint_checks.check_durable,
+    "checkpoint.written": checkpoint_checks.check_written,
+    "checkpoint.memory": checkpoint_checks.check_memory,
+    "checkpoint.handover": checkpoint_checks.check_handover,
+    "checkpoint.clock": checkpoint_checks.check_clock,
+    "checkpoint.verified": checkpoint_checks.check_verified,
 }
 _ANSWERS: Final = {
     "partial": "partial",
@@ -86,11 +97,17 @@ def judge(result: Result) -> Verdict:
 
     A pure function of the result; the order of precedence stands in this module's docstring.
     """
-    findings = [finding for check in CHECKS.values() for finding in check(result)]
+    findings = [finding for rule in applying(result) for finding in CHECKS[rule.id](result)]
     findings.sort(key=lambda finding: EFFECTS.index(RULES[finding.rule].effect))
     decisive = next((f for f in findings if RULES[f.rule].effect in _ANSWERS), None)
     answer = _ANSWERS[RULES[decisive.rule].effect] if decisive else "yes"
     return Verdict(answer, _headline(result, answer, decisive, findings), tuple(findings))
+
+
+def applying(result: Result) -> list[Rule]:
+    """Return the rules that a result of its kind is held to."""
+    workload = CHECKPOINTING if saves_alone(result) else TRAINING
+    return [rule for rule in RULES.values() if workload in rule.workloads]
 
 
 def exit_code(verdict: Verdict) -> int:
@@ -112,6 +129,8 @@ def _headline(result: Result, answer: str, decisive: Finding | None, findings: l
         "invalid": _invalid,
         "partial": _partial,
     }
+    if saves_alone(result):
+        return checkpoint_words.headline(result, answer, decisive) + _fallback(findings) + "."
     sentence = sentences[answer](result, decisive) if decisive else _yes(result, None)
     return sentence + _fallback(findings) + _flattered(answer, findings) + "."
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from stoker import __version__
+from stoker.bench.workloads.checkpoint_metrics import combine, figures
 from stoker.bench.workloads.metrics import (
     combine_epochs,
     compute_seconds,
@@ -17,8 +18,9 @@ from stoker.bench.workloads.metrics import (
     rank_epochs,
     run_metrics,
 )
-from stoker.bench.workloads.reports import PhaseNote, RankReport
+from stoker.bench.workloads.reports import PhaseNote, RankReport, StoreFacts
 from stoker.bench.workloads.steps import PHASES, Rows
+from stoker.checkpoint.layout import totals
 from stoker.core.histogram import merge_encoded
 from stoker.core.ledger import Counters, sum_counters, total
 from stoker.core.plan import Job, TrainingPlan
@@ -60,7 +62,12 @@ def assemble(start: RunStart, end: RunEnd, parts: Sequence[Part]) -> Result:
     evidence = _evidence(parts, ranks)
     _complete_metrics(metrics, evidence, parts)
     notes = dict.fromkeys((*plan.notes, *end.notes, *(note for report, _ in parts for note in report.notes)))
+    what = plan.checkpoint
+    operations = combine([report for report, _ in parts], ranks=plan.ranks) if what is not None else []
+    sums = totals(what.shape, plan.ranks) if what is not None else None
     return Result(
+        checkpoints=operations,
+        checkpointing=figures(operations, size_bytes=sums.size_bytes, files=sums.files) if sums is not None else None,
         id=start.id,
         job=start.job,
         plan=plan,
@@ -103,6 +110,7 @@ def _rank_result(part: Part, plan: TrainingPlan) -> RankResult:
         peak_memory_bytes=snapshot.peak_memory_bytes,
         error=report.error,
         reading=report.reading,
+        checkpoints=report.checkpoints,
     )
 
 
@@ -170,6 +178,8 @@ def _evidence(parts: Sequence[Part], ranks: Sequence[RankResult]) -> Evidence:
     )
     counters.device_read_bytes = leaders.device_read_bytes
     counters.network_receive_bytes = leaders.network_receive_bytes
+    counters.device_write_bytes = leaders.device_write_bytes
+    counters.network_transmit_bytes = leaders.network_transmit_bytes
     stores = [report.start.store for report, _ in parts]
     notes = dict.fromkeys(note for store in stores for note in store.notes)
     modes = dict.fromkeys(store.io_mode for store in stores)
@@ -184,7 +194,14 @@ def _evidence(parts: Sequence[Part], ranks: Sequence[RankResult]) -> Evidence:
         target_kind=worst.kind,
         device=worst.device,
         notes=list(notes),
+        durable=_durable(stores),
     )
+
+
+def _durable(stores: Sequence[StoreFacts]) -> bool | None:
+    """Return whether every rank's store promises that a finished write survives power loss."""
+    told = [store.durable for store in stores]
+    return None if None in told else all(told)
 
 
 def _complete_metrics(metrics: Metrics, evidence: Evidence, parts: Sequence[Part]) -> None:

@@ -17,6 +17,7 @@ from stoker.bench.run.record import RunRecord, read_ranks
 from stoker.bench.run.signals import SignalWatch
 from stoker.bench.run.telling import OnProgress, ProgressEvent, Teller
 from stoker.bench.workloads.reports import RankReport
+from stoker.checkpoint.layout import check_shape
 from stoker.core.errors import UsageError
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.result import Result
@@ -47,6 +48,9 @@ def conduct(
 
 def check_plan(plan: TrainingPlan) -> None:
     """Raise UsageError for a plan that no run can follow."""
+    if not plan.trains:
+        _check_checkpoints(plan)
+        return
     checks = [
         ("ranks", plan.ranks >= 1, "at least 1"),
         ("batch_size", plan.batch_size >= 1, "at least 1"),
@@ -64,10 +68,21 @@ def check_plan(plan: TrainingPlan) -> None:
         raise UsageError("plan has no end", expected="a number of epochs, or a duration")
 
 
+def _check_checkpoints(plan: TrainingPlan) -> None:
+    what = plan.checkpoint
+    assert what is not None
+    check_shape(what.shape, plan.ranks)
+    for name in ("writes", "reads", "interval_seconds", "keep"):
+        if getattr(what, name) < 0:
+            raise UsageError("plan cannot be run", where=name, expected="at least 0", got=str(getattr(what, name)))
+    if not what.writes and not what.reads:
+        raise UsageError("plan has nothing to do", expected="checkpoints to write or to read")
+
+
 def _conduct_local(job: Job, plan: TrainingPlan, target_url: str, folder: Path, progress: OnProgress | None) -> Result:
     with SignalWatch() as watch:
         record = RunRecord(job, plan, target_url, folder, launcher=f"local processes, {plan.ranks}")
-        hosts = Collection(folder, plan.host_interval_seconds, plan.sample_hosts)
+        hosts = Collection(folder, plan.host_interval_seconds, plan.sample_hosts, samples_max=plan.host_samples_max)
         try:
             outcome = run_local(
                 plan,

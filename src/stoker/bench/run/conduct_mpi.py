@@ -29,9 +29,10 @@ from stoker.bench.run.recover import recover
 from stoker.bench.run.signals import SignalWatch
 from stoker.bench.run.telling import OnProgress, ProgressEvent, Teller
 from stoker.bench.workloads.progress import Progress
+from stoker.bench.workloads.rank_work import run_job
 from stoker.bench.workloads.reports import RankReport
 from stoker.bench.workloads.steps import Rows
-from stoker.bench.workloads.training import RankJob, run_rank
+from stoker.bench.workloads.training import RankJob
 from stoker.core.errors import EXIT_GOOD, MissingExtraError, PreflightError, StokerError, UsageError
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.result import STEP_COLUMNS, Result, save_result
@@ -224,9 +225,11 @@ def _take_part(
             teller.tell({0: told, **watch.told()})
 
     plan, folder = order.plan, Path(order.folder)
-    collection = MpiCollection(comm, folder, plan.host_interval_seconds, plan.sample_hosts)
+    collection = MpiCollection(
+        comm, folder, plan.host_interval_seconds, plan.sample_hosts, samples_max=plan.host_samples_max
+    )
     job = RankJob(plan, comm, order.target_url, folder, lambda: bool(signals.received), tell)
-    told = run_rank(job)
+    told = run_job(job)
     watch.finished()
     hosts = collection.finish()
     parts = _collect(comm, *told)

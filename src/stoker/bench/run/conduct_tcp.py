@@ -54,7 +54,7 @@ def require_ranks(plan: TrainingPlan, found: Found) -> None:
     """Raise UsageError when the plan has another number of ranks than all processes start together."""
     if plan.ranks != found.ranks:
         raise UsageError(
-            "the processes start another number of ranks than --accelerator asks for",
+            "the processes start another number of ranks than the run has",
             expected=f"{plan.ranks}",
             got=f"STOKER_RANKS={found.ranks}",
         )
@@ -71,7 +71,9 @@ class _Conductor:
     def run(self, signals: SignalWatch, progress: OnProgress | None) -> Result:
         """Run to the end, however it comes, and return the saved result."""
         plan, place = self._plan, self._found.place
-        collection = Collection(self._folder, plan.host_interval_seconds, plan.sample_hosts)
+        collection = Collection(
+            self._folder, plan.host_interval_seconds, plan.sample_hosts, samples_max=plan.host_samples_max
+        )
         teller: list[Teller] = []
         meeting = Meeting(
             plan.ranks,

@@ -13,10 +13,12 @@ from typing import Final
 import psutil
 
 from stoker.bench.run.conduct_tcp import require_ranks
+from stoker.bench.run.doctor_surroundings import credentials, mount_checks, scheduler, ssh_client
 from stoker.bench.run.hosts.discover import discover
 from stoker.bench.run.hosts.judging import OPEN_FILES_WANTED, SHARED_MEMORY_WANTED_BYTES, Check
+from stoker.bench.run.hosts.packages import install_command
 from stoker.bench.run.launch_mpi import choose_launcher
-from stoker.bench.run.locked import not_as_locked
+from stoker.bench.run.lockfile import not_as_locked
 from stoker.bench.run.target import opened
 from stoker.core import seed
 from stoker.core.errors import CorruptError, InterruptedRunError, PreflightError, StokerError, UsageError
@@ -36,13 +38,14 @@ EXTRAS: Final = {
     "parquet": ("pyarrow", "Parquet files"),
     "image": ("PIL", "JPEG and PNG files"),
     "mpi": ("mpi4py", "ranks under mpirun"),
+    "ssh": ("asyncssh", "sampling of hosts over SSH"),
 }
 
 
 def examine(target: str | None = None, *, write: bool = True) -> list[Check]:
     """Return the checks of this machine and, when a target URL is given, of the target."""
     checks = [make() for make in MACHINE_CHECKS]
-    checks += list(_extras())
+    checks += [*_extras(), *credentials(target)]
     if target is not None:
         checks += examine_target(target, write=write)
     return checks
@@ -98,7 +101,7 @@ def require_launcher(plan: TrainingPlan) -> None:
     size = found.size if launcher == "mpi" and found is not None else None
     if size not in (None, plan.ranks):
         raise UsageError(
-            "MPI started another number of ranks than --accelerator asks for",
+            "MPI started another number of ranks than the run has",
             expected=f"{plan.ranks}",
             got=f"{size}",
             remedy=f"start it with mpirun -n {plan.ranks}",
@@ -231,7 +234,8 @@ def _launcher() -> Check:
     beside = Path(sys.executable).with_name("mpiexec")
     found = str(beside) if beside.exists() else shutil.which("mpirun")
     if found is None:
-        return Check("mpi launcher", "note", "none found: ranks run as local processes", "pip install 'stoker[mpi]'")
+        remedy = f"pip install 'stoker[mpi]', or {install_command('mpi')}"
+        return Check("mpi launcher", "note", "none found: ranks run as local processes", remedy)
     return Check("mpi launcher", "ok", Path(found).name)
 
 
@@ -256,6 +260,8 @@ MACHINE_CHECKS: Final[tuple[Callable[[], Check], ...]] = (
     _kernel_counters,
     _clock,
     _launcher,
+    ssh_client,
+    scheduler,
 )
 
 
@@ -269,10 +275,12 @@ def _io_mode(store: Store) -> Check:
 
 def _space(store: Store) -> Iterator[Check]:
     if isinstance(store, SupportsLocalPath):
-        usage = shutil.disk_usage(store.root)
+        usage, space = shutil.disk_usage(store.root), os.statvfs(store.root)
         text = f"{format_bytes(usage.free)} free of {format_bytes(usage.total)}"
+        text += f", {space.f_favail:,} inodes free" if space.f_files else ""
         low = usage.free < 1 * GiB
         yield Check("target space", "warn" if low else "ok", text, "free some space before generating" if low else "")
+        yield from mount_checks(Path(store.root))
 
 
 def _listing(store: Store) -> Check:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import psutil
 
-from stoker.bench.run.locked import not_as_locked
+from stoker.bench.run.lockfile import not_as_locked
 from stoker.bench.workloads.counters import device_under, usable_cpus
 from stoker.bench.workloads.mounts import mount_of
 from stoker.core.files import is_secret_name, redact_url

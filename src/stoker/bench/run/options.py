@@ -137,6 +137,63 @@ TRAINING: Final = (
     *_LOADER,
     *_RUN,
 )
+PLAN: Final = (
+    *TRAINING,
+    Option("division", "text", "Hold the job against the rules of a division.", choices=("closed", "open", "whatif")),
+    Option("edition", "text", "Edition of the rules.", default="3.0", choices=("1.0", "2.0", "3.0")),
+    Option("place", "path", "Where a dataset will lie that is not made yet; it is only looked at.", metavar="DIR"),
+    Option("clients", "int", "Client hosts; those of --hosts when not given, else 1.", low=1, high=65_536),
+    Option("client_memory", "bytes", "Memory of a client host; this host's when not given.", low=1 * MiB),
+    Option("line_rate", "bytes", "Bytes a second of a client's port, 12.5GB for 100 Gb/s; else as its driver tells."),
+    Option("write_rate", "bytes", "Bytes a second that a client writes, for the time that generating takes.", low=1),
+    Option("override", "text", "key=value changed in the workload; may be repeated.", many=True, metavar="KEY=VALUE"),
+    Option("subset", "flag", "A checkpoint subset, as far as the rules have one.", default=False),
+    Option("writes", "int", "Checkpoints written.", default=10, low=0, high=10_000),
+    Option("reads", "int", "Checkpoints read.", default=10, low=0, high=10_000),
+    Option("vectors", "int", "Vectors of a collection.", default=1_000_000, low=1),
+    Option("dimension", "int", "Numbers of a vector.", default=1536, low=1, high=1 << 20),
+    Option("users", "int", "Users of a client of the KV cache; 0 takes what closed fixes.", default=0, low=0),
+)
+CHECKPOINTING: Final = (
+    Option("model", "text", "Model whose checkpoints are written: llama3-8b, llama3-70b, llama3-405b or llama3-1t."),
+    Option("ranks", "int", "Ranks that write and read; the model's own number when not given.", low=1, high=1 << 20),
+    Option("accelerator", "text", "Accelerator that each rank stands for, kept in the result.", metavar="KIND"),
+    Option("num_checkpoints_write", "int", "Checkpoints to write; 0 only reads.", default=10, low=0, high=1 << 20),
+    Option("num_checkpoints_read", "int", "Checkpoints to read; 0 only writes.", default=10, low=0, high=1 << 20),
+    Option("interval", "seconds", "Pause before each.", default=5.0, low=0, high=86400, metavar="DURATION"),
+    Option(
+        "fsync",
+        "text",
+        "What a finished write has made durable, in a folder: full (the file and its name), data, none. Full, or what "
+        "the target's ?fsync= says, when not given.",
+        choices=("none", "data", "full"),
+    ),
+    Option("write_buffers", "int", "Buffers a rank stages content in.", default=8, low=2, high=4096),
+    Option(
+        "buffer_bytes",
+        "bytes",
+        "Size of a buffer, and of the pieces that are read; a multiple of 4 KiB.",
+        default=16 * MiB,
+        low=4 * KiB,
+        high=1 << 30,
+        metavar="SIZE",
+    ),
+    Option("writers", "int", "Files a rank writes at once.", default=1, low=1, high=64),
+    Option("read_depth", "int", "Pieces a rank reads at once.", default=4, low=1, high=256),
+    Option(
+        "verify", "float", "Share of what is read that is held against what was written.", default=0.0, low=0, high=1
+    ),
+    Option("keep", "int", "Keep only so many of the last ones while writing; 0 keeps all.", default=0, low=0),
+    Option("clean", "flag", "Remove at the end what this run wrote.", default=False),
+    Option("rank_sync", "flag", "Let the clock of every rank run until all are done.", default=False),
+    Option("subset", "flag", "Write the share of fewer ranks than the model has, and declare it.", default=False),
+    Option(
+        "scale", "float", "Cut every tensor to this share of its length: not the model any more.", default=1.0, high=1
+    ),
+    Option("layers", "int", "Transformer layers; the model's own when not given: not the model any more.", low=1),
+    Option("seed", "int", "Seed of the content; a fresh one each run when not given.", low=0),
+    *_RUN,
+)
 GEN: Final = (
     *_WORKLOAD,
     Option("format", "text", "File format; the model's own when a model is given.", metavar="NAME"),

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker.bench.rules.mlperf.formulas import minimum_files
 from stoker.bench.run.hosts.names import parse_hosts
 from stoker.bench.workloads import catalogue
 from stoker.bench.workloads.catalogue import CatalogueEntry
@@ -21,8 +22,6 @@ from stoker.loader.tuning_bounds import REQUEST_UNIT_BYTES
 RUN_SHARE: Final = 0.5
 GENERATE_SHARE: Final = 0.35
 STEPS_WANTED: Final = 6
-STEPS_PER_EPOCH_MIN: Final = 500
-HOST_MEMORY_MULTIPLIER: Final = 5
 FREE_SPACE_SHARE: Final = 0.5
 FREE_SPACE_SHARE_MAX: Final = 0.95
 OTHER_LENGTH_RATIO: Final = 0.1
@@ -178,9 +177,14 @@ def dataset_of(manifest: Manifest, entry_dataset: DatasetSpec) -> DatasetSpec:
 
 def files_for_compliance(dataset: DatasetSpec, *, per_step_samples: int, memory_bytes: int) -> int:
     """Return the files a rules-compliant run needs: five times the memory, and 500 steps an epoch."""
-    by_bytes = math.ceil(HOST_MEMORY_MULTIPLIER * memory_bytes / file_bytes(dataset))
-    by_steps = math.ceil(STEPS_PER_EPOCH_MIN * per_step_samples / dataset.samples_per_file)
-    return max(by_bytes, by_steps)
+    return max(
+        minimum_files(
+            file_bytes=file_bytes(dataset),
+            samples_per_file=dataset.samples_per_file,
+            per_step_samples=per_step_samples,
+            memory_bytes=memory_bytes,
+        )
+    )
 
 
 def feed_draft(settings: Settings, *, target_url: str) -> TrainingPlan:

@@ -22,7 +22,8 @@ from stoker.bench.run.hosts.lines import BEATS_A_DEADLINE
 from stoker.bench.run.process import die_with_parent, keep_time_sharply
 from stoker.bench.workloads.comm import RunAborted
 from stoker.bench.workloads.progress import Progress
-from stoker.bench.workloads.training import RankJob, run_rank
+from stoker.bench.workloads.rank_work import run_job
+from stoker.bench.workloads.training import RankJob
 from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, StokerError
 from stoker.core.plan import TrainingPlan
 
@@ -86,7 +87,7 @@ def _run(task: RankTask, control: socket.socket, stop: _Stop) -> int:
     beating = threading.Event()
     threading.Thread(target=_beat, args=(task, control, beating), name="stoker-beat", daemon=True).start()
     try:
-        run_rank(job)
+        run_job(job)
     except RunAborted:
         return EXIT_GOOD
     except Exception as error:

@@ -26,9 +26,10 @@ from stoker.bench.run.process import die_with_parent, keep_time_sharply
 from stoker.bench.run.record import make_layout
 from stoker.bench.workloads.comm import RunAborted
 from stoker.bench.workloads.rank_log import read_rank_log
+from stoker.bench.workloads.rank_work import run_job
 from stoker.bench.workloads.reports import LOG_NAME, RankReport
 from stoker.bench.workloads.steps import Rows
-from stoker.bench.workloads.training import RankJob, run_rank
+from stoker.bench.workloads.training import RankJob
 from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, StokerError
 from stoker.core.host_series import ClockOffset, HostSeries
 from stoker.core.plan import TrainingPlan
@@ -108,13 +109,13 @@ class _Rank:
     def _run(self, folder: Path) -> tuple[RankReport, Rows]:
         plan = self._order.plan
         comm = TcpComm(self._attendance, self._rank, plan.ranks, self._host)
-        return run_rank(RankJob(plan, comm, self._order.target_url, folder, lambda: self._stop, self._attendance.tell))
+        return run_job(RankJob(plan, comm, self._order.target_url, folder, lambda: self._stop, self._attendance.tell))
 
     def _sampler(self) -> LocalSampler | None:
         interval_seconds = self._order.plan.host_interval_seconds
         if self._host[0] or self._rank == 0 or interval_seconds <= 0:  # the conductor samples its own host
             return None
-        header = new_header(interval_seconds)
+        header = new_header(interval_seconds, self._order.plan.host_samples_max)
         sampler = LocalSampler(header, source="tcp")
         self._began_wall_ns = round(_wall_of(header.started_utc) * 1e9)
         sampler.start()

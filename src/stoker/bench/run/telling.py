@@ -6,7 +6,7 @@ from stoker.bench.run.hosts.events import OnProgress, ProgressEvent
 from stoker.bench.run.hosts.roll import Roll
 from stoker.bench.run.record import RunRecord
 from stoker.bench.workloads.progress import Progress
-from stoker.bench.workloads.steps import PHASES
+from stoker.bench.workloads.steps import PHASES, SAVE
 from stoker.core import clock
 from stoker.core.plan import TrainingPlan
 
@@ -68,6 +68,10 @@ class Teller:
 
     def _limit_seconds(self, slowest: Progress, elapsed_seconds: float) -> float:
         plan = self._plan
+        if plan.checkpoint is not None and slowest.phase >= SAVE:
+            before = plan.checkpoint.writes if slowest.phase > SAVE else 0
+            begun, every = before + slowest.step - 1, plan.checkpoint.writes + plan.checkpoint.reads
+            return elapsed_seconds * every / begun if begun else 0.0
         if plan.duration_seconds or not plan.epochs or not slowest.steps:
             return plan.duration_seconds
         done = (slowest.epoch - 1 + slowest.step / slowest.steps) / plan.epochs

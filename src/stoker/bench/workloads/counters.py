@@ -14,6 +14,8 @@ from stoker.storage.api import Store, SupportsLocalPath, SupportsRequestCount, S
 
 SECTOR_BYTES: Final = 512
 _SECTORS_READ_FIELD: Final = 2
+_SECTORS_WRITTEN_FIELD: Final = 6
+_TRANSMIT_FIELD: Final = 8
 
 
 class BlockDevice(msgspec.Struct, frozen=True):
@@ -24,9 +26,15 @@ class BlockDevice(msgspec.Struct, frozen=True):
 
     def read_bytes(self) -> int | None:
         """Return the bytes read from it since the host started, None when that cannot be told."""
+        return self._sectors(_SECTORS_READ_FIELD)
+
+    def written_bytes(self) -> int | None:
+        """Return the bytes written to it since the host started, None when that cannot be told."""
+        return self._sectors(_SECTORS_WRITTEN_FIELD)
+
+    def _sectors(self, field: int) -> int | None:
         try:
-            fields = Path(self.statistics).read_text().split()
-            return int(fields[_SECTORS_READ_FIELD]) * SECTOR_BYTES
+            return int(Path(self.statistics).read_text().split()[field]) * SECTOR_BYTES
         except (OSError, IndexError, ValueError):
             return None
 
@@ -53,8 +61,30 @@ def process_io() -> tuple[int | None, int | None]:
         text = Path("/proc/self/io").read_text()
     except OSError:
         return None, None
-    fields = {name: int(value) for name, value in re.findall(r"^(\w+): (\d+)$", text, re.MULTILINE)}
+    fields = _io_fields(text)
     return fields.get("read_bytes"), fields.get("rchar")
+
+
+def process_write_bytes() -> int | None:
+    """Return the bytes this process (all its threads) caused to be written to the block layer, taken back ones not.
+
+    What goes through the page cache counts as soon as it is dirtied.
+    """
+    try:
+        fields = _io_fields(Path("/proc/self/io").read_text())
+    except OSError:
+        return None
+    written = fields.get("write_bytes")
+    return None if written is None else written - fields.get("cancelled_write_bytes", 0)
+
+
+def _io_fields(text: str) -> dict[str, int]:
+    return {name: int(value) for name, value in re.findall(r"^(\w+): (\d+)$", text, re.MULTILINE)}
+
+
+def network_transmit_bytes(*, proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> int | None:
+    """Return the bytes that this host's interfaces sent since they came up; which count is as for received ones."""
+    return _network_bytes(_TRANSMIT_FIELD, proc_root, sys_root)
 
 
 def network_receive_bytes(*, proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> int | None:
@@ -63,18 +93,22 @@ def network_receive_bytes(*, proc_root: Path = Path("/proc"), sys_root: Path = P
     Only interfaces with a device behind them count, for bridges, bonds and VLANs would count the same bytes again;
     where none has one (a container) all but the loopback do.
     """
+    return _network_bytes(0, proc_root, sys_root)
+
+
+def _network_bytes(field: int, proc_root: Path, sys_root: Path) -> int | None:
     try:
         lines = (proc_root / "net" / "dev").read_text().splitlines()[2:]
     except OSError:
         return None
-    received = {}
+    counted = {}
     for line in lines:
         name, _, values = line.partition(":")
         fields = values.split()
-        if fields and fields[0].isdecimal() and name.strip() != "lo":
-            received[name.strip()] = int(fields[0])
-    real = [name for name in received if (sys_root / "class" / "net" / name / "device").exists()]
-    return sum(received[name] for name in real or received) if received else None
+        if len(fields) > field and fields[field].isdecimal() and name.strip() != "lo":
+            counted[name.strip()] = int(fields[field])
+    real = [name for name in counted if (sys_root / "class" / "net" / name / "device").exists()]
+    return sum(counted[name] for name in real or counted) if counted else None
 
 
 def cpu_seconds() -> float:
@@ -136,6 +170,9 @@ class Sources:
             process_syscall_bytes=by_calls,
             device_read_bytes=self.device.read_bytes() if self._host_wide and self.device else None,
             network_receive_bytes=network_receive_bytes() if self._host_wide else None,
+            process_write_bytes=process_write_bytes(),
+            device_write_bytes=self.device.written_bytes() if self._host_wide and self.device else None,
+            network_transmit_bytes=network_transmit_bytes() if self._host_wide else None,
             http_body_bytes=self._wire.received_body_bytes if self._wire else None,
             http_gap_bytes=self._requests.gap_body_bytes if self._requests else None,
             **{name: number for name, number in requests.items() if name in Counters.__struct_fields__},

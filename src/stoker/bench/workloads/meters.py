@@ -4,12 +4,25 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from stoker.bench.workloads.counters import Sources, cpu_seconds, peak_memory_bytes
+from stoker.bench.workloads.counters import Sources, cpu_seconds, difference, peak_memory_bytes
 from stoker.bench.workloads.reports import Snapshot, ledger_difference
 from stoker.core import clock
-from stoker.core.ledger import Ledger
-from stoker.loader.loader import Loader
+from stoker.core.ledger import Counters, Ledger
+
+
+class Counted(Protocol):
+    """What works inside a window and counts as it goes: a loader, or whoever saves and loads checkpoints."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def busy_seconds(self) -> dict[str, float]: ...
+
+    @property
+    def stall_seconds(self) -> dict[str, float]: ...
 
 
 @dataclass
@@ -17,18 +30,22 @@ class Window:
     """What one window counted, once it has been left."""
 
     ledger: Ledger = field(default_factory=Ledger)
+    counters: Counters = field(default_factory=Counters)
 
 
 class Meters:
-    """Adds up the windows in which a loader reads. `snapshot` may be called from any thread, also inside a window."""
+    """Adds up the windows in which something is measured.
+
+    `snapshot` may be called from any thread, also inside a window.
+    """
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._lock = threading.Lock()
         self._total = Snapshot()
-        self._window: tuple[Loader, Snapshot] | None = None
+        self._window: tuple[Counted, Snapshot] | None = None
 
-    def _now(self, loader: Loader) -> Snapshot:
+    def _now(self, loader: Counted) -> Snapshot:
         return Snapshot(
             ledger=loader.ledger,
             counters=self._sources.read(),
@@ -40,7 +57,7 @@ class Meters:
         )
 
     @contextmanager
-    def window(self, loader: Loader) -> Iterator["Window"]:
+    def window(self, loader: Counted) -> Iterator["Window"]:
         """Count while `loader` reads: begin before its epoch does, leave when its reading has ended."""
         window = Window()
         with self._lock:
@@ -50,10 +67,12 @@ class Meters:
             yield window
         finally:
             with self._lock:
-                before = self._window[1].ledger
-                self._total = self._sum()
+                before, after = self._window[1], self._now(loader)
+                self._total = self._total.plus(after, before)
                 self._window = None
-                window.ledger = ledger_difference(loader.ledger, before)
+                window.ledger = ledger_difference(after.ledger, before.ledger)
+                if after.counters is not None and before.counters is not None:
+                    window.counters = difference(after.counters, before.counters)
 
     def snapshot(self) -> Snapshot:
         """Return the sum of all windows so far, with the open one up to now."""

@@ -1,9 +1,10 @@
 """A rank's log: its steps and counts, written twice a second by a thread of its own.
 
 The events, in order: `rank_started`, then for each epoch or evaluation `phase_started`, any number of `steps` and
-`phase_ended`; `rank_failed` with the reason, or `rank_ended`. Whatever moment the rank is killed at, what stands there
-is all that `read_rank_log` needs. Steps are packed (`steps.pack`): a long run has millions, and as JSON numbers they
-would take a hundred times longer to read back.
+`phase_ended`, and for each checkpoint `checkpoint_started`, `checkpoint_seen` and `checkpoint_ended`; `rank_failed`
+with the reason, or `rank_ended`. Whatever moment the rank is killed at, what stands there is all that `read_rank_log`
+needs. Steps are packed (`steps.pack`): a long run has millions, and as JSON numbers they would take a hundred times
+longer to read back.
 """
 
 import threading
@@ -15,6 +16,7 @@ import msgspec
 
 from stoker.bench.workloads.reports import PhaseNote, RankReport, RankStart, Snapshot
 from stoker.bench.workloads.steps import Rows, StepRecorder, joined, pack, unpack
+from stoker.core.checkpoints import CheckpointNote
 from stoker.core.errors import CorruptError
 from stoker.core.events import EventLog, read_events
 from stoker.core.result import Reading
@@ -110,6 +112,11 @@ def _take(report: RankReport, event: dict[str, Any]) -> None:
         if event["event"] == "phase_ended":
             report.phases.pop()  # it stood there since the phase began
         report.phases.append(note)
+    if "checkpoint" in event:
+        saved = msgspec.convert(event["checkpoint"], CheckpointNote)
+        if report.checkpoints and not report.checkpoints[-1].complete:
+            report.checkpoints.pop()  # it stood there since it began
+        report.checkpoints.append(saved)
     report.histograms.update(event.get("histograms", {}))
     report.notes.extend(event.get("notes", ()))
     if event.get("reading") is not None:

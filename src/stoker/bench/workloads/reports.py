@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from stoker.bench.workloads.counters import difference
+from stoker.core.checkpoints import CheckpointNote
 from stoker.core.ledger import Counters, Ledger, sum_counters, total
 from stoker.core.result import Reading
 
@@ -20,6 +21,7 @@ class StoreFacts(msgspec.Struct, frozen=True):
     kind: str = ""
     device: str = ""
     notes: tuple[str, ...] = ()
+    durable: bool | None = None
 
 
 class RankStart(msgspec.Struct, frozen=True):
@@ -108,3 +110,4 @@ class RankReport(msgspec.Struct):
     error: str = ""
     finished: bool = False
     reading: Reading | None = None
+    checkpoints: list[CheckpointNote] = []

@@ -37,7 +37,7 @@ def store_facts(store: Store, target_url: str) -> StoreFacts:
         kind = mount.kind if mount else ""
         device = found.name if found else ""
     requested = _REQUESTED.get(scheme, facts.io_mode)
-    return StoreFacts(store.url, requested, facts.io_mode, kind, device, facts.notes)
+    return StoreFacts(store.url, requested, facts.io_mode, kind, device, facts.notes, facts.durable)
 
 
 def dataset_manifest(store: Store, dataset: DatasetSpec) -> Manifest:

@@ -14,7 +14,10 @@ Rows = NDArray[np.int64]
 COLUMN: Final = {name: index for index, name in enumerate(STEP_COLUMNS)}
 TRAIN: Final = 0
 EVALUATION: Final = 1
-PHASES: Final = ("train", "evaluation")
+SAVE: Final = 2
+LOAD: Final = 3
+PHASES: Final = ("train", "evaluation", "save", "load")
+"""Steps are of the first two alone; the others are told in progress."""
 _FIRST_CAPACITY: Final = 1 << 14
 
 

@@ -26,7 +26,9 @@ from stoker.bench.workloads.reading import reading_of
 from stoker.bench.workloads.reports import LOG_NAME, PhaseNote, RankReport, RankStart
 from stoker.bench.workloads.source import dataset_manifest, evaluation_loader, store_facts, training_loader
 from stoker.bench.workloads.steps import EVALUATION, TRAIN, Rows, StepRecorder, column
+from stoker.bench.workloads.training_saves import TrainingSaves
 from stoker.core import clock
+from stoker.core.checkpoints import CheckpointNote
 from stoker.core.errors import StokerError
 from stoker.core.histogram import merge_encoded
 from stoker.core.plan import TrainingPlan
@@ -39,7 +41,7 @@ from stoker.storage.api import Store
 from stoker.storage.opening import open_store
 
 _CAPACITY_MAX: Final = 1 << 20
-_ONE_BLOCK: Final = 0
+_FIRST_BLOCK: Final = 0
 NOT_EVICTED: Final = "the dataset's cached pages cannot be dropped here: parts of it may come from memory"
 
 
@@ -111,6 +113,7 @@ class _Rank:
         self._meters = Meters(Sources(store, host_wide=job.comm.host_rank == 0))
         self._pass: _Pass | None = None
         self._stop = False
+        self._block = _FIRST_BLOCK
         self._deadline_ns = 0
         start = RankStart(
             rank=job.comm.rank,
@@ -124,6 +127,18 @@ class _Rank:
         path = job.folder / RANKS_FOLDER / LOG_NAME.format(rank=job.comm.rank)
         self._log = RankLog(path, self._recorder, self._meters.snapshot, on_tick=self._tell)
         self._log.event("rank_started", start=start)
+        self._saver = self._made_saver()
+
+    def _made_saver(self) -> TrainingSaves | None:
+        """Return what saves the plan's checkpoints, None for a plan without."""
+        if self._plan.checkpoint is None:
+            return None
+        return TrainingSaves(self._plan, self._comm, self._wants_stop, self._note_checkpoint)
+
+    def _note_checkpoint(self, word: str, note: CheckpointNote) -> None:
+        if word == "checkpoint_ended":
+            self._report.checkpoints.append(note)
+        self._log.event(word, checkpoint=note)
 
     def run(self) -> None:
         """Run all epochs and evaluations."""
@@ -142,6 +157,8 @@ class _Rank:
                 split.loader.close()
             self._report.reading = reading_of(splits[0].loader)
             self._keep_histograms(splits)
+            if self._saver is not None:
+                self._saver.close()
 
     def _training_split(self) -> _Split:
         plan, rank = self._plan, self._comm.rank
@@ -187,10 +204,13 @@ class _Rank:
             self._report.reading = reading_of(loader)
         self._log.event("phase_ended", phase=note, snapshot=self._meters.snapshot(), reading=self._report.reading)
         self._stop = self._comm.barrier(self._wants_stop())
+        if self._saver is not None and split.kind == TRAIN and not self._stop:
+            self._stop = self._saver.after_epoch(epoch, split.steps)
 
     def _take_steps(self, phase: _Pass, batches: _Batches) -> None:
         """Take the steps of a pass until it ends or the run is to stop. The loop that is measured."""
         split, epoch = phase.split, phase.epoch
+        self._block = _FIRST_BLOCK
         request_ns = clock.monotonic_ns()
         for step, batch in enumerate(batches):
             ready_ns = clock.monotonic_ns()
@@ -200,13 +220,24 @@ class _Rank:
             end_ns = clock.monotonic_ns()
             times = (request_ns, ready_ns, start_ns, done_ns, end_ns)
             counts = (len(batch), batch.payload_bytes, batch.requested_bytes)
-            self._recorder.add((epoch, split.kind, _ONE_BLOCK, step, *times, *counts))
+            self._recorder.add((epoch, split.kind, self._block, step, *times, *counts))
             if stop:
                 return
             if self._log.failure is not None:
                 raise self._log.failure
             del batch  # its buffers go back before the next one is waited for
+            if self._saver is not None and split.kind == TRAIN and self._save_at(epoch, step + 1):
+                return
             request_ns = clock.monotonic_ns()
+
+    def _save_at(self, epoch: int, step: int) -> bool:
+        """Save a checkpoint if one is due after this step, which ends a block; return whether the run is to stop."""
+        assert self._saver is not None
+        if not self._saver.is_due(step):
+            return False
+        self._block += 1
+        self._stop = self._saver.save(epoch, step)
+        return self._stop
 
     def _wants_stop(self) -> bool:
         late = bool(self._deadline_ns) and clock.monotonic_ns() >= self._deadline_ns
@@ -255,6 +286,7 @@ class _Rank:
         found = [split.loader.histograms for split in splits]
         found.append(step_histograms(rows[column(rows, "phase") == TRAIN]))
         encoded = [{name: histogram.encode() for name, histogram in part.items()} for part in found]
+        encoded += [self._saver.histograms] if self._saver is not None else []
         self._report.histograms = merge_encoded(encoded)
 
     def _tell(self) -> None:

@@ -1,25 +1,11 @@
 """Who has the arena attached, and which LSNs snapshots hold: lines that a sweep frees when their process is gone."""
 
 import os
-from pathlib import Path
-from typing import Final
 
+from stoker.core.processes import start_ticks
 from stoker.pages.arena.layout import ATTACHED, PINNED, READER_BYTES, Counter, Reader, Word
 from stoker.pages.arena.mapping import Mapping
 from stoker.pages.errors import OutOfSpace
-
-_START_TICKS_FIELD: Final = 22
-
-
-def start_ticks(pid: int) -> int:
-    """Return when a process began, in clock ticks since boot; 0 where there is none. A pid alone may be used again."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return 0
-    # The name in parentheses may hold anything; the fields count from behind it.
-    fields = text.rpartition(")")[2].split()
-    return 0 if fields[0] in {"Z", "X"} else int(fields[_START_TICKS_FIELD - 3])
 
 
 class Readers:

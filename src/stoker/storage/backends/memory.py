@@ -140,7 +140,10 @@ class MemoryStore(BaseStore):
 
     def put_parts(self, key: str, parts: Iterable[Buffer], *, if_absent: bool = False) -> ObjectInfo:
         """Keep the concatenation of `parts` under `key`."""
-        return self.put(key, b"".join(byte_view(part) for part in parts), if_absent=if_absent)
+        content = bytearray()
+        for part in parts:  # one after the other: a part may be filled anew once the next is asked for
+            content += byte_view(part)
+        return self.put(key, content, if_absent=if_absent)
 
     def stat(self, key: str) -> ObjectInfo:
         """Return the object's facts."""

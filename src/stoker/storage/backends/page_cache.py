@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from stoker.core.units import GiB
-from stoker.kernels.syscalls import cached_pages, resident_pages
+from stoker.kernels.syscalls import cached_pages, resident_pages, unwritten_pages
 
 _NOT_OFFERED: Final = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 _WINDOW_BYTES: Final = GiB
@@ -28,6 +28,19 @@ def cached_bytes(file: int, offset_bytes: int, length_bytes: int) -> int | None:
             raise
         return cached_bytes_by_mapping(file, offset_bytes, length_bytes)
     return min(pages * mmap.PAGESIZE, length_bytes)
+
+
+def unwritten_bytes(file: int) -> int | None:
+    """Return how many bytes of an open file lie in the page cache and not on the device yet, in whole pages.
+
+    None where cachestat(2) may not tell.
+    """
+    try:
+        return unwritten_pages(file) * mmap.PAGESIZE
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
+        return None
 
 
 def cached_bytes_by_mapping(file: int, offset_bytes: int, length_bytes: int) -> int | None:

@@ -244,6 +244,13 @@ class PosixStore(BaseStore):
             mapped = watch.map_file(file, offset_bytes, length_bytes, tag)
         return None if mapped is None else (mapped, size_bytes)
 
+    def unwritten_bytes(self, key: str) -> int | None:
+        """Return how many bytes lie in the page cache and not on the device yet, None when that cannot be told."""
+        where = self._where(key)
+        with told(where, reading=True), self._root.opened(key, _READ) as file:
+            _regular(file, where)
+            return page_cache.unwritten_bytes(file)
+
     def evict(self, key: str) -> None:
         """Write the object's dirty pages out and drop its clean ones from this host's page cache."""
         where = self._where(key)

@@ -12,6 +12,7 @@ from stoker.storage.api import (
     Buffer,
     Capabilities,
     KnowsResidency,
+    KnowsUnwritten,
     ObjectInfo,
     Reader,
     Store,
@@ -160,6 +161,12 @@ class _Cache(Layer):
         cast("SupportsCache", self.inner).evict(self._inside(key))
 
 
+class _Unwritten(Layer):
+    def unwritten_bytes(self, key: str) -> int | None:
+        """Return how many bytes of the object are not on the device yet."""
+        return cast("KnowsUnwritten", self.inner).unwritten_bytes(self._inside(key))
+
+
 class _LocalPath(Layer):
     @property
     def root(self) -> str:
@@ -209,6 +216,7 @@ _CAPABILITIES: tuple[tuple[type[Any], type[Layer]], ...] = (
     (SupportsMultipart, _Multipart),
     (SupportsRename, _Rename),
     (SupportsCache, _Cache),
+    (KnowsUnwritten, _Unwritten),
     (SupportsLocalPath, _LocalPath),
     (SupportsSweep, _Sweep),
     (SupportsWireCount, _WireCount),

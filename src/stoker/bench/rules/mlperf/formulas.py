@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stoker.bench.rules.mlperf.tables import CheckpointModel, TrainingModel
-from stoker.core.units import GiB
+from stoker.core.units import GiB, format_bytes
 
 STEPS_PER_EPOCH_MIN: Final = 500
 HOST_MEMORY_MULTIPLE: Final = 5
+MEMORY_TOLERANCE: Final = 0.05
 CORE_ALGORITHM: Final = "core-config-v1"
 CORE_HASH_DIGITS: Final = 16
 # The keys that decide what a workload does. A key that ends in `.*` stands for all below it.
@@ -54,9 +55,20 @@ def files_needed(model: TrainingModel, *, accelerators: int, batch_size: int, me
 
     `memory_bytes` is that of all hosts. Rounded up; the larger of the two is what a run needs.
     """
-    by_bytes = math.ceil(HOST_MEMORY_MULTIPLE * memory_bytes / model.file_bytes)
-    by_steps = math.ceil(STEPS_PER_EPOCH_MIN * accelerators * batch_size / model.samples_per_file)
-    return by_bytes, by_steps
+    return minimum_files(
+        file_bytes=model.file_bytes,
+        samples_per_file=model.samples_per_file,
+        per_step_samples=accelerators * batch_size,
+        memory_bytes=memory_bytes,
+    )
+
+
+def minimum_files(
+    *, file_bytes: float, samples_per_file: int, per_step_samples: int, memory_bytes: float
+) -> tuple[int, int]:
+    """Return the same for files of any make; `per_step_samples` are those of a step of all accelerators."""
+    by_bytes = math.ceil(HOST_MEMORY_MULTIPLE * memory_bytes / file_bytes)
+    return by_bytes, math.ceil(STEPS_PER_EPOCH_MIN * per_step_samples / samples_per_file)
 
 
 def parameter_count(model: CheckpointModel) -> int:
@@ -70,13 +82,35 @@ def parameter_count(model: CheckpointModel) -> int:
     return 2 * model.vocab_size * d + d + model.layers * (2 * d + d * (d + 2 * k) + d * d + 3 * d * f)
 
 
-def checkpoint_bytes(model: CheckpointModel) -> float:
-    """Return the bytes of a whole checkpoint: 2 a parameter for the model, 12 for the optimizer (fp32: master weights
-    and two moments), to which each rank adds five rows of its own. Norms are kept by every tensor rank."""
-    parameters, ranks = parameter_count(model), model.processes
+def model_bytes(model: CheckpointModel) -> float:
+    """Return the bytes of a checkpoint's model: 2 a parameter; norms are kept by every tensor rank."""
     norms = (2 * model.layers + 1) * model.hidden_size * (model.tensor - 1)
-    optimizer = 3 * 4 * (parameters // ranks + 5 * model.hidden_size) * ranks
-    return 2.0 * (parameters + norms) + optimizer
+    return 2.0 * (parameter_count(model) + norms)
+
+
+def optimizer_bytes(model: CheckpointModel, processes: int) -> float:
+    """Return the bytes of a checkpoint's optimizer: 12 a parameter (fp32: master weights and two moments), and five
+    rows more for each of the `processes`."""
+    return 3.0 * 4 * (parameter_count(model) // processes + 5 * model.hidden_size) * processes
+
+
+def checkpoint_bytes(model: CheckpointModel) -> float:
+    """Return the bytes of a whole checkpoint of the closed job: model and optimizer."""
+    return model_bytes(model) + optimizer_bytes(model, model.processes)
+
+
+def memory_that_counts(declared_bytes: float, measured_bytes: float | None) -> tuple[float, str]:
+    """Return the clients' memory that a dataset is sized by, and a note when declared and measured differ.
+
+    It is the declared one, or the measured one where that is more than 5 % larger: two ways of counting the same
+    memory differ by a few percent.
+    """
+    if measured_bytes is None or abs(measured_bytes - declared_bytes) <= MEMORY_TOLERANCE * declared_bytes:
+        return declared_bytes, ""
+    counts = max(declared_bytes, measured_bytes)
+    which = "measured" if counts == measured_bytes else "declared"
+    told = f"{format_bytes(declared_bytes)} of memory were declared, {format_bytes(measured_bytes)} measured"
+    return counts, f"{told}, more than {MEMORY_TOLERANCE:.0%} apart: the {which} ones count"
 
 
 def core_values(family: str, config: Mapping[str, Any]) -> dict[str, Any]:

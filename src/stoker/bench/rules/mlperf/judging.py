@@ -8,6 +8,7 @@ import msgspec
 from stoker.bench.rules.mlperf import (
     checkpointing_checks,
     files_checks,
+    gate_checks,
     kv_checks,
     parameter_checks,
     provenance_checks,
@@ -38,6 +39,7 @@ CHECKS: Final[dict[str, Check]] = {
     **parameter_checks.CHECKS,
     **vector_checks.CHECKS,
     **kv_checks.CHECKS,
+    **gate_checks.CHECKS,
 }
 
 

@@ -14,6 +14,7 @@ kept as *strays*; nothing is dropped silently.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -104,6 +105,7 @@ class Tree:
     kind: str
     edition: str
     division: str = ""  # asked for: other divisions are left out
+    only: tuple[str, ...] = ()  # asked for: other submitters are left out
     divisions: list[Folder] = field(default_factory=list)
     submitters: list[Submitter] = field(default_factory=list)
     loose: list[System] = field(default_factory=list)  # the tool's results folder, or a leaf: no submitter
@@ -118,6 +120,17 @@ class Tree:
     def top(self) -> Folder:
         """Return the root's folder."""
         return self.files.top
+
+    @property
+    def organisations(self) -> set[str]:
+        """Return the names of all submitters' folders, those that are left out, too."""
+        return {below.name for folder in self.divisions for below in folder.visible()}
+
+    def leaves_out(self, path: str) -> bool:
+        """Tell whether a path is of a submitter who is left out."""
+        division, _, below = path.partition("/")
+        named = below.partition("/")[0]
+        return bool(self.only) and division.lower() in _DIVISIONS and bool(named) and named not in self.only
 
     @property
     def systems(self) -> list[System]:
@@ -135,16 +148,17 @@ class Tree:
         return [leaf for series in self.series for leaf in series.leaves]
 
 
-def read_tree(root: Path, *, edition: str = "", division: str = "") -> Tree:
+def read_tree(root: Path, *, edition: str = "", division: str = "", submitters: Sequence[str] = ()) -> Tree:
     """Return the tree under `root`; the edition is told by its layout when it is not given.
 
-    Raises UsageError when `root` is no folder. Whatever lies below it is data.
+    `submitters` leaves all others out. Raises UsageError when `root` is no folder, or has none of a submitter. Whatever
+    lies below it is data.
     """
     if not root.is_dir():
         raise UsageError("no folder of results", where=str(root), expected="the root of a tree, or a leaf of a run")
     files = Files(root)
     kind = _kind(files.top)
-    tree = Tree(files, kind, edition or _edition(files, kind), division)
+    tree = Tree(files, kind, edition or _edition(files, kind), division, tuple(submitters))
     if kind == LEAF:
         tree.loose.append(_lone_leaf(tree))
     elif kind == RESULTS:
@@ -153,7 +167,15 @@ def read_tree(root: Path, *, edition: str = "", division: str = "") -> Tree:
         tree.loose.append(system)
     else:
         _read_package(tree)
+    _refuse_unknown(tree)
     return tree
+
+
+def _refuse_unknown(tree: Tree) -> None:
+    for name in tree.only:
+        if name not in tree.organisations:
+            known = ", ".join(sorted(tree.organisations)) or "none"
+            raise UsageError("no such submitter in the tree", where=name, expected=f"of those there: {known}")
 
 
 def _kind(top: Folder) -> str:
@@ -184,6 +206,8 @@ def _read_package(tree: Tree) -> None:
             continue
         tree.divisions.append(folder)
         for below in folder.visible():
+            if tree.leaves_out(below.path):
+                continue
             submitter = Submitter(below, division, below.name)
             tree.submitters.append(submitter)
             _read_submitter(tree, submitter)

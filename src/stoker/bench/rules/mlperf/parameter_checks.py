@@ -144,7 +144,7 @@ def paths_apart(leaf: Leaf, _: Context) -> Iterable[Said]:
             yield Fault(f"{target} and {results}", "neither in the other", path, f"args.{names[0]}, args.results_dir")
 
 
-def _is_object(leaf: Leaf) -> bool:
+def is_object(leaf: Leaf) -> bool:
     """Tell whether a run went to an object store, which has no file system to keep apart."""
     kinds = (words(leaf.metadata, "args.storage_type"), words(leaf.config, "storage.storage_type"))
     targets = (words(leaf.metadata, f"args.{name}") or "" for name in ("data_dir", "checkpoint_folder", "storage_root"))
@@ -155,7 +155,7 @@ def _is_object(leaf: Leaf) -> bool:
 def separated(leaf: Leaf, _: Context) -> Iterable[Said]:
     """The probe of the hard link shows two file systems."""
     path = leaf.folder.below(SEPARATION)
-    if _is_object(leaf) and not leaf.has(SEPARATION):
+    if is_object(leaf) and not leaf.has(SEPARATION):
         yield excused("an object store has no file system to keep apart", leaf.path)
         return
     if leaf.family == "vector_database" and not leaf.has(SEPARATION) and not leaf.argument("storage_root"):

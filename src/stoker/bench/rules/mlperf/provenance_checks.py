@@ -167,10 +167,13 @@ def _code_folders(tree: Tree) -> Iterable[Said]:
 
 
 def _pointer(leaf: Leaf) -> str | None:
-    """Return the name of the image that a leaf points to, by that name or as `algorithm:digest`."""
+    """Return the name of the image that a leaf points to."""
     text = leaf.files.text(leaf.folder.below(POINTER)) if leaf.has(POINTER) else None
-    if text is None:
-        return None
+    return None if text is None else image_named(text)
+
+
+def image_named(text: str) -> str:
+    """Return the name of the image that a pointer's text tells, by that name or as `algorithm:digest`."""
     told = text.strip().rpartition("/")[2].rpartition(":")[2]
     return f"code-{told[:8]}" if _MD5.fullmatch(told) else told
 
@@ -220,15 +223,20 @@ def _counted_anew(tree: Tree, image: Folder, digest: str | None) -> Iterable[Sai
 
 def orphans(tree: Tree, _: Context) -> Iterable[Said]:
     """Every image is used."""
-    used = {_pointer(leaf) for leaf in tree.leaves}
     found = images(tree)
-    for name, image in found.items():
-        if name not in used and not tree.division:
-            yield Fault("no leaf names this image", "a leaf that was run with it", image.path)
-    if tree.division:
-        yield excused("one division was asked for; images may be used by the other", "code-images")
+    asked = "one division was" if tree.division else "some submitters were" if tree.only else ""
+    for path in unused_images(tree).values() if not asked else ():
+        yield Fault("no leaf names this image", "a leaf that was run with it", path)
+    if asked:
+        yield excused(f"{asked} asked for; images may be used by the others", "code-images")
     elif not found and tree.kind == PACKAGE:
         yield missing("which leaves use the images", "code-images")
+
+
+def unused_images(tree: Tree) -> dict[str, str]:
+    """Return the paths of the code images that no leaf names, by the images' names."""
+    used = {_pointer(leaf) for leaf in tree.leaves}
+    return {name: image.path for name, image in images(tree).items() if name not in used}
 
 
 def legacy_pool(tree: Tree, _: Context) -> Iterable[Said]:

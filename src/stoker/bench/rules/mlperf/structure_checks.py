@@ -30,7 +30,7 @@ def sentinel(tree: Tree, _: Context) -> Iterable[Said]:
     if tree.kind != PACKAGE:
         yield _no_package(tree)
         return
-    if SENTINEL not in tree.top.files and len({submitter.name for submitter in tree.submitters}) > 1:
+    if SENTINEL not in tree.top.files and len(tree.organisations) > 1:
         yield excused("trees of several submitters were merged by hand and have no mark of their own", "")
         return
     if SENTINEL not in tree.top.files:
@@ -51,7 +51,7 @@ def submitter_names(tree: Tree, _: Context) -> Iterable[Said]:
         return
     named = tree.files.yaml(SENTINEL) if SENTINEL in tree.top.files else None
     org = words(named, "orgname")
-    merged = len({submitter.name for submitter in tree.submitters}) > 1
+    merged = len(tree.organisations) > 1
     for submitter in tree.submitters:
         if not merged and org is not None and submitter.name != legal_name(org):
             yield Fault(f"folder {submitter.name}", legal_name(org), submitter.path, f"{SENTINEL} orgname")
@@ -214,7 +214,7 @@ def has_results(tree: Tree, _: Context) -> Iterable[Said]:
 
 def _file_problems(rule: str, tree: Tree) -> Iterable[Said]:
     for problem in tree.files.problems:
-        if problem.rule == rule:
+        if problem.rule == rule and not tree.leaves_out(problem.path):
             yield Fault(problem.observed, "", problem.path)
 
 

@@ -1,5 +1,6 @@
 """Tables of the rules: models and accelerators, process counts, allowed overrides, what differs between editions."""
 
+import re
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker.core.errors import UsageError
 from stoker.core.registry import nearest
 
 DATA: Final = "stoker.bench.rules.mlperf"
@@ -226,3 +228,11 @@ def _at_least(value: object, minimum: float) -> bool:
         return float(value) >= minimum
     except (ValueError, OverflowError):
         return False
+
+
+def edition_of(version: str) -> str:
+    """Return the edition that a version such as `3.0`, `v3.0` or `3.0.2` is of. Raises UsageError."""
+    found = re.fullmatch(r"v?(\d+\.\d+)(\.\d+)*", version, re.ASCII)
+    if found is None or found[1] not in EDITIONS:
+        raise UsageError("no such edition of the rules", where=version, expected=", ".join(EDITIONS))
+    return found[1]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, excused, missing
-from stoker.bench.rules.mlperf.formulas import files_needed
+from stoker.bench.rules.mlperf.formulas import files_needed, memory_that_counts
 from stoker.bench.rules.mlperf.layout import PACKAGE, REPORT_V1, Series, System
 from stoker.bench.rules.mlperf.leaves import Leaf
 from stoker.bench.rules.mlperf.means import training_means
@@ -19,7 +19,6 @@ from stoker.core.units import MiB
 AGREEMENT_RATIO: Final = 0.01
 NODE_RATIO_MAX: Final = 1.5
 SPREAD_RATIO_MAX: Final = 0.03
-MEMORY_TOLERANCE: Final = 0.05
 _SLOTS: Final = re.compile(r"(?:[^:\[\]]+|\[[^\]]+\]):(\d{1,9})")  # a bare IPv6 address has no slots
 _AU_SLACK_PERCENT: Final = 1e-6
 
@@ -89,10 +88,8 @@ def _minimum(series: Series, leaf: Leaf, accelerators_argument: str) -> tuple[in
 
 def _memory_bytes(leaf: Leaf) -> float | None:
     """Return the clients' memory: as declared, or as measured where that is more than 5 % larger."""
-    declared, found = leaf.declared_memory_bytes, leaf.measured_memory_bytes
-    if declared is not None and found is not None and found > declared * (1 + MEMORY_TOLERANCE):
-        return found
-    return declared
+    declared = leaf.declared_memory_bytes
+    return None if declared is None else memory_that_counts(declared, leaf.measured_memory_bytes)[0]
 
 
 def generated_enough(series: Series, _: Context) -> Iterable[Said]:

@@ -270,7 +270,7 @@ def _interpolate(tree: Tree, root: Tree) -> None:
         if isinstance(node, dict):
             _interpolate(node, root)
         elif _needs(node.value):
-            tree[name] = Leaf(_resolved(node.value, root, node.origin.where), node.origin)
+            tree[name] = Leaf(_resolved(node.value, root, node.origin.where), node.origin, under=node.under)
 
 
 def _needs(value: Any) -> bool:

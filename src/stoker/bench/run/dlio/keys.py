@@ -24,7 +24,7 @@ _MODEL: Final = (
     Key("model.name", "text", "default", "label of the run, part of the output folder"),
     Key("model.type", "text", None, "free label, kept with the settings"),
     *(
-        Key(f"model.{name}", kind, default, meaning, NOT_RUN, choices, low, "checkpoint")
+        Key(f"model.{name}", kind, default, meaning, HONOURED, choices, low, "checkpoint")
         for name, kind, default, meaning, choices, low in (
             ("model_size_bytes", "int", 10240, "bytes of the model blob in a checkpoint", (), 0),
             ("model_datatype", "choice", "fp16", "type of the layers' tensors", DATATYPES, None),
@@ -50,7 +50,7 @@ _WORKFLOW: Final = (
     Key("workflow.generate_data", "bool", False, "write the dataset first"),
     Key("workflow.train", "bool", True, "run the training epochs"),
     Key("workflow.evaluation", "bool", False, "run the evaluation"),
-    Key("workflow.checkpoint", "bool", False, "write checkpoints", NOT_RUN),
+    Key("workflow.checkpoint", "bool", False, "write checkpoints, in the training loop or alone"),
     Key("workflow.profiling", "bool", False, "start the profiler", NOT_RUN),
     Key("workflow.query", "text", None, "key that is printed instead of a run"),
 )
@@ -133,24 +133,24 @@ _TRAIN: Final = (
 )
 
 _CHECKPOINT: Final = tuple(
-    Key(f"checkpoint.{name}", kind, default, meaning, NOT_RUN, choices, None, "checkpoint")
-    for name, kind, default, meaning, choices in (
-        ("checkpoint_folder", "text", "./checkpoints/", "folder of the checkpoints", ()),
-        ("checkpoint_after_epoch", "int", 1, "first epoch with a checkpoint", ()),
-        ("epochs_between_checkpoints", "int", 1, "epochs from one checkpoint to the next", ()),
-        ("steps_between_checkpoints", "int", -1, "steps from one checkpoint to the next", ()),
-        ("type", "choice", "rank_zero", "unused by DLIO", ("rank_zero", "all_ranks")),
-        ("mode", "choice", "default", "all ranks or a subset", ("default", "subset")),
-        ("checkpoint_mechanism_classname", "text", None, "checkpoint plug-in", ()),
-        ("checkpoint_mechanism", "text", None, "checkpoint mechanism", ()),
-        ("fsync", "bool", False, "fsync after each file", ()),
-        ("time_between_checkpoints", "float", -1, "seconds waited before each checkpoint", ()),
-        ("num_checkpoints_write", "int", -1, "checkpoints to write", ()),
-        ("num_checkpoints_read", "int", -1, "checkpoints to read", ()),
-        ("recovery_rank_shift", "bool", False, "read what the neighbour node wrote", ()),
-        ("rank_sync", "bool", False, "barrier inside the timed part", ()),
-        ("randomize_tensor", "bool", True, "random content", ()),
-        ("ksm", "mapping", None, "memory merging", ()),
+    Key(f"checkpoint.{name}", kind, default, meaning, effect, choices, None, "checkpoint")
+    for name, kind, default, meaning, effect, choices in (
+        ("checkpoint_folder", "text", "./checkpoints/", "folder or URL of the checkpoints", HONOURED, ()),
+        ("checkpoint_after_epoch", "int", 1, "first epoch with a checkpoint", HONOURED, ()),
+        ("epochs_between_checkpoints", "int", 1, "epochs from one checkpoint to the next", HONOURED, ()),
+        ("steps_between_checkpoints", "int", -1, "steps from one checkpoint to the next", HONOURED, ()),
+        ("type", "choice", "rank_zero", "unused by DLIO", INERT, ("rank_zero", "all_ranks")),
+        ("mode", "choice", "default", "all ranks or a subset", HONOURED, ("default", "subset")),
+        ("checkpoint_mechanism_classname", "text", None, "checkpoint plug-in", NOT_RUN, ()),
+        ("checkpoint_mechanism", "text", None, "checkpoint mechanism", NOTED, ()),
+        ("fsync", "bool", False, "fsync after each file", HONOURED, ()),
+        ("time_between_checkpoints", "float", -1, "seconds waited before each checkpoint", HONOURED, ()),
+        ("num_checkpoints_write", "int", -1, "checkpoints to write", HONOURED, ()),
+        ("num_checkpoints_read", "int", -1, "checkpoints to read", HONOURED, ()),
+        ("recovery_rank_shift", "bool", False, "read what the neighbour node wrote", NOT_RUN, ()),
+        ("rank_sync", "bool", False, "barrier inside the timed part", HONOURED, ()),
+        ("randomize_tensor", "bool", True, "random content", NOTED, ()),
+        ("ksm", "mapping", None, "memory merging", NOT_RUN, ()),
     )
 )
 

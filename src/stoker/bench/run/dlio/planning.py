@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker.bench.run.checkpoint import checkpoints_alone, store_place
+from stoker.bench.run.dlio.checkpoints import checkpoint_plan, checkpoint_url
 from stoker.bench.run.dlio.config import DlioConfig
 from stoker.bench.run.dlio.datasets import TRAIN, VALID, check_dataset, dataset_notes, dataset_spec
 from stoker.bench.run.dlio.output import OutputPlaces, output_places, render
@@ -27,8 +29,10 @@ _ACCELERATORS: Final = ("v100", "a100", "h100", "b200", "mi355")
 class DlioRun:
     """What one DLIO command does.
 
-    generate, train, evaluation, checkpoint   the workflow's switches; checkpoints are not written by this version
-    plan          the training run over `plan.dataset` at `data_url`, with the evaluation; predictions only if `train`
+    generate, train, evaluation, checkpoint   the workflow's switches
+    plan          the training run over `plan.dataset` at `data_url`, with the evaluation and the checkpoints, or the
+                  run of checkpoints alone; predictions only of what is run
+    checkpoint_url      the folder of the checkpoints, empty without them
     datasets      the splits to generate: (spec, number of training files before it)
     keep_files    False: remove the dataset at the end, if it carries our marker
     places        the output folders      documents   Hydra's files by name
@@ -48,18 +52,18 @@ class DlioRun:
     places: OutputPlaces
     documents: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    checkpoint_url: str = ""
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def require_work(self) -> None:
         """Raise UsageError when nothing is switched on that this version does."""
-        if self.generate or self.train:
+        if self.generate or self.train or self.checkpoint:
             return
-        got = "only workflow.checkpoint is on" if self.checkpoint else "generate_data and train are both off"
         raise UsageError(
             "workload has nothing to run here",
             where=self.name,
-            got=got,
-            expected="workflow.generate_data or workflow.train; this version writes no checkpoints",
+            got="generate_data, train and checkpoint are all off",
+            expected="workflow.generate_data, workflow.train or workflow.checkpoint",
         )
 
 
@@ -86,6 +90,13 @@ def to_plan(
     evaluation = _evaluation(config, valid, ranks) if switches["evaluation"] and switches["train"] else None
     plan = _training(config, train, ranks, notes, fresh_seed)
     plan = msgspec.structs.replace(plan, target_url=redact_url(url), evaluation=evaluation)
+    place = ""
+    if switches["checkpoint"]:
+        what = checkpoint_plan(config, ranks, train=switches["train"], fresh_seed=fresh_seed)
+        place = store_place(checkpoint_url(config), what)
+        plan = msgspec.structs.replace(plan, checkpoint=msgspec.structs.replace(what, target_url=redact_url(place)))
+        if not switches["train"]:
+            plan = checkpoints_alone(plan, (*config.notes, *warnings))
     if switches["train"]:
         plan = _with_predictions(config, plan)
     places = output_places(config, moment_seconds=moment_seconds)
@@ -102,6 +113,7 @@ def to_plan(
         places=places,
         documents=render(config, places),
         warnings=warnings,
+        checkpoint_url=place,
         credentials=credentials(config),
     )
 

@@ -120,7 +120,8 @@ def _without_effect(values: dict[str, Resolved]) -> list[Problem]:
     problems = []
     for row in TABLE.rows:
         resolved = values[row.path]
-        if row.when or row.effect in (HONOURED, NOTED):
+        idle = row.when and not (row.when == "checkpoint" and values["workflow.checkpoint"].value)
+        if idle or row.effect in (HONOURED, NOTED):
             continue
         if resolved.origin.kind == DEFAULT or resolved.value == row.default:
             continue
@@ -128,8 +129,6 @@ def _without_effect(values: dict[str, Resolved]) -> list[Problem]:
             INERT: ("no_effect", "DLIO reads this key and never uses it"),
             NOT_RUN: ("not_run", "this version does not do that"),
         }[row.effect]
-        if row.path == "workflow.checkpoint":
-            why = "this version writes no checkpoints, neither in the training loop nor alone"
         problems.append(
             Problem(kind, row.path, resolved.origin.where, f"{row.path} ({row.meaning}) has no effect: {why}")
         )

@@ -1,9 +1,10 @@
-"""The workloads that come with the package: DLIO's 24 as YAML files, the newer ones from the catalogue."""
+"""The workloads that come with the package: DLIO's 24 as YAML files, newer ones from the catalogue and the rules."""
 
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+from stoker.bench.rules.mlperf.tables import CheckpointModel, models
 from stoker.bench.run.dlio.tree import SHIPPED, Origin, Tree, planted
 from stoker.bench.run.dlio.yaml_text import load_text
 from stoker.bench.workloads import catalogue
@@ -27,9 +28,15 @@ def _entries() -> dict[str, CatalogueEntry]:
     return {name: entry for name, entry in named.items() if name not in _texts()}
 
 
+@cache
+def _checkpoints() -> dict[str, CheckpointModel]:
+    """Return the checkpointing models of the rules by the names of their templates, such as `llama3_8b`."""
+    return {name.replace("-", "_"): model for name, model in models().checkpointing.items()}
+
+
 def shipped_names() -> list[str]:
     """Return every workload name that needs no file of the user's, sorted."""
-    return sorted([*_texts(), *_entries()])
+    return sorted([*_texts(), *_entries(), *_checkpoints()])
 
 
 def load_shipped(name: str) -> Tree:
@@ -41,6 +48,11 @@ def load_shipped(name: str) -> Tree:
         tree = planted(entry_workload(entry), Origin(SHIPPED, f"catalogue {entry.model}/{entry.accelerator}"))
         assert isinstance(tree, dict)
         return tree
+    model = _checkpoints().get(name)
+    if model is not None:
+        tree = planted(checkpoint_workload(name, model), Origin(SHIPPED, f"checkpointing model {name}"))
+        assert isinstance(tree, dict)
+        return tree
     close = nearest(name, shipped_names())
     raise UnknownNameError(
         "no workload",
@@ -48,6 +60,40 @@ def load_shipped(name: str) -> Tree:
         remedy=(f"did you mean {close!r}? " if close else "")
         + f"a file needs --config-dir=DIR with DIR/workload/{name}.yaml; shipped: {', '.join(shipped_names())}",
     )
+
+
+def checkpoint_workload(name: str, model: CheckpointModel) -> dict[str, Any]:
+    """Return a checkpointing model as a DLIO workload: ten checkpoints written, ten read, five seconds between."""
+    return {
+        "model": {
+            "name": name,
+            "type": "transformer",
+            "num_layers": model.layers,
+            "model_datatype": "fp16",
+            "optimizer_datatype": "fp32",
+            "parallelism": {
+                "tensor": model.tensor,
+                "pipeline": model.pipeline,
+                "zero_stage": model.zero_stage,
+            },
+            "transformer": {
+                "vocab_size": model.vocab_size,
+                "hidden_size": model.hidden_size,
+                "ffn_hidden_size": model.ffn_hidden_size,
+                "num_attention_heads": model.attention_heads,
+                "num_kv_heads": model.kv_heads,
+            },
+        },
+        "framework": "pytorch",
+        "workflow": {"generate_data": False, "train": False, "checkpoint": True},
+        "checkpoint": {
+            "checkpoint_folder": f"checkpoints/{name}",
+            "time_between_checkpoints": 5,
+            "num_checkpoints_write": 10,
+            "num_checkpoints_read": 10,
+            "fsync": True,
+        },
+    }
 
 
 def entry_workload(entry: CatalogueEntry) -> dict[str, Any]:

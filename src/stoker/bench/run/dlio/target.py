@@ -36,19 +36,24 @@ def data_url(config: DlioConfig) -> str:
 
     Raises UsageError for a storage type or scheme that is not supported, and for credentials in a URL.
     """
-    folder = config.text("dataset.data_folder")
+    return folder_url(config, "dataset.data_folder")
+
+
+def folder_url(config: DlioConfig, key: str) -> str:
+    """Return the URL of the folder that `key` names. Raises UsageError as `data_url` does."""
+    folder = config.text(key)
     scheme, mark, rest = folder.partition("://")
-    url = _with_scheme(config, scheme, rest) if mark else _without_scheme(config, folder)
+    url = _with_scheme(config, key, scheme, rest) if mark else _without_scheme(config, folder)
     parse_url(url)
     return url
 
 
-def _with_scheme(config: DlioConfig, scheme: str, rest: str) -> str:
+def _with_scheme(config: DlioConfig, key: str, scheme: str, rest: str) -> str:
     known = _SCHEMES.get(scheme)
     if known is None:
         raise UsageError(
-            "data_folder has a scheme that is not supported",
-            where=config.where("dataset.data_folder"),
+            f"{key.rpartition('.')[2]} has a scheme that is not supported",
+            where=config.where(key),
             expected=", ".join(_SCHEMES),
             got=f"{scheme}://",
         )

@@ -19,11 +19,19 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Leaf(msgspec.Struct, frozen=True):
-    """A scalar, or a list of plain data. `text` is the scalar as written, since `off` may mean False or `off`."""
+    """A scalar, or a list of plain data. `text` is the scalar as written, since `off` may mean False or `off`.
+
+    `under` is the leaf that this one was put over, which no longer counts.
+    """
 
     value: Any
     origin: Origin = Origin()
     text: str = ""
+    under: "Leaf | None" = None
+
+    def over(self, below: "Node | None") -> "Leaf":
+        """Return this leaf, remembering what it was put over."""
+        return msgspec.structs.replace(self, under=below) if isinstance(below, Leaf) else self
 
 
 Node: TypeAlias = Leaf | dict[str, "Node"]
@@ -51,7 +59,7 @@ def put(tree: Tree, path: Sequence[str], node: Node) -> None:
             place[name] = below
         place = below
     present = place.get(path[-1])
-    place[path[-1]] = merged(present, node) if isinstance(present, dict) and isinstance(node, dict) else node
+    place[path[-1]] = _over(node, present)
 
 
 def remove(tree: Tree, path: Sequence[str]) -> None:
@@ -66,8 +74,15 @@ def merged(base: Tree, top: Tree) -> Tree:
     result = copied(base)
     for name, node in top.items():
         below = result.get(name)
-        result[name] = merged(below, node) if isinstance(below, dict) and isinstance(node, dict) else node
+        result[name] = _over(node, below)
     return result
+
+
+def _over(node: Node, below: Node | None) -> Node:
+    """Return what counts where `node` is put over `below`."""
+    if isinstance(node, dict):
+        return merged(below, node) if isinstance(below, dict) else node
+    return node.over(below)
 
 
 def copied(tree: Tree) -> Tree:

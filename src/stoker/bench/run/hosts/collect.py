@@ -11,7 +11,7 @@ from stoker.bench.run.hosts.partial import remove_partials
 from stoker.bench.run.hosts.sampler import LocalSampler
 from stoker.bench.run.hosts.sources import local_name
 from stoker.core import clock
-from stoker.core.host_series import Header, HostSeries, save_hosts
+from stoker.core.host_series import SAMPLES_MAX, Header, HostSeries, save_hosts
 
 
 class Sampler(Protocol):
@@ -24,18 +24,26 @@ class Sampler(Protocol):
         """End and return the hosts, those that failed too."""
 
 
-def new_header(interval_seconds: float) -> Header:
+def new_header(interval_seconds: float, samples_max: int = SAMPLES_MAX) -> Header:
     """Return a header that begins now."""
-    return Header(interval_seconds, clock.utc_text(), clock.monotonic_ns())
+    return Header(interval_seconds, clock.utc_text(), clock.monotonic_ns(), samples_max=samples_max)
 
 
 class Collection:
     """Samples the hosts of a run that `plan` names, from its making until `finish`."""
 
-    def __init__(self, folder: Path, interval_seconds: float, others: Iterable[str] = (), *, here: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        interval_seconds: float,
+        others: Iterable[str] = (),
+        *,
+        here: bool = True,
+        samples_max: int = SAMPLES_MAX,
+    ) -> None:
         self._folder, self._samplers = folder, list[Sampler]()
         self._failed: list[HostSeries] = []
-        self.header = new_header(interval_seconds)
+        self.header = new_header(interval_seconds, samples_max)
         if interval_seconds > 0:
             self._begin(list(others), here=here)
 

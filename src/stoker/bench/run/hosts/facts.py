@@ -20,7 +20,7 @@ from stoker import __version__
 from stoker.bench.run.hosts.packages import manager_of
 from stoker.bench.run.hosts.parse import parse_os_release
 from stoker.bench.run.hosts.sources import OS_RELEASE, local_hardware, local_name
-from stoker.bench.run.locked import not_as_locked
+from stoker.bench.run.lockfile import not_as_locked
 from stoker.bench.run.target import opened
 from stoker.bench.workloads.mounts import mount_of
 from stoker.core import clock
@@ -30,6 +30,7 @@ from stoker.storage.url import parse_url
 
 REQUEST_BYTES_MAX: Final = 1 << 20
 MARK: Final = b"stoker-facts "
+SENTINEL: Final = ".stoker-shared-{token}"
 _QUESTION_BYTES_MAX: Final = 100
 _LOCAL_SCHEMES: Final = ("file", "direct")
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the place itself is what is looked at
@@ -63,6 +64,7 @@ class TargetFacts(msgspec.Struct, frozen=True):
     mount_source: str = ""
     mount_options: tuple[str, ...] = ()
     free_bytes: int | None = None
+    free_files: int | None = None
     device: int | None = None
     inode: int | None = None
     found: str | None = None
@@ -157,7 +159,7 @@ def _local_target(request: Request, folder: Path) -> TargetFacts:
         return TargetFacts(error=f"no such folder: {folder}")
     mount = mount_of(folder)
     path = folder / request.sentinel if request.sentinel else None
-    error, found, status = "", None, os.stat(folder)
+    error, found, status, space = "", None, os.stat(folder), os.statvfs(folder)
     if path is not None:
         try:
             found, status = _look(request, path)
@@ -169,7 +171,8 @@ def _local_target(request: Request, folder: Path) -> TargetFacts:
         mount_type=mount.kind if mount else "",
         mount_source=mount.source if mount else "",
         mount_options=mount.options if mount else (),
-        free_bytes=shutil.disk_usage(folder).free,
+        free_bytes=space.f_bavail * space.f_frsize,
+        free_files=space.f_favail if space.f_files else None,
         device=status.st_dev,
         inode=status.st_ino,
         found=found,
@@ -184,7 +187,8 @@ def _look(request: Request, path: Path) -> tuple[str | None, os.stat_result]:
             file.flush()
             os.fsync(file.fileno())
     try:
-        list(path.parent.iterdir())  # a network file system may have remembered that it was not there
+        with os.scandir(path.parent) as entries:  # a network file system looks anew when its folder is opened
+            next(entries, None)
         return path.read_text()[:200], path.stat()
     except FileNotFoundError:
         return None, path.parent.stat()

@@ -1,12 +1,13 @@
 """From what the hosts tell to findings: what differs, what is missing, what is not shared. Pure."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from stoker.bench.run.hosts.facts import HostFacts
+from stoker.bench.run.hosts.facts import HostFacts, TargetFacts
 from stoker.core.host_series import ClockOffset
 from stoker.core.units import GiB, MiB, format_bytes, format_seconds
 
@@ -91,10 +92,10 @@ def _targets(hosts: Mapping[str, HostFacts], asked: Asked) -> Iterator[Check]:
             yield Check(f"credentials on {name}", "note", f"not in its environment: {names}", "set them where we start")
     good = {name: target for name, target in seen.items() if not target.error}
     if asked.token and good:
-        yield _shared({name: target.found for name, target in good.items()}, asked)
+        yield shared_check(good, asked)
     spaces = {name: target.free_bytes for name, target in good.items() if target.free_bytes is not None}
     if spaces:
-        yield _space(spaces, asked.needed_bytes)
+        yield space_check(spaces, asked.needed_bytes)
     mounts = {
         name: f"{target.mount_type} {','.join(target.mount_options)}"
         for name, target in good.items()
@@ -104,16 +105,30 @@ def _targets(hosts: Mapping[str, HostFacts], asked: Asked) -> Iterator[Check]:
         yield _same("target mount", mounts, "warn")
 
 
-def _shared(found: Mapping[str, str | None], asked: Asked) -> Check:
-    """Every host must see the content that one of them wrote: a folder of the same name is not the same folder."""
-    blind = [name for name, content in found.items() if content != asked.token]
-    if not blind:
-        return Check("target shared", "ok", f"a file that one host wrote is seen on {_hosts(len(found))}")
-    told = f"a file that one host wrote is not seen on {', '.join(blind)}"
-    return Check("target shared", "fail", told, f"mount the same file system at {asked.target} on every host")
+def shared_check(seen: Mapping[str, TargetFacts], asked: Asked) -> Check:
+    """Every host must see the file that one of them wrote: a folder of the same name is not the same folder.
+
+    What it holds was drawn at random, and it has one inode wherever it is seen. Its device has one number only where
+    that is of a disk: network file systems are numbered by each host for itself.
+    """
+    remedy = f"mount the same file system at {asked.target} on every host"
+    blind = [name for name, target in seen.items() if target.found != asked.token]
+    if blind:
+        told = f"a file that one host wrote is not seen on {', '.join(blind)}"
+        return Check("target shared", "fail", told, remedy)
+    for what, found in (("inode", {target.inode for target in seen.values()}), ("device", _disks(seen))):
+        if len(found) > 1:
+            return Check("target shared", "fail", f"the file has {len(found)} {what} numbers on its hosts", remedy)
+    return Check("target shared", "ok", f"a file that one host wrote is seen on {_hosts(len(seen))}")
 
 
-def _space(spaces: Mapping[str, int], needed_bytes: int) -> Check:
+def _disks(seen: Mapping[str, TargetFacts]) -> set[int]:
+    """Return the devices that have a driver: major 0 is that of file systems without one."""
+    return {target.device for target in seen.values() if target.device is not None and os.major(target.device)}
+
+
+def space_check(spaces: Mapping[str, int], needed_bytes: int) -> Check:
+    """The host that sees least space sees enough."""
     name = min(spaces, key=lambda host: spaces[host])
     free = spaces[name]
     told = f"{format_bytes(free)} free"

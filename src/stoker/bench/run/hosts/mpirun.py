@@ -27,6 +27,7 @@ _PASSED_NAMES: Final = frozenset(
 )
 _PASSED_PREFIXES: Final = (
     "STOKER_",
+    "DLIO_",
     "AWS_",
     "AZURE_",
     "GOOGLE_",

@@ -10,7 +10,7 @@ from stoker.bench.run.hosts.clocks import PROBES, Probe, offset_of
 from stoker.bench.run.hosts.collect import Collection, new_header
 from stoker.bench.run.hosts.sampler import LocalSampler
 from stoker.core import clock
-from stoker.core.host_series import ClockOffset, Header, HostSeries
+from stoker.core.host_series import SAMPLES_MAX, ClockOffset, Header, HostSeries
 
 _SAMPLED_OVER: Final = "mpi"
 
@@ -50,8 +50,16 @@ class _Told(msgspec.Struct, frozen=True):
 class MpiCollection:
     """The hosts of a run under MPI. Made, and finished, by all ranks at once."""
 
-    def __init__(self, group: Group, folder: Path, interval_seconds: float, others: Sequence[str]) -> None:
-        self._group = group
+    def __init__(
+        self,
+        group: Group,
+        folder: Path,
+        interval_seconds: float,
+        others: Sequence[str],
+        *,
+        samples_max: int = SAMPLES_MAX,
+    ) -> None:
+        self._group, self._samples_max = group, samples_max
         self._whole: Collection | None = None
         self._sampler: LocalSampler | None = None
         self._offset: ClockOffset | None = None
@@ -63,9 +71,9 @@ class MpiCollection:
 
     def _begin(self, folder: Path, interval_seconds: float, others: Sequence[str], ahead_ns: int) -> None:
         if self._group.rank == 0:
-            self._whole = Collection(folder, interval_seconds, others)
+            self._whole = Collection(folder, interval_seconds, others, samples_max=self._samples_max)
         elif self._group.host_rank == 0:
-            header = new_header(interval_seconds)
+            header = new_header(interval_seconds, self._samples_max)
             self._origin_ns = header.origin_ns - ahead_ns
             try:
                 self._sampler = LocalSampler(header, partial_folder=folder, source=_SAMPLED_OVER)

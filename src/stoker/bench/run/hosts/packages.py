@@ -1,5 +1,6 @@
 """What to type to install a missing tool, on this distribution: told from os-release, never run."""
 
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ MANAGERS: Final = {
     "zypper": "zypper install",
     "pacman": "pacman -S",
     "apk": "apk add",
+    "brew": "brew install",
 }
 PACKAGES: Final = {
     "mpi": {
@@ -23,6 +25,7 @@ PACKAGES: Final = {
         "zypper": "openmpi4",
         "pacman": "openmpi",
         "apk": "openmpi",
+        "brew": "open-mpi",
     },
     "ssh": {
         "apt": "openssh-client",
@@ -31,14 +34,17 @@ PACKAGES: Final = {
         "zypper": "openssh-clients",
         "pacman": "openssh",
         "apk": "openssh-client",
+        "brew": "openssh",
     },
 }
+MACOS: Final = "macos"  # which has no os-release
 _FAMILIES: Final = {
     "apt": ("debian", "ubuntu"),
     "dnf": ("fedora", "rhel", "centos", "rocky", "almalinux", "ol", "amzn"),
     "zypper": ("suse", "opensuse", "sles", "opensuse-leap", "opensuse-tumbleweed"),
-    "pacman": ("arch", "manjaro"),
+    "pacman": ("arch", "manjaro", "endeavouros"),
     "apk": ("alpine",),
+    "brew": (MACOS,),
 }
 _DNF_SINCE: Final = {"rhel": 8, "centos": 8, "rocky": 8, "almalinux": 8, "ol": 8, "amzn": 2022}
 
@@ -70,6 +76,8 @@ def install_command(tool: str, release: Mapping[str, str] | None = None) -> str:
 
 
 def _here() -> dict[str, str]:
+    if platform.system() == "Darwin":
+        return {"ID": MACOS}
     for name in OS_RELEASE:
         if Path(name).is_file():
             return parse_os_release(Path(name).read_text(errors="replace"))

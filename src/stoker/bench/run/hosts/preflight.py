@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from stoker.bench.run.hosts.clocks import offset_of, probe
-from stoker.bench.run.hosts.facts import MARK, HostFacts, Request, host_facts
+from stoker.bench.run.hosts.facts import MARK, SENTINEL, HostFacts, Request, host_facts
 from stoker.bench.run.hosts.judging import Asked, Check, failed, judge_hosts
 from stoker.bench.run.hosts.mpirun import SSH_SECONDS, ssh_options
 from stoker.bench.run.hosts.names import Host
@@ -42,20 +42,9 @@ def examine_hosts(
 
     With `write` one host puts a small file into `target` and removes it again, to see whether all see the same place.
     """
-    names = [host.name for host in hosts]
-    token = seed.run_id() if target and write else ""
-    sentinel = f".stoker-shared-{token}" if token else ""
-    look = Request(target=target, sentinel=sentinel, token=token)
-    facts, offsets = _ask_first(names, msgspec.structs.replace(look, put=bool(token)))
-    rest = [name for name in names if name not in facts]
-    for name, (told, offset) in zip(rest, _side_by_side(lambda name: ask(name, look), rest), strict=True):
-        facts[name] = told
-        if offset is not None:
-            offsets[name] = offset
-    _remove(facts, msgspec.structs.replace(look, remove=True))
-    ordered = {name: facts[name] for name in names}
-    checks = judge_hosts(ordered, Asked(target, token, needed_bytes), offsets)
-    if launch is not None and not any(host.error for host in facts.values()):
+    seen = look_at_hosts([host.name for host in hosts], target, write=write)
+    checks = judge_hosts(seen.facts, Asked(target, seen.token, needed_bytes), seen.offsets)
+    if launch is not None and not any(host.error for host in seen.facts.values()):
         checks.append(try_launch(launch))
     return checks
 
@@ -64,17 +53,40 @@ Offsets = dict[str, ClockOffset]
 Told = tuple[HostFacts, ClockOffset | None]
 
 
-def _ask_first(names: Sequence[str], request: Request) -> tuple[dict[str, HostFacts], Offsets]:
-    """Ask hosts in turn until one answers: it is the one that writes the file."""
+class HostsSeen(msgspec.Struct, frozen=True):
+    """What all hosts tell, in the order in which they were named. `token` is what the shared file held, if any."""
+
+    facts: dict[str, HostFacts]
+    offsets: Offsets
+    token: str = ""
+
+
+def look_at_hosts(names: Sequence[str], target: str = "", *, write: bool = True) -> HostsSeen:
+    """Ask all hosts over SSH; with `write` one puts a file into `target`, and removes it when all have looked."""
+    token = seed.run_id() if target and write else ""
+    look = Request(target=target, sentinel=SENTINEL.format(token=token) if token else "", token=token)
     facts: dict[str, HostFacts] = {}
     offsets: Offsets = {}
+    try:
+        _ask_first(names, msgspec.structs.replace(look, put=bool(token)), facts, offsets)
+        rest = [name for name in names if name not in facts]
+        for name, (told, offset) in zip(rest, _side_by_side(lambda name: ask(name, look), rest), strict=True):
+            facts[name] = told
+            if offset is not None:
+                offsets[name] = offset
+    finally:
+        _remove(facts, msgspec.structs.replace(look, remove=True))
+    return HostsSeen({name: facts[name] for name in names}, offsets, token)
+
+
+def _ask_first(names: Sequence[str], request: Request, facts: dict[str, HostFacts], offsets: Offsets) -> None:
+    """Ask hosts in turn until one answers: it is the one that writes the file."""
     for name in names:
         facts[name], offset = ask(name, request)
         if offset is not None:
             offsets[name] = offset
         if not facts[name].error:
-            break
-    return facts, offsets
+            return
 
 
 def _side_by_side(do: Callable[[str], Told], names: Sequence[str]) -> list[Told]:
@@ -217,4 +229,4 @@ def _remedy(errors: str) -> str:
     return "try it with --mpi-params, or start stoker with the launcher yourself"
 
 
-__all__ = ("Check", "ask", "examine_hosts", "failed", "is_here", "try_launch")
+__all__ = ("Check", "ask", "examine_hosts", "failed", "is_here", "look_at_hosts", "try_launch")

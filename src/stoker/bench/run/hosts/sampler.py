@@ -48,11 +48,11 @@ class Gathered:
     """The samples of one host as they come in."""
 
     def __init__(
-        self, series: HostSeries, header: Header, partial: Path | None = None, *, samples_max: int = SAMPLES_MAX
+        self, series: HostSeries, header: Header, partial: Path | None = None, *, samples_max: int = 0
     ) -> None:
         self.series = series
         self._columns: dict[str, Values] = {}
-        self._samples_max = samples_max
+        self._samples_max = samples_max or min(header.samples_max, SAMPLES_MAX)
         self._last: dict[str, int] = {}
         self._file = -1
         if partial is not None:
@@ -118,7 +118,7 @@ class LocalSampler:
         *,
         partial_folder: Path | None = None,
         source: str = "local",
-        samples_max: int = SAMPLES_MAX,
+        samples_max: int = 0,
         read: Callable[[], tuple[Texts, dict[str, str]]] = read_dynamic,
     ) -> None:
         assert header.interval_seconds > 0

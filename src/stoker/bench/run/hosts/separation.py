@@ -13,14 +13,16 @@ from stoker.core.files import write_atomic
 from stoker.storage.url import parse_url
 
 SEPARATION_FILE: Final = "fs_separation.json"
+LINK: Final = ".stoker-link-{token}"
 _FILES_LOOKED_AT_MAX: Final = 10_000
 
 
-def probe_separation(target: Path, results: Path, *, rank: int = 0) -> dict[str, Any]:
+def probe_separation(target: Path, results: Path, *, rank: int = 0, write: bool = False) -> dict[str, Any]:
     """Return the record: `same_filesystem` is None where it cannot be told, with the reason in `error`.
 
     A hard link is made from a file of the target into the results, and removed again; it fails across file systems.
-    Nothing is written into the target. Two mounts of one file system refuse the link too, so devices are compared.
+    With `write` an empty target gets a file for that, which is removed as well; else nothing is written there, and the
+    devices alone tell. Two mounts of one file system refuse the link too, so devices are compared.
     """
     record: dict[str, Any] = {
         "version": 1,
@@ -35,19 +37,31 @@ def probe_separation(target: Path, results: Path, *, rank: int = 0) -> dict[str,
         "probed_by_host": local_name(),
     }
     try:
-        record["same_filesystem"] = _same(target, results)
+        record["same_filesystem"] = _same(target, results, write=write)
     except OSError as error:
         record["error"] = error.strerror or type(error).__name__
     return record
 
 
-def _same(target: Path, results: Path) -> bool:
+def _same(target: Path, results: Path, *, write: bool) -> bool:
     if target.stat().st_dev == results.stat().st_dev:
         return True
+    name = LINK.format(token=seed.run_id())
     source = _some_file(target)
-    if source is None:
+    if source is not None:
+        return _links(source, results / name)
+    if not write:
         return False
-    link = results / f".stoker-link-{seed.run_id()}"
+    source = target / name
+    try:
+        with source.open("x"):
+            return _links(source, results / name)
+    finally:
+        source.unlink(missing_ok=True)
+
+
+def _links(source: Path, link: Path) -> bool:
+    """Tell whether a hard link can be made, and remove it."""
     try:
         os.link(source, link)
     except OSError as error:
@@ -59,16 +73,18 @@ def _same(target: Path, results: Path) -> bool:
 
 
 def _some_file(folder: Path) -> Path | None:
-    """Return a regular file below the folder, None when there is none among the first that are found."""
-    seen = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            path = Path(place) / name
-            if path.is_file() and not path.is_symlink():
-                return path
-            seen += 1
-        if seen > _FILES_LOOKED_AT_MAX:
-            return None
+    """Return a regular file of the folder's own file system, None when there is none among the first that are seen."""
+    device, seen, left = folder.stat().st_dev, 0, [str(folder)]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                seen += 1
+                if seen > _FILES_LOOKED_AT_MAX:
+                    return None
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+                elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_dev == device:
+                    return Path(entry.path)
     return None
 
 

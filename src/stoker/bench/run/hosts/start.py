@@ -116,18 +116,62 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 def start_ranks(
-    launch: Launch, arguments: Sequence[str], *, deadline_seconds: float, on_progress: OnProgress = lambda _: None
+    launch: Launch,
+    arguments: Sequence[str],
+    *,
+    deadline_seconds: float,
+    on_progress: OnProgress = lambda _: None,
+    streams: tuple[int | None, int | None] = (None, None),
+    more: Mapping[str, str] | None = None,
 ) -> Ended:
-    """Run this command on all ranks, wait for its end, and return how it ended. The launcher's output is ours.
+    """Run this command on all ranks, wait for its end, and return how it ended.
 
-    Rank 0 is lost when it is not heard of for the deadline.
+    The launcher's output is ours, or goes to the descriptors `streams`; `more` is added to the environment. Rank 0 is
+    lost when it is not heard of for the deadline.
     """
-    environment = rank_environment(launch)
+    return start_program(
+        launch,
+        rank_program(arguments),
+        deadline_seconds=deadline_seconds,
+        on_progress=on_progress,
+        streams=streams,
+        more=more,
+    )
+
+
+def start_program(
+    launch: Launch,
+    program: Sequence[str],
+    *,
+    deadline_seconds: float,
+    on_progress: OnProgress = lambda _: None,
+    streams: tuple[int | None, int | None] = (None, None),
+    more: Mapping[str, str] | None = None,
+) -> Ended:
+    """Do the same with any program on all ranks."""
+    environment = {**rank_environment(launch), **(more or {})}
     lost: list[str] = []
     with closing(Meeting(1, deadline_seconds=deadline_seconds, on_lost=lost.append)) as meeting:
         environment = launch_environment(launch.launcher, {**environment, VARIABLE: meeting.place.text()})
-        words = launch.words(rank_program(arguments), environment)
-        return Supervised(words, environment, meeting, lost, on_progress).run()
+        words = launch.words(program, environment)
+        return Supervised(words, environment, meeting, lost, on_progress, streams).run()
+
+
+def start_here(
+    arguments: Sequence[str],
+    *,
+    deadline_seconds: float,
+    on_progress: OnProgress = lambda _: None,
+    streams: tuple[int | None, int | None] = (None, None),
+    more: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run this command as a child on this host, whose local ranks are its own, and return how it ended."""
+    parent = str(Path(stoker.__file__).parents[1])
+    paths = os.pathsep.join([parent, *filter(None, [os.environ.get("PYTHONPATH")])])
+    lost: list[str] = []
+    with closing(Meeting(1, deadline_seconds=deadline_seconds, on_lost=lost.append)) as meeting:
+        environment = {**os.environ, "PYTHONPATH": paths, VARIABLE: meeting.place.text(), **(more or {})}
+        return Supervised(rank_program(arguments), environment, meeting, lost, on_progress, streams).run()
 
 
 class Supervised:
@@ -140,7 +184,9 @@ class Supervised:
         meeting: Meeting,
         lost: Sequence[str],
         on_progress: OnProgress = lambda _: None,
+        streams: tuple[int | None, int | None] = (None, None),
     ) -> None:
+        self._streams = streams
         self._words, self._environment, self._meeting, self._lost = list(words), dict(environment), meeting, lost
         self._on_progress, self._shown = on_progress, ""
         self._asked = 0
@@ -152,7 +198,12 @@ class Supervised:
         before = {number: signal.signal(number, self._pass_on) for number in watched}
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the launcher that was asked for
-                self._words, env=self._environment, stdin=subprocess.DEVNULL, process_group=0
+                self._words,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=self._streams[0],
+                stderr=self._streams[1],
+                process_group=0,
             )
             code = self._wait(self._process)
         finally:

@@ -1,0 +1,40 @@
+"""What the metadata of a leaf say of the command that made it."""
+
+from typing import Any
+
+from stoker.bench.report.submission import LeafFacts
+from stoker.bench.run.mlperf.prepare import Prepared
+from stoker.bench.run.mlperf.rows import CHECKPOINTING
+
+
+def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
+    """Return what the metadata of a leaf say of the command; `more` is what only its end tells."""
+    invocation = prepared.invocation
+    place = invocation.place
+    arguments = invocation.arguments
+    if prepared.results is not None:
+        arguments["results_dir"] = str(prepared.results.root)
+    if prepared.data is not None:
+        name = "checkpoint_folder" if place.family == CHECKPOINTING else "data_dir"
+        arguments[name] = prepared.data.url
+    return LeafFacts(
+        family=place.rules_family,
+        command=place.command,
+        division=place.division,
+        org=prepared.home.org,
+        system=prepared.system,
+        model=place.model,
+        stamp=stamp,
+        accelerator=str(invocation.value("accelerator_type") or ""),
+        args=arguments,
+        overrides=invocation.overrides,
+        config=prepared.workload,
+        ranks=invocation.ranks,
+        **{"parameters": _parameters(prepared), **more},
+    )
+
+
+def _parameters(prepared: Prepared) -> dict[str, Any]:
+    """Return the numbers that were settled by the tool: what is below `dataset` of the words."""
+    found = {word.key.partition(".")[2]: int(word.value) for word in prepared.extent.words.values()}
+    return {"dataset": found} if found else {}

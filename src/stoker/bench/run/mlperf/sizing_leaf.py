@@ -1,0 +1,161 @@
+"""`datasize`: how large a dataset has to be, what to type next, and a leaf that later commands and the judge read."""
+
+import math
+import shlex
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stoker.bench.report.submission import write_leaf
+from stoker.bench.rules.mlperf.formulas import bytes_of_gib
+from stoker.bench.rules.mlperf.sizing import (
+    CheckpointSize,
+    KvSize,
+    TrainingSize,
+    VectorSize,
+    checkpoint_size,
+    kv_option_size,
+    kv_size,
+    training_size,
+    vector_size,
+)
+from stoker.bench.rules.mlperf.tables import models
+from stoker.bench.run.dlio import to_plan
+from stoker.bench.run.mlperf.facts import leaf_facts
+from stoker.bench.run.mlperf.prepare import Prepared, measured_memory_bytes
+from stoker.bench.run.mlperf.resolving import Invocation
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, TRAINING, VECTORDB
+from stoker.core import clock
+
+Size = TrainingSize | CheckpointSize | VectorSize | KvSize
+
+
+def sizes_of(invocation: Invocation) -> list[Size]:
+    """Return what a command's dataset, checkpoints, vectors or caches take. Raises UsageError for what does not fit."""
+    place = invocation.place
+    if place.family == TRAINING:
+        return [_training(invocation)]
+    if place.family == VECTORDB:
+        return [_vectors(invocation)]
+    return [_checkpoints(invocation)] if place.family == CHECKPOINTING else [*cache_sizes(invocation)]
+
+
+def _checkpoints(invocation: Invocation) -> CheckpointSize:
+    return checkpoint_size(
+        invocation.place.model,
+        processes=invocation.ranks,
+        hosts=invocation.host_count,
+        subset=bool(invocation.value("checkpoint_subset")),
+        writes=invocation.value("num_checkpoints_write"),
+        reads=invocation.value("num_checkpoints_read"),
+        memory_bytes_per_host=bytes_of_gib(invocation.value("client_host_memory_in_gb")),
+    )
+
+
+def _training(invocation: Invocation) -> TrainingSize:
+    return training_size(
+        invocation.place.model,
+        str(invocation.value("accelerator_type")),
+        accelerators=invocation.ranks,
+        hosts=invocation.host_count,
+        memory_bytes_per_host=bytes_of_gib(invocation.value("client_host_memory_in_gb")),
+        measured_memory_bytes=measured_memory_bytes(invocation),
+    )
+
+
+def next_command(invocation: Invocation, size: TrainingSize, words: list[str]) -> str:
+    """Return the full datagen command to run next: `words` are the datasize command's own options that go on."""
+    place = invocation.place
+    told = ["stoker", "mlperf", place.division, place.family, place.model, "datagen", "file"]
+    told += ["--num-processes", str(min(16, size.files)), *words]
+    if invocation.value("data_dir") is None:
+        told += ["--data-dir", "DATA_DIR"]
+    told += ["--params", f"dataset.num_files_train={size.files}"]
+    if size.subfolders:
+        told.append(f"dataset.num_subfolders_train={size.subfolders}")
+    return shlex.join(told)
+
+
+def onward_words(invocation: Invocation) -> list[str]:
+    """Return the options of a datasize that its datagen takes over: where, for which system, on which hosts."""
+    told = []
+    for name in ("results_dir", "systemname", "data_dir"):
+        if invocation.given(name):
+            told += [f"--{name.replace('_', '-')}", str(invocation.value(name))]
+    if invocation.given("hosts"):
+        told += ["--hosts", ",".join(host.name for host in invocation.hosts)]
+    return told
+
+
+def needed_bytes(prepared: Prepared) -> int:
+    """Return the bytes that a command will write: a dataset, or checkpoints; a run of a ready dataset writes none.
+
+    A dataset that was begun, or checkpoints that are written anew, need what is missing: the engine knows that, and
+    looks for it, by itself.
+    """
+    invocation = prepared.invocation
+    if invocation.place.family == CHECKPOINTING:
+        assert prepared.config is not None
+        folder = Path(prepared.target.folder) if prepared.target.folder else None
+        there = folder is not None and folder.is_dir() and any(folder.iterdir())
+        return 0 if there else math.ceil(to_plan(prepared.config, invocation.ranks).plan.predicted.get("room_bytes", 0))
+    if invocation.place.command != "datagen" or prepared.extent.files is None or prepared.extent.made is not None:
+        return 0
+    return math.ceil(prepared.extent.files * models().training[invocation.place.model].file_bytes)
+
+
+def keep_size(prepared: Prepared, size: TrainingSize, words: list[str], code_image: str) -> str:
+    """Write the leaf of a training's datasize and return its path below the results directory."""
+    place, home = prepared.invocation.place, prepared.home
+    stamp, leaf = home.new_leaf(place.division, prepared.system, place.family, place.model, place.command)
+    dataset = {
+        "num_files_train": size.files,
+        "num_subfolders_train": size.subfolders,
+        "total_disk_bytes": round(size.total_bytes),
+    }
+    measured = measured_memory_bytes(prepared.invocation)
+    extra: dict[str, Any] = {"datasize": msgspec.to_builtins(size)}
+    if measured is not None:
+        extra["system_info"] = {"num_hosts": 1, "total_memory_bytes": int(measured), "collection_method": "local"}
+    facts = leaf_facts(
+        prepared,
+        stamp,
+        code_image=code_image,
+        executed_command=shlex.join(["stoker", *words]),
+        started_text=clock.local_text("%Y-%m-%dT%H:%M:%S"),
+        parameters={"dataset": dataset},
+        extra=extra,
+    )
+    for stream in ("stdout", "stderr"):
+        (leaf / f"{place.rules_family}_{place.command}.{stream}.log").write_text(
+            f"{size.sentence}\n" if stream == "stdout" else "".join(f"{note}\n" for note in size.notes)
+        )
+    write_leaf(leaf, facts, run_folder=None)
+    return str(leaf.relative_to(home.root))
+
+
+def _vectors(invocation: Invocation) -> VectorSize:
+    return vector_size(
+        invocation.place.model,
+        vectors=invocation.value("num_vectors"),
+        dimension=invocation.value("dimension"),
+        dtype=invocation.value("vector_dtype"),
+    )
+
+
+def cache_sizes(invocation: Invocation) -> list[KvSize]:
+    """Return what the cache takes: closed fixes three workloads, the other divisions tell one."""
+    clients = invocation.value("num_processes") or invocation.host_count * (invocation.value("npernode") or 1)
+    if invocation.place.division == CLOSED:
+        return [kv_option_size(option, clients=clients) for option in models().kv_cache.options]
+    told = {name: invocation.value(name) for name in ("model", "num_users", "gpu_mem_gb", "cpu_mem_gb")}
+    return [
+        kv_size(
+            told["model"],
+            users=told["num_users"],
+            clients=clients,
+            gpu_memory_gb=told["gpu_mem_gb"],
+            cpu_memory_gb=told["cpu_mem_gb"],
+        )
+    ]

@@ -1,0 +1,153 @@
+"""The checkpointing workload as one rank sees it: so many saves, then so many loads, each after a pause and a barrier.
+
+All ranks stop together: whoever finds a reason says so at a barrier. A save that was broken off is not committed, and
+the next run that comes this way knows it for torn.
+"""
+
+import os
+import socket
+from contextlib import closing, suppress
+from typing import Final
+
+from stoker.bench.workloads.checkpoint_work import CheckpointWork, plan_of
+from stoker.bench.workloads.comm import RunAborted
+from stoker.bench.workloads.counters import Sources, usable_cpus
+from stoker.bench.workloads.meters import Meters
+from stoker.bench.workloads.progress import Progress
+from stoker.bench.workloads.rank_log import RankLog
+from stoker.bench.workloads.reports import LOG_NAME, RankReport, RankStart
+from stoker.bench.workloads.source import store_facts
+from stoker.bench.workloads.steps import LOAD as LOAD_PHASE
+from stoker.bench.workloads.steps import SAVE as SAVE_PHASE
+from stoker.bench.workloads.steps import Rows, StepRecorder
+from stoker.bench.workloads.training import RankJob
+from stoker.checkpoint.layout import checkpoint_id
+from stoker.checkpoint.manifest import list_checkpoints
+from stoker.core import clock
+from stoker.core.checkpoints import SAVE, CheckpointNote
+from stoker.core.errors import NotFoundError, StokerError
+from stoker.core.result import RANKS_FOLDER
+from stoker.storage.api import Store
+from stoker.storage.opening import open_store
+
+_NAP_SECONDS: Final = 0.1
+
+
+def run_checkpoints(job: RankJob) -> tuple[RankReport, Rows]:
+    """Run one rank to its end and return what it measured; its log in the run folder tells the same.
+
+    There are no steps. Raises what the store or the checkpoints raise, and RunAborted when another rank failed; the
+    log ends with the reason then.
+    """
+    with closing(open_store(job.target_url, create=True)) as store:
+        rank = _Rank(job, store)
+        try:
+            rank.run()
+        except BaseException as error:
+            rank.broken_off(error)
+            raise
+        return rank.ended()
+
+
+class _Rank:
+    """One rank's run."""
+
+    def __init__(self, job: RankJob, store: Store) -> None:
+        self._job, self._what, self._store = job, plan_of(job.plan), store
+        self._meters = Meters(Sources(store, host_wide=job.comm.host_rank == 0))
+        self._recorder = StepRecorder(1)
+        start = RankStart(
+            rank=job.comm.rank,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            host_rank=job.comm.host_rank,
+            usable_cpus=usable_cpus(),
+            store=store_facts(store, job.target_url),
+        )
+        self._report = RankReport(start)
+        path = job.folder / RANKS_FOLDER / LOG_NAME.format(rank=job.comm.rank)
+        self._log = RankLog(path, self._recorder, self._meters.snapshot, on_tick=self._tick)
+        self._log.event("rank_started", start=start)
+        self._work = CheckpointWork(job.plan, job.comm, store, self._meters, job.stopped, self._note)
+
+    def run(self) -> None:
+        """Write, read, and tidy up."""
+        what = self._what
+        for number in range(1, what.writes + 1):
+            if self._pause() or self._work.save(number, checkpoint_id(number)):
+                return
+        names = self._names()
+        for number in range(1, what.reads + 1):
+            if self._pause() or self._work.load(number, names[(number - 1) % len(names)]):
+                return
+        if what.clean:
+            self._work.clean()
+
+    def _names(self) -> list[str]:
+        """Return the checkpoints to read: those that this run wrote, else those that lie there whole."""
+        if self._what.writes or not self._what.reads:
+            return self._work.written
+        if self._store.capabilities.io_mode == "null":
+            return [checkpoint_id(number) for number in range(1, self._what.reads + 1)]
+        found = [name for name, whole in list_checkpoints(self._store, self._what.folder) if whole]
+        if not found:
+            raise NotFoundError("no whole checkpoint is here", where=self._store.url, remedy="write some first")
+        return found
+
+    def _pause(self) -> bool:
+        """Sleep as long as the plan says; return whether the run is to stop."""
+        end_ns = clock.monotonic_ns() + round(self._what.interval_seconds * 1e9)
+        while (left_ns := end_ns - clock.monotonic_ns()) > 0 and not self._job.stopped():
+            clock.sleep(min(left_ns / 1e9, _NAP_SECONDS))
+        if self._log.failure is not None:
+            raise self._log.failure
+        return False  # a wish to stop is told at the barrier, where all agree
+
+    def _note(self, word: str, note: CheckpointNote) -> None:
+        if word == "checkpoint_ended":
+            self._report.checkpoints.append(note)
+        self._log.event(word, checkpoint=note, snapshot=self._meters.snapshot())
+
+    def _tick(self) -> None:
+        """Tell how far this rank is, and log what was counted so far; called on the log's thread."""
+        note = self._work.current
+        if note is None:
+            return
+        self._log.event("checkpoint_seen", checkpoint=note, snapshot=self._meters.snapshot())
+        saving = note.operation == SAVE
+        seconds = (clock.monotonic_ns() - note.started_ns) / 1e9
+        self._job.on_progress(
+            Progress(
+                phase=SAVE_PHASE if saving else LOAD_PHASE,
+                epoch=1,
+                step=note.number,
+                steps=self._what.writes if saving else self._what.reads,
+                bytes_per_second=note.bytes / seconds if seconds > 0 else 0.0,
+            )
+        )
+
+    def broken_off(self, error: BaseException) -> None:
+        """End the log with the reason: an error of this rank's own, or that of another."""
+        report = self._report
+        name = "rank_stopped" if isinstance(error, RunAborted) else "rank_failed"
+        told = str(error) if isinstance(error, StokerError) else f"{type(error).__name__}: {error}"
+        report.error = "" if name == "rank_stopped" else told
+        with suppress(Exception):  # the log itself may be what failed; the first error is the one to raise
+            self._log.event(
+                name,
+                error=report.error,
+                notes=[*self._work.remarks, *([told] if name == "rank_stopped" else [])],
+                histograms=self._work.histograms,
+                snapshot=self._meters.snapshot(),
+            )
+        with suppress(OSError):
+            self._log.close()
+
+    def ended(self) -> tuple[RankReport, Rows]:
+        """End the log and return the report, and no steps."""
+        report = self._report
+        report.snapshot, report.finished = self._meters.snapshot(), True
+        report.histograms, report.notes = self._work.histograms, self._work.remarks
+        self._log.event("rank_ended", histograms=report.histograms, notes=report.notes, snapshot=report.snapshot)
+        self._log.close()
+        return report, self._recorder.rows()

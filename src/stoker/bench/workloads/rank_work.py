@@ -1,0 +1,11 @@
+"""What a rank does, by its plan: train, with checkpoints or without, or save and load checkpoints alone."""
+
+from stoker.bench.workloads.checkpointing import run_checkpoints
+from stoker.bench.workloads.reports import RankReport
+from stoker.bench.workloads.steps import Rows
+from stoker.bench.workloads.training import RankJob, run_rank
+
+
+def run_job(job: RankJob) -> tuple[RankReport, Rows]:
+    """Run one rank to its end and return what it measured. Raises what `run_rank` and `run_checkpoints` do."""
+    return run_rank(job) if job.plan.trains else run_checkpoints(job)

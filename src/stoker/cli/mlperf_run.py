@@ -1,0 +1,298 @@
+"""What the commands of `stoker mlperf` print: sizes, plans, configurations, stages and verdicts."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+import msgspec
+
+from stoker.bench.rules.mlperf.findings import TreeFinding
+from stoker.bench.rules.mlperf.sizing import TrainingSize
+from stoker.bench.rules.mlperf.verifier import HOLDS, LATER
+from stoker.bench.run.dlio.tree import DEFAULT
+from stoker.bench.run.hosts.events import ProgressEvent
+from stoker.bench.run.mlperf import journal
+from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, conduct_run
+from stoker.bench.run.mlperf.engine import Engine, engine_of
+from stoker.bench.run.mlperf.exits import FAILURE, SUCCESS
+from stoker.bench.run.mlperf.generating import program_words
+from stoker.bench.run.mlperf.prepare import Prepared, prepare
+from stoker.bench.run.mlperf.resolving import Invocation, Place, resolve_invocation
+from stoker.bench.run.mlperf.results_dir import earlier_spellings
+from stoker.bench.run.mlperf.rows import CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
+from stoker.bench.run.mlperf.sizing_leaf import keep_size, next_command, onward_words, sizes_of
+from stoker.bench.run.stages import Stages
+from stoker.cli.live import live
+from stoker.cli.screen import emit_pairs, emit_text, harmless
+from stoker.core.errors import StokerError, UsageError
+from stoker.core.files import redact_arguments, redact_url
+from stoker.core.units import format_bytes, format_seconds
+
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_TONES: Final = {"WARNING": "yellow", "ERROR": "red", "INFO": "green"}
+
+
+class Log:
+    """What is told on stderr, a line with its level each; warnings and errors are told again at the end."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        debug = bool(invocation.value("debug") or invocation.value("verbose"))
+        self._least = LEVELS.index("DEBUG" if debug else str(invocation.value("stream_log_level")))
+        color = invocation.value("color")
+        self._color = sys.stderr.isatty() and not os.environ.get("NO_COLOR") if color == "auto" else color == "always"
+        self._kept: list[tuple[str, str]] = []
+
+    def say(self, level: str, text: str) -> None:
+        """Tell a line now and, when it is a warning or worse, again at the end."""
+        if LEVELS.index(level) >= LEVELS.index("WARNING"):
+            self._kept.append((level, text))
+        self._print(level, text)
+
+    def _print(self, level: str, text: str) -> None:
+        if LEVELS.index(level) >= self._least:
+            tag = click.style(level, fg=_TONES.get(level)) if self._color else level
+            click.echo(f"[{tag}] {harmless(text)}", err=True, color=self._color)
+
+    def repeat(self) -> None:
+        """Tell all warnings and errors again: what stands a screen above was not read."""
+        kept, self._kept = list(dict.fromkeys(self._kept)), []
+        if kept:
+            self._print("INFO", f"{len(kept)} warning{'' if len(kept) == 1 else 's'} and errors of this run again:")
+        for level, text in kept:
+            self._print(level, text)
+
+
+def perform(place: Place, given: dict[str, Any]) -> int:
+    """Resolve a command and do it, as often as --loops asks; return the exit code."""
+    invocation = resolve_invocation(place, given, os.environ)
+    log = Log(invocation)
+    for hint in earlier_spellings(os.environ):
+        log.say("WARNING", hint)
+    actions = {"datasize": _datasize, "datagen": _run, "run": _run, "configview": _configview}
+    try:
+        for _ in range(invocation.value("loops") or 1):
+            code = actions[place.command](invocation, log)
+            if code != SUCCESS:
+                return code
+        return SUCCESS
+    finally:
+        log.repeat()
+
+
+# -- datasize --------------------------------------------------------------------------------------------------------
+
+
+def _datasize(invocation: Invocation, log: Log) -> int:
+    sizes = sizes_of(invocation)
+    lines: list[str] = []
+    for size in sizes:
+        lines.append(size.sentence)
+        lines += [f"{name}: {text}" for name, text in _figures(size)]
+        for note in getattr(size, "notes", ()):
+            log.say("WARNING", note)
+    emit_text("\n".join(lines))
+    for size in sizes:
+        if isinstance(size, TrainingSize):
+            _keep(invocation, size, log)
+            emit_text(f"next: {next_command(invocation, size, onward_words(invocation))}")
+    return SUCCESS
+
+
+def _keep(invocation: Invocation, size: TrainingSize, log: Log) -> None:
+    prepared = prepare(invocation)
+    if prepared.results is None or invocation.value("dry_run"):
+        log.say("INFO", "dry run: no leaf was written")
+        return
+    from stoker.bench.report.submission import capture_image
+
+    journal.remember(prepared.home, sys.argv[1:])
+    leaf = keep_size(prepared, size, sys.argv[1:], capture_image(prepared.home.root))
+    log.say("INFO", f"leaf: {leaf}")
+
+
+def _figures(size: Any) -> list[tuple[str, str]]:
+    """Return every number of a size with a name for people; bytes are told in the unit that suits them."""
+    told = []
+    for name, value in msgspec.to_builtins(size).items():
+        if name in ("sentence", "notes", "personas") or value in (None, ""):
+            continue
+        label = name.replace("_", " ")
+        if "bytes" in name and not name.startswith("files_by") and isinstance(value, (int, float)):
+            told.append(
+                (label.replace(" bytes", "").strip() or label, f"{format_bytes(value)} ({round(value):,} bytes)")
+            )
+        elif isinstance(value, int) and not isinstance(value, bool):
+            told.append((label, f"{value:,}"))
+        elif not isinstance(value, (list, tuple)):
+            told.append((label, str(value)))
+    return told
+
+
+# -- configview and dry runs -----------------------------------------------------------------------------------------
+
+
+def _configview(invocation: Invocation, log: Log) -> int:
+    prepared = prepare(invocation)
+    for note in prepared.notes:
+        log.say("WARNING", note)
+    emit_text("\n".join([*_option_lines(invocation), *_workload_lines(prepared)]))
+    return SUCCESS
+
+
+def _option_lines(invocation: Invocation) -> list[str]:
+    lines = ["options"]
+    for name, setting in invocation.settings.items():
+        if setting.value is None or (name == "params"):
+            continue
+        lines.append(f"  {name}: {_shown(setting.value)}  [{_origin(setting.origin, invocation.found[name][0].where)}]")
+    return lines
+
+
+def _workload_lines(prepared: Prepared) -> list[str]:
+    if prepared.config is None:
+        return []
+    ours = {word.key: _origin(word.origin, word.where) for word in prepared.words}
+    lines = [f"workload {prepared.config.name}"]
+    for path, found in prepared.config.values.items():
+        if found.origin.kind == DEFAULT and path not in ours:
+            continue
+        origin = ours.get(path) or _origin(_KINDS.get(found.origin.kind, found.origin.kind), found.origin.where)
+        lines.append(f"  {path}: {_shown(found.value)}  [{origin}]")
+    return lines
+
+
+_KINDS: Final = {"shipped": "template", "override": "tool"}
+
+
+def _origin(origin: str, where: str) -> str:
+    return f"{origin}, {where}" if where and where != origin else origin
+
+
+def _shown(value: Any) -> str:
+    told = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return harmless(redact_arguments([redact_url(told)])[0])
+
+
+def _show_plan(prepared: Prepared) -> None:
+    """Print what a run would do, and what the rules say of it now."""
+    invocation = prepared.invocation
+    emit_text("\n".join([*_option_lines(invocation), *_workload_lines(prepared)]))
+    emit_pairs(_plan_pairs(prepared))
+    verdict = prepared.foretold
+    lines = [f"issue: {issue.sentence}" for issue in verdict.issues]
+    lines += [f"{HOLDS}: {each.rule} {each.name}: {each.reason}" for each in verdict.of(HOLDS)]
+    reasons: dict[str, list[str]] = {}
+    for each in verdict.of(LATER):
+        reasons.setdefault(each.reason, []).append(each.rule)
+    lines += [f"{LATER}: {', '.join(rules)}: {reason}" for reason, rules in reasons.items()]
+    emit_text("\n".join(map(harmless, [*lines, f"verdict before the run: {verdict.label}"])))
+
+
+def _plan_pairs(prepared: Prepared) -> dict[str, str]:
+    invocation = prepared.invocation
+    place = invocation.place
+    pairs = {"division": place.division + _not_submittable(place.division)}
+    if prepared.data is not None:
+        pairs["data"] = redact_url(prepared.data.url)
+    if prepared.extent.files is not None:
+        word = prepared.extent.words["dataset.num_files_train"]
+        pairs["files"] = f"{prepared.extent.files:,} [{_origin(word.origin, word.where)}]"
+    if place.family in (TRAINING, "checkpointing"):
+        engine = engine_of(invocation, os.environ)
+        pairs["ranks"] = f"{invocation.ranks}: {engine.told}"
+        pairs["command"] = _command(prepared, engine)
+    pairs["leaf"] = _leaf_told(prepared)
+    return pairs
+
+
+def _command(prepared: Prepared, engine: Engine) -> str:
+    """Return the command line of the engine; ranks of many hosts that make a dataset have a program of their own."""
+    if prepared.invocation.place.command == "datagen" and engine.launch is not None:
+        return shlex.join([*engine.launch.words(program_words("SHARE"), os.environ)])
+    return engine.command(redact_arguments(["dlio", *prepared.dlio_words("LEAF")]), os.environ)
+
+
+def _leaf_told(prepared: Prepared) -> str:
+    place = prepared.invocation.place
+    if prepared.results is None:
+        return "no results directory was told"
+    engine = prepared.invocation.value("vdb_engine") or ""
+    model = place.model or str(prepared.invocation.value("model") or "MODEL")
+    leaf = prepared.results.leaf(
+        place.division, prepared.system, place.family, model, place.command, "YYYYMMDD_HHMMSS", engine
+    )
+    return str(leaf.relative_to(prepared.results.root))
+
+
+def _not_submittable(division: str) -> str:
+    return " (a what-if: not submittable)" if division == WHATIF else ""
+
+
+# -- datagen and run -------------------------------------------------------------------------------------------------
+
+
+def _run(invocation: Invocation, log: Log) -> int:
+    place = invocation.place
+    prepared = prepare(invocation)
+    if invocation.value("dry_run"):
+        for note in prepared.notes:
+            log.say("WARNING", note)
+        _show_plan(prepared)
+        return SUCCESS
+    if place.family in (VECTORDB, KVCACHE):
+        told = {VECTORDB: "vector database", KVCACHE: "KV cache"}[place.family]
+        raise UsageError(f"this version holds no {told} workload", remedy="--dry-run shows the plan and the rules")
+    quiet = bool(invocation.value("quiet"))
+    if not quiet:
+        for name, text in _plan_pairs(prepared).items():
+            log.say("INFO", f"{name}: {text}")
+    stages = Stages(STAGES, lambda line: log.say("INFO", line), lambda line: log.say("WARNING", line))
+    with live(quiet=False) as shown:
+
+        def progress(event: ProgressEvent) -> None:
+            shown.run(event)
+            if event.done_ratio is not None and not sys.stderr.isatty():
+                stages.progress(event.done_ratio)
+
+        watch = Watch(_stage_lines(stages), lambda text: log.say("WARNING", text), progress)
+        outcome = conduct_run(prepared, sys.argv[1:], watch)
+    return _told(outcome, prepared, log)
+
+
+def _stage_lines(stages: Stages) -> Callable[[int, str], None]:
+    """Return what tells a stage as it begins, and how long the one before it took."""
+
+    def begin(number: int, _: str) -> None:
+        if number > 1:
+            stages.done()
+        stages.begin(number)
+
+    return begin
+
+
+def _told(outcome: RunOutcome, prepared: Prepared, log: Log) -> int:
+    """Tell how a run ended and what the rules say of its leaf; return the exit code."""
+    leaf = outcome.leaf.relative_to(prepared.home.root)
+    division = prepared.invocation.place.division
+    if outcome.exit_code != SUCCESS:
+        what = "failed" if outcome.exit_code == FAILURE else "was interrupted"
+        log.say("ERROR", f"the {prepared.invocation.place.command} {what}: {outcome.reason}; its leaf is labelled so")
+    if prepared.invocation.place.command == "run" and outcome.judgement is not None:
+        for finding in outcome.judgement.findings:
+            log.say("WARNING" if finding.severity == "blocks" else "INFO", _finding(finding))
+        blocks = any(each.severity == "blocks" for each in outcome.judgement.findings)
+        answer = "INVALID" if blocks or outcome.exit_code else "no rule that one leaf can break is broken"
+        rules = division if division == CLOSED else "open"
+        log.say("INFO", f"verdict on the leaf by the rules of {rules}: {answer}{_not_submittable(division)}")
+    log.say("INFO", f"leaf: {leaf} ({format_seconds(outcome.seconds)})")
+    return outcome.exit_code
+
+
+def _finding(finding: TreeFinding) -> str:
+    return f"[{finding.rule} {finding.name}] {finding.path}: {finding.observed}; required: {finding.expected}"
+
+
+__all__ = ("StokerError", "perform")
