@@ -16,8 +16,9 @@ _EDITION: Final = "3.0"
 def generate(root: Path, system: str = "") -> list[Path]:
     """Write what is rolled up from the runs under `root`, and return the files.
 
-    Manifests are of edition 3.0 and of what is submitted: trees of earlier ones, those that nobody initialised, and what
-    was run for whatif get rollups alone. Raises StokerError where no run is, NotFoundError for a system without results.
+    Manifests are of edition 3.0 and of what is submitted: trees of earlier ones, those that nobody initialised, and
+    what was run for whatif get rollups alone. Raises StokerError where no run is, NotFoundError for a system without
+    results.
     """
     tree = _tree_with_runs(root)
     written = write_rollups(root, system)
