@@ -243,6 +243,16 @@ def test_trees_of_the_reference_tool_are_listed_and_rolled_up(mlperf: Records, e
     assert mlperf("reports", "reportgen", "-rd", "tree", "-sn", "sysB").code == 3
 
 
+def test_what_was_run_for_whatif_is_rolled_up_and_never_submitted(mlperf: Records) -> None:
+    root = tree_of(mlperf.place / "tree")
+    (root / "closed").rename(root / "whatif")
+    (root / "whatif/example/submission.yaml").unlink()
+    done = mlperf("reports", "reportgen", "-rd", "tree")
+    assert (done.code, done.errors) == (0, "")
+    assert "written whatif/example/results.csv" in done.out.splitlines()
+    assert not (root / "whatif/example/submission.yaml").exists()
+
+
 def test_a_report_needs_runs(mlperf: Records) -> None:
     mlperf.results()
     mlperf("reports", "reportgen").refused(1, "no leaf of a run")

@@ -6,6 +6,7 @@ from typing import Final
 from stoker.bench.report.submission.manifest import write_manifest
 from stoker.bench.report.submission.rollups import write_rollups
 from stoker.bench.rules.mlperf.layout import PACKAGE, Tree, read_tree
+from stoker.bench.rules.mlperf.tables import WHATIF
 from stoker.bench.run.mlperf.results_dir import SENTINEL
 from stoker.core.errors import NotFoundError, StokerError
 
@@ -15,13 +16,17 @@ _EDITION: Final = "3.0"
 def generate(root: Path, system: str = "") -> list[Path]:
     """Write what is rolled up from the runs under `root`, and return the files.
 
-    Manifests are of edition 3.0: trees of earlier ones, and those that nobody initialised, get rollups alone. Raises
-    StokerError where no run is, NotFoundError for a system without results.
+    Manifests are of edition 3.0 and of what is submitted: trees of earlier ones, those that nobody initialised, and
+    what was run for whatif get rollups alone. Raises StokerError where no run is, NotFoundError for a system without
+    results.
     """
     tree = _tree_with_runs(root)
     written = write_rollups(root, system)
     if tree.kind == PACKAGE and tree.edition == _EDITION and SENTINEL in tree.top.files:
-        written += [write_manifest(root / each.path) for each in tree.submitters if any(s.series for s in each.systems)]
+        submitted = [
+            each for each in tree.submitters if each.division != WHATIF and any(s.series for s in each.systems)
+        ]
+        written += [write_manifest(root / each.path) for each in submitted]
     return written
 
 
