@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
+from test_many_hosts import open_mpi
 
 from stoker.bench.run.gates import GateReport, GateRequest, run_gates
 from stoker.bench.run.hosts.mpirun import MpiOptions, address_towards, find_launcher, identify
@@ -24,6 +25,13 @@ HOW = [
             not MPIEXEC.exists() or importlib.util.find_spec("mpi4py") is None,
             reason="no mpiexec; pip install 'stoker[mpi]'",
         ),
+    ),
+    pytest.param(
+        "openmpi",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(not open_mpi(), reason="no Open MPI; apt-get install openmpi-bin"),
+        ],
     ),
 ]
 
@@ -50,8 +58,9 @@ def on(lab: Lab, name: str, *words: str) -> None:
 def gates(lab: Lab, data: Path, how: str) -> GateReport:
     hosts = tuple(Host(name, 2) for name in lab.names)
     launch = None
-    if how == "launcher":
-        options = MpiOptions(str(MPIEXEC), own_address=address_towards(hosts), folder=str(data.parent))
+    if how != "ssh":
+        own = (open_mpi(), "auto", True, True) if how == "openmpi" else (str(MPIEXEC),)
+        options = MpiOptions(*own, own_address=address_towards(hosts), folder=str(data.parent))
         launch = Launch(identify(find_launcher(options.binary)), hosts, options)
     return run_gates(GateRequest(target=str(data), results=str(data.parent), hosts=hosts, launch=launch))
 
@@ -61,7 +70,7 @@ def test_a_folder_that_all_hosts_share(ssh_here: Lab, data: Path, how: str) -> N
     report = gates(ssh_here, data, how)
     shared = {gate.id: gate for gate in report.gates}["CAP-02"]
     assert shared.state == "passed", shared.observed
-    assert report.via == how
+    assert report.via == ("ssh" if how == "ssh" else "launcher")
     assert sorted(report.hosts) == sorted(ssh_here.names) == sorted(shared.facts["seen"])
     assert len({look["inode"] for look in shared.facts["seen"].values()}) == 1
     assert [path.name for path in data.iterdir()] == ["img_0.npz"]

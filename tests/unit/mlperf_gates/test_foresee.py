@@ -127,6 +127,8 @@ def test_what_cannot_be_is_refused() -> None:
         foreseen("inference", "unet3d")
     with pytest.raises(UnknownNameError, match="unet3d"):
         foreseen("training", "unet2d", accelerator="b200")
+    with pytest.raises(UsageError, match="cpu_mem_gb is no memory"):
+        foreseen("kv_cache", "tiny-1b", users=10, overrides={"cpu_mem_gb": "much"})
     with pytest.raises(UsageError, match="multiple of 256"):
         foreseen("checkpointing", "llama3-405b", processes=8)
 

@@ -19,7 +19,7 @@ from stoker.bench.run.gates.sweeping import sweep
 from stoker.bench.run.hosts.facts import Request, TargetFacts
 from stoker.bench.run.hosts.names import parse_hosts
 from stoker.bench.run.hosts.separation import SEPARATION_FILE
-from stoker.core.errors import PreflightError
+from stoker.core.errors import PreflightError, UsageError
 from stoker.core.units import MiB
 
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
@@ -159,6 +159,11 @@ def test_object_stores_and_engines_are_exempt(tmp_path: Path) -> None:
         (path,) = report.record(tmp_path)
         assert path.name == GATES_FILE
         assert "abc" not in path.read_text()
+
+
+def test_no_target_takes_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the gates need a target"):
+        run_gates(GateRequest(target="", results=str(tmp_path)))
 
 
 def test_a_target_that_is_not_made_yet_is_looked_at_from_above(tmp_path: Path) -> None:

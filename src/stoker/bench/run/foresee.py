@@ -4,6 +4,7 @@
 started, and nothing is asked of other hosts.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from stoker.bench.run.surroundings import Surroundings, look_around
 from stoker.core.errors import UsageError
 
 FAMILIES: Final = ("training", "checkpointing", "vector_database", "kv_cache")
+_TIER_GB_MAX: Final = 131_072
 Size = TrainingSize | CheckpointSize | VectorSize | KvSize
 
 
@@ -145,10 +147,20 @@ def _caches(request: ForeseeRequest) -> tuple[KvSize, ...]:
             request.job.model,
             users=request.users,
             clients=clients,
-            gpu_memory_gb=float(told.get("gpu_mem_gb", 0)),
-            cpu_memory_gb=float(told.get("cpu_mem_gb", 0)),
+            gpu_memory_gb=_gigabytes(told, "gpu_mem_gb"),
+            cpu_memory_gb=_gigabytes(told, "cpu_mem_gb"),
         ),
     )
+
+
+def _gigabytes(told: Mapping[str, Any], name: str) -> float:
+    try:
+        value = float(told.get(name, 0))
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 <= value <= _TIER_GB_MAX:
+        raise UsageError(f"{name} is no memory", expected=f"0 to {_TIER_GB_MAX} GB", got=str(told[name]))
+    return value
 
 
 def _completed(job: JobFacts, sizes: tuple[Size, ...], needs: tuple[Need, ...], around: Surroundings) -> JobFacts:

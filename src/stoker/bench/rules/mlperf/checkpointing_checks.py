@@ -5,7 +5,7 @@ from typing import Final
 
 from stoker.bench.rules.mlperf.description import remap_fault
 from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, excused, missing
-from stoker.bench.rules.mlperf.formulas import checkpoint_bytes
+from stoker.bench.rules.mlperf.formulas import CHECKPOINT_MEMORY_MULTIPLE, checkpoint_bytes
 from stoker.bench.rules.mlperf.layout import Series, System
 from stoker.bench.rules.mlperf.leaves import Leaf
 from stoker.bench.rules.mlperf.means import checkpointing_means
@@ -16,7 +16,6 @@ from stoker.bench.rules.mlperf.tables import CheckpointModel, models
 from stoker.bench.rules.mlperf.training_checks import AGREEMENT_RATIO, description_of, no_figure
 from stoker.core.units import GiB, format_bytes
 
-MEMORY_MULTIPLE: Final = 3
 ACCELERATORS_PER_HOST_MIN: Final = 4
 SUBSET_RANKS_V2: Final = 8
 DECIMAL_GIGA: Final = 10**9
@@ -39,9 +38,10 @@ def written_enough(series: Series, _: Context) -> Iterable[Said]:
         return
     gap = handover_seconds(series)
     handed_over = gap is not None and 0 <= gap <= HANDOVER_SECONDS_MAX
-    if size * writes < MEMORY_MULTIPLE * memory and not handed_over:
+    if size * writes < CHECKPOINT_MEMORY_MULTIPLE * memory and not handed_over:
         told = f"{format_bytes(size * writes / hosts)} a client, where it has {format_bytes(memory / hosts)}"
-        wanted = f"at least {MEMORY_MULTIPLE} times the memory, or a handover of at most {HANDOVER_SECONDS_MAX:g} s"
+        wanted = f"at least {CHECKPOINT_MEMORY_MULTIPLE} times the memory, "
+        wanted += f"or a handover of at most {HANDOVER_SECONDS_MAX:g} s"
         yield Fault(told, wanted, writing.folder.below("summary.json"), "metric.checkpoint_size_GB")
 
 

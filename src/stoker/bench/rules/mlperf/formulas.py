@@ -11,6 +11,7 @@ from stoker.core.units import GiB, format_bytes
 
 STEPS_PER_EPOCH_MIN: Final = 500
 HOST_MEMORY_MULTIPLE: Final = 5
+CHECKPOINT_MEMORY_MULTIPLE: Final = 3
 MEMORY_TOLERANCE: Final = 0.05
 CORE_ALGORITHM: Final = "core-config-v1"
 CORE_HASH_DIGITS: Final = 16

@@ -97,7 +97,7 @@ def one_file_system(series: Series, _: Context) -> Iterable[Said]:
 
 def _seen_by_all(leaf: Leaf, path: str, key: str, seen: Mapping[str, Mapping[str, Any]]) -> Iterable[Said]:
     blind = sorted(name for name, each in seen.items() if each.get("same_content") is not True)
-    inodes = {each.get("inode") for each in seen.values()}
+    inodes = {str(each.get("inode")) for each in seen.values()}
     if blind:
         yield Fault(f"not seen by {', '.join(blind)}", "seen by every client", path, key)
     elif len(inodes) > 1:

@@ -195,7 +195,7 @@ def checkpoint_against_memory(job: JobFacts) -> Iterator[Said]:
             rule="4.3.1",
             validation=CLOSED,
             parameter="bytes written a client",
-            expected=f"more than 3 times its memory of {format_bytes(job.memory_bytes_per_host)}, or caches cleared",
+            expected=f"at least 3 times its memory of {format_bytes(job.memory_bytes_per_host)}, or caches cleared",
             actual=format_bytes(size.written_bytes_per_host),
             severity="warning",
         )

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from stoker.bench.rules.mlperf.formulas import (
+    CHECKPOINT_MEMORY_MULTIPLE,
     HOST_MEMORY_MULTIPLE,
     STEPS_PER_EPOCH_MIN,
     files_needed,
@@ -51,7 +52,6 @@ __all__ = (
 
 FILES_A_SUBFOLDER: Final = 10_000
 FILES_ADVISORY: Final = 128 * 1024
-CACHE_MULTIPLE: Final = 3
 ACCELERATOR_HOST_BYTES: Final = GiB // 2  # "about half a GB of host memory an accelerator"
 CHECKPOINTS: Final = 10
 
@@ -205,7 +205,7 @@ def checkpoint_size(
     first, others = _memory_view(entry, shares, processes)
     held = None
     if memory_bytes_per_host and writes:
-        held = whole * writes > CACHE_MULTIPLE * memory_bytes_per_host * hosts
+        held = whole * writes >= CHECKPOINT_MEMORY_MULTIPLE * memory_bytes_per_host * hosts
     return CheckpointSize(
         model=model,
         processes=processes,
@@ -301,8 +301,8 @@ def _checkpoint_sentence(model: CheckpointModel, shares: _Shares, processes: int
 def _checkpoint_notes(model: str, held: bool | None, memory: float | None) -> list[str]:
     notes = []
     if held is False and memory is not None:
-        told = f"{CACHE_MULTIPLE} times its memory of {format_bytes(memory)}"
-        notes.append(f"a client writes no more than {told}: clear the caches between the writes and the reads")
+        told = f"{CHECKPOINT_MEMORY_MULTIPLE} times its memory of {format_bytes(memory)}"
+        notes.append(f"a client writes less than {told}: clear the caches between the writes and the reads")
     if model == "llama3-1t":
         notes.append("the rules' table says 18 TB for this model; by its formula it is smaller, and that is counted")
     return notes

@@ -19,6 +19,7 @@ from stoker.bench.run.hosts.separation import probe_separation
 from stoker.bench.run.hosts.sources import local_name
 from stoker.bench.run.hosts.start import Launch, rank_environment
 from stoker.core import clock, seed
+from stoker.core.errors import UsageError
 from stoker.storage.url import parse_url
 
 LAUNCH_SECONDS: Final = 120.0
@@ -29,13 +30,11 @@ Seen = dict[str, TargetFacts]
 def run_gates(request: GateRequest) -> GateReport:
     """Make all gates and return what they found; nothing is left behind, and nothing is raised for a gate that is shut.
 
-    Raises UsageError for a target that no scheme fits.
+    Raises UsageError for a target that no scheme fits, and for none without a reason.
     """
     folder = _folder(request)
     if folder is None:
-        scheme = parse_url(request.target).scheme if request.target else ""
-        reason = request.exempt or f"{scheme}:// is no file system: it has no space, folders or links of its own"
-        return _report(request, "none", (), exempt_gates(reason))
+        return _report(request, "none", (), exempt_gates(request.exempt or _no_folder(request.target)))
     results = existing(Path(request.results))
     for place in {folder, results}:
         sweep(place)
@@ -63,6 +62,13 @@ def _report(request: GateRequest, via: str, hosts: tuple[str, ...], gates: tuple
         checked_at=clock.utc_text(),
         gates=gates,
     )
+
+
+def _no_folder(target: str) -> str:
+    """Return why there is nothing to look at. Raises UsageError when nothing was told."""
+    if not target:
+        raise UsageError("the gates need a target", expected="a folder, a URL, or why there is none")
+    return f"{parse_url(target).scheme}:// is no file system: it has no space, folders or links of its own"
 
 
 def _plain(target: str) -> str:
