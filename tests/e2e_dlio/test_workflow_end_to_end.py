@@ -77,21 +77,38 @@ def test_subfolders_are_named_and_filled_as_by_dlio(place: Place) -> None:
     check_output_files(place, steps=10)
 
 
-def test_checkpoints_are_refused_in_words_and_the_training_goes_on(place: Place) -> None:
+def test_checkpoints_in_the_training_loop_end_blocks(place: Place) -> None:
     workload = tiny("npz", checkpoint={"checkpoint_folder": "checkpoints", "steps_between_checkpoints": 2})
     word = place.workload("mine", workload)
-    done = place.dlio(word, "++workload.workflow.checkpoint=True")
+    done = place.dlio(word, "++workload.workflow.checkpoint=True", "++workload.model.model_size_bytes=5000")
     assert done.code in (0, 3), done.errors
-    warning = next(line for line in done.errors.splitlines() if "workflow.checkpoint " in line)
-    assert warning.startswith("warning: ") and "writes no checkpoints" in warning
-    check_output_files(place, steps=4)
-    assert not (place.folder / "checkpoints").exists()
+    stats = place.json("0_per_epoch_stats.json")
+    epochs = sorted(stats)
+    assert all({"block1", "block2"} <= set(stats[epoch]) for epoch in epochs)
+    saves = [name for epoch in epochs for name in stats[epoch] if "ckpt" in name]
+    assert saves == [f"save_ckpt{number}" for number in range(1, 2 * len(epochs) + 1)]
+    files = sorted(str(path.relative_to(place.folder)) for path in (place.folder / "checkpoints").rglob("*.pt"))
+    assert files == [
+        f"checkpoints/global_epoch{epoch}_step{step}/model_states-0.pt" for epoch in epochs for step in (2, 4)
+    ]
+    metric = place.json("summary.json")["metric"]
+    assert metric["checkpoint_size_GB"] == 5000 / 2**30
+    assert metric["save_checkpoint_duration_mean_seconds"] > 0 and metric["train_au_mean_percentage"] > 0
 
 
-def test_checkpoints_alone_are_an_error(place: Place) -> None:
-    done = place.stoker("dlio", "workload=llama_8b_zero3")
-    assert done.code == 2
-    assert "checkpoint" in done.errors
+def test_checkpoints_alone_are_written_and_read(place: Place) -> None:
+    keys = ["model.num_layers=1", "model.transformer.hidden_size=64", "model.transformer.vocab_size=500"]
+    keys += ["checkpoint.num_checkpoints_write=2", "checkpoint.num_checkpoints_read=2"]
+    keys += ["checkpoint.time_between_checkpoints=0.1", "checkpoint.checkpoint_folder=checkpoints"]
+    done = place.dlio("workload=llama_8b_zero3", *(f"++workload.{key}" for key in keys))
+    assert done.code in (0, 3), done.errors
+    folders = sorted(path.name for path in (place.folder / "checkpoints").iterdir())
+    assert folders == ["global_epoch1_step1", "global_epoch1_step2"]
+    metric = place.json("summary.json")["metric"]
+    assert "train_au_mean_percentage" not in metric
+    assert metric["load_checkpoint_io_mean_GB_per_second"] > 0
+    log = (place.folder / OUT / "dlio.log").read_text()
+    assert "[METRIC] Checkpoint load duration (seconds): " in log
 
 
 def test_two_local_ranks_share_the_samples(place: Place) -> None:

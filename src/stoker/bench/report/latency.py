@@ -100,4 +100,5 @@ def _curve(stage: StageLatency, style: int) -> Curve:
     """Return the curve up to the last quantile that the number of operations supports."""
     last = 1.0 - 1.0 / max(2, stage.count)
     quantiles = [q for q in _QUANTILES if q <= last] or [_QUANTILES[0]]
-    return Curve(stage.name, quantiles, [stage.at(q) for q in quantiles], style)
+    # A checkpoint's stages have long names, and a curve's label little room.
+    return Curve(stage.name.removeprefix("checkpoint_"), quantiles, [stage.at(q) for q in quantiles], style)

@@ -27,7 +27,7 @@ STAGE_WORDS: Final = {
     "transfer": ("moving batches to the accelerator", "look at the path between host memory and device"),
     "queue": ("waiting in the loader's own queues", "prefetch more batches or add read threads"),
     "compute": ("waiting for the slowest rank", "look for one slow rank in the table of ranks"),
-    "checkpoint_stage": ("copying a checkpoint aside", "stage into pinned memory"),
+    "checkpoint_stage": ("waiting for a checkpoint's content", "use more or larger clients, or fewer ranks a client"),
     "checkpoint_write": ("writing a checkpoint", "write in the background, or spread it over more writers"),
     "checkpoint_commit": ("making a checkpoint durable", "look at the store's flush latency"),
 }

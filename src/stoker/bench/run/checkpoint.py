@@ -12,7 +12,7 @@ from stoker.bench.run.hosts.names import parse_hosts
 from stoker.bench.run.plan import Settings
 from stoker.bench.run.target import UNKNOWN_SPACE_BYTES, free_space_bytes, opened
 from stoker.checkpoint.layout import check_shape, checkpoint_id, totals
-from stoker.checkpoint.manifest import folder_of, list_checkpoints, load_manifest, remove
+from stoker.checkpoint.manifest import folder_of, list_checkpoints, load_manifest, remove, require_same
 from stoker.checkpoint.write import Staging
 from stoker.core import clock, seed
 from stoker.core.checkpoints import CheckpointPlan, ModelShape
@@ -213,9 +213,9 @@ def seen_to_read(plan: TrainingPlan, target: str) -> TrainingPlan:
         with opened(target) as store:
             if store.url.startswith("null://"):
                 return plan
-            whole = [name for name, is_whole in list_checkpoints(store, what.folder) if is_whole]
-            stamps = [load_manifest(store, what.folder, name).committed_utc for name in whole]
             place = f"{store.url} {what.folder}"
+            whole = [name for name, is_whole in list_checkpoints(store, what.folder) if is_whole]
+            manifests = [load_manifest(store, what.folder, name) for name in whole]
     except NotFoundError as error:
         raise PreflightError("no checkpoint to read", where=redact_url(target), got=error.what) from error
     if not whole:
@@ -225,10 +225,12 @@ def seen_to_read(plan: TrainingPlan, target: str) -> TrainingPlan:
             expected="whole ones",
             remedy="write them first, in a run with 0 reads",
         )
+    for manifest in manifests[: what.reads]:
+        require_same(manifest, what.shape, plan.ranks, where=f"{place} {manifest.id}")
     told = list(plan.deviations)
     if len(whole) < what.reads:
         told.append(f"Only {len(whole)} checkpoints lie there for {what.reads} reads, so some are read again.")
-    gap = clock.wall_seconds() - max(datetime.fromisoformat(stamp).timestamp() for stamp in stamps)
+    gap = clock.wall_seconds() - max(datetime.fromisoformat(each.committed_utc).timestamp() for each in manifests)
     what = msgspec.structs.replace(what, hand_over_seconds=gap)
     return msgspec.structs.replace(plan, checkpoint=what, deviations=tuple(told))
 

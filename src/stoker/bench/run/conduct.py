@@ -21,6 +21,7 @@ from stoker.checkpoint.layout import check_shape
 from stoker.core.errors import UsageError
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.result import Result
+from stoker.storage.buffers import PAGE_BYTES
 
 __all__ = ("ProgressEvent", "check_plan", "conduct")
 
@@ -75,6 +76,9 @@ def _check_checkpoints(plan: TrainingPlan) -> None:
     for name in ("writes", "reads", "interval_seconds", "keep"):
         if getattr(what, name) < 0:
             raise UsageError("plan cannot be run", where=name, expected="at least 0", got=str(getattr(what, name)))
+    if what.buffer_bytes < 1 or what.buffer_bytes % PAGE_BYTES:
+        expected = f"a multiple of {PAGE_BYTES}"
+        raise UsageError("plan cannot be run", where="buffer_bytes", expected=expected, got=str(what.buffer_bytes))
     if not what.writes and not what.reads:
         raise UsageError("plan has nothing to do", expected="checkpoints to write or to read")
 
