@@ -28,7 +28,7 @@ from stoker.cli.live import live
 from stoker.cli.mlperf_common import LEVELS, Voice
 from stoker.cli.screen import emit_pairs, emit_text, harmless
 from stoker.core import clock
-from stoker.core.errors import StokerError, UsageError
+from stoker.core.errors import UsageError
 from stoker.core.files import redact_arguments, redact_url
 from stoker.core.units import format_bytes, format_seconds
 
@@ -292,6 +292,3 @@ def _told(outcome: RunOutcome, prepared: Prepared, log: Log) -> int:
 
 def _finding(finding: TreeFinding) -> str:
     return f"[{finding.rule} {finding.name}] {finding.path}: {finding.observed}; required: {finding.expected}"
-
-
-__all__ = ("StokerError", "perform")

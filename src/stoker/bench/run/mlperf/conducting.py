@@ -253,6 +253,3 @@ def judged(leaf: Path, division: str) -> Judgement | None:
         return judge_tree(read_tree(leaf, edition="3.0", division=CLOSED if division == CLOSED else OPEN))
     except StokerError:
         return None
-
-
-__all__ = ("STAGES", "RunOutcome", "Watch", "begin_run", "conduct_run", "judged")

@@ -34,11 +34,6 @@ class DataPlace(msgspec.Struct, frozen=True):
         """Tell whether it is an object store."""
         return bool(self.bucket)
 
-    @property
-    def parent_url(self) -> str:
-        """Return where the model's folder is made."""
-        return self.url.rpartition("/")[0]
-
 
 def data_place(invocation: Invocation, environment: Mapping[str, str]) -> DataPlace:
     """Return where the command's dataset, or its checkpoints, lie; `<model>` is appended where it is not the end.
