@@ -3,10 +3,9 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import click
 import msgspec
 
 from stoker.bench.rules.mlperf.findings import TreeFinding
@@ -15,60 +14,55 @@ from stoker.bench.rules.mlperf.verifier import HOLDS, LATER
 from stoker.bench.run.dlio.tree import DEFAULT
 from stoker.bench.run.hosts.events import ProgressEvent
 from stoker.bench.run.mlperf import journal
-from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, conduct_run
+from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, begin_run, conduct_run
 from stoker.bench.run.mlperf.engine import Engine, engine_of
 from stoker.bench.run.mlperf.exits import FAILURE, SUCCESS
 from stoker.bench.run.mlperf.generating import program_words
 from stoker.bench.run.mlperf.prepare import Prepared, prepare
 from stoker.bench.run.mlperf.resolving import Invocation, Place, resolve_invocation
 from stoker.bench.run.mlperf.results_dir import earlier_spellings
-from stoker.bench.run.mlperf.rows import CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
-from stoker.bench.run.mlperf.sizing_leaf import keep_size, next_command, onward_words, sizes_of
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
+from stoker.bench.run.mlperf.sizing_leaf import Size, keep_size, next_command, notes_of, onward_words, sizes_of
 from stoker.bench.run.stages import Stages
 from stoker.cli.live import live
+from stoker.cli.mlperf_common import LEVELS, Voice
 from stoker.cli.screen import emit_pairs, emit_text, harmless
-from stoker.core.errors import StokerError, UsageError
+from stoker.core import clock
+from stoker.core.errors import UsageError
 from stoker.core.files import redact_arguments, redact_url
 from stoker.core.units import format_bytes, format_seconds
 
-LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_TONES: Final = {"WARNING": "yellow", "ERROR": "red", "INFO": "green"}
 
-
-class Log:
-    """What is told on stderr, a line with its level each; warnings and errors are told again at the end."""
+class Log(Voice):
+    """What is told on stderr; warnings and errors are told again at the end: what stands a screen above is not read."""
 
     def __init__(self, invocation: Invocation) -> None:
         debug = bool(invocation.value("debug") or invocation.value("verbose"))
-        self._least = LEVELS.index("DEBUG" if debug else str(invocation.value("stream_log_level")))
-        color = invocation.value("color")
-        self._color = sys.stderr.isatty() and not os.environ.get("NO_COLOR") if color == "auto" else color == "always"
+        color = {"auto": None, "always": True, "never": False}[invocation.value("color")]
+        super().__init__("DEBUG" if debug else str(invocation.value("stream_log_level")), color)
         self._kept: list[tuple[str, str]] = []
 
     def say(self, level: str, text: str) -> None:
-        """Tell a line now and, when it is a warning or worse, again at the end."""
+        """Tell a note now and, when it is a warning or worse, again at the end."""
         if LEVELS.index(level) >= LEVELS.index("WARNING"):
             self._kept.append((level, text))
-        self._print(level, text)
-
-    def _print(self, level: str, text: str) -> None:
-        if LEVELS.index(level) >= self._least:
-            tag = click.style(level, fg=_TONES.get(level)) if self._color else level
-            click.echo(f"[{tag}] {harmless(text)}", err=True, color=self._color)
+        super().say(level, text)
 
     def repeat(self) -> None:
-        """Tell all warnings and errors again: what stands a screen above was not read."""
+        """Tell all warnings and errors again, each once."""
         kept, self._kept = list(dict.fromkeys(self._kept)), []
         if kept:
-            self._print("INFO", f"{len(kept)} warning{'' if len(kept) == 1 else 's'} and errors of this run again:")
+            super().say("INFO", f"{len(kept)} warning{'' if len(kept) == 1 else 's'} and errors of this run again:")
         for level, text in kept:
-            self._print(level, text)
+            super().say(level, text)
 
 
 def perform(place: Place, given: dict[str, Any]) -> int:
     """Resolve a command and do it, as often as --loops asks; return the exit code."""
     invocation = resolve_invocation(place, given, os.environ)
     log = Log(invocation)
+    for line in _option_lines(invocation):
+        log.say("DEBUG", line.strip())
     for hint in earlier_spellings(os.environ):
         log.say("WARNING", hint)
     actions = {"datasize": _datasize, "datagen": _run, "run": _run, "configview": _configview}
@@ -91,26 +85,31 @@ def _datasize(invocation: Invocation, log: Log) -> int:
     for size in sizes:
         lines.append(size.sentence)
         lines += [f"{name}: {text}" for name, text in _figures(size)]
-        for note in getattr(size, "notes", ()):
+        for note in notes_of(size):
             log.say("WARNING", note)
     emit_text("\n".join(lines))
+    _keep(invocation, sizes, log)
     for size in sizes:
         if isinstance(size, TrainingSize):
-            _keep(invocation, size, log)
             emit_text(f"next: {next_command(invocation, size, onward_words(invocation))}")
     return SUCCESS
 
 
-def _keep(invocation: Invocation, size: TrainingSize, log: Log) -> None:
+def _keep(invocation: Invocation, sizes: Sequence[Size], log: Log) -> None:
+    """Write the leaf of a datasize; checkpointing has none, and none has a place without a system and results."""
+    if invocation.place.family == CHECKPOINTING:
+        return
     prepared = prepare(invocation)
-    if prepared.results is None or invocation.value("dry_run"):
-        log.say("INFO", "dry run: no leaf was written")
+    if prepared.results is None or not prepared.system or invocation.value("dry_run"):
+        log.say("INFO", "no leaf was written: that takes a results directory and --systemname, and no --dry-run")
         return
     from stoker.bench.report.submission import capture_image
 
-    journal.remember(prepared.home, sys.argv[1:])
-    leaf = keep_size(prepared, size, sys.argv[1:], capture_image(prepared.home.root))
-    log.say("INFO", f"leaf: {leaf}")
+    began_ns = clock.monotonic_ns()
+    leaf = keep_size(prepared, sizes, sys.argv[1:], capture_image(prepared.home.root))
+    number = begin_run(prepared, sys.argv[1:], leaf)
+    journal.end(prepared.home, number, exit_code=SUCCESS, seconds=(clock.monotonic_ns() - began_ns) / 1e9)
+    log.say("INFO", f"leaf: {leaf.relative_to(prepared.home.root)}")
 
 
 def _figures(size: Any) -> list[tuple[str, str]]:
@@ -200,7 +199,7 @@ def _plan_pairs(prepared: Prepared) -> dict[str, str]:
     if prepared.extent.files is not None:
         word = prepared.extent.words["dataset.num_files_train"]
         pairs["files"] = f"{prepared.extent.files:,} [{_origin(word.origin, word.where)}]"
-    if place.family in (TRAINING, "checkpointing"):
+    if place.family in (TRAINING, CHECKPOINTING):
         engine = engine_of(invocation, os.environ)
         pairs["ranks"] = f"{invocation.ranks}: {engine.told}"
         pairs["command"] = _command(prepared, engine)
@@ -293,6 +292,3 @@ def _told(outcome: RunOutcome, prepared: Prepared, log: Log) -> int:
 
 def _finding(finding: TreeFinding) -> str:
     return f"[{finding.rule} {finding.name}] {finding.path}: {finding.observed}; required: {finding.expected}"
-
-
-__all__ = ("StokerError", "perform")

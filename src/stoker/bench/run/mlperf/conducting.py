@@ -80,6 +80,21 @@ def _collected(prepared: Prepared) -> str:
         raise UsageError("code image cannot be captured", where=str(prepared.home.root), got=str(error)) from error
 
 
+def begin_run(prepared: Prepared, words: Sequence[str], leaf: Path) -> str:
+    """Note in the journal that a command begins to fill its leaf; return the run's id."""
+    place = prepared.invocation.place
+    return journal.begin(
+        prepared.home,
+        words,
+        division=place.division,
+        family=place.family,
+        model=place.model or leaf.parent.parent.name,
+        command=place.command,
+        system=prepared.system,
+        leaf=leaf,
+    )
+
+
 class _Run:
     """One run and its leaf."""
 
@@ -103,17 +118,8 @@ class _Run:
 
     def conduct(self) -> RunOutcome:
         """Run the engine between the journal's two lines."""
-        prepared, place = self._prepared, self._prepared.invocation.place
-        number = journal.begin(
-            prepared.home,
-            self._words,
-            division=place.division,
-            family=place.family,
-            model=place.model,
-            command=place.command,
-            system=prepared.system,
-            leaf=self._leaf,
-        )
+        prepared = self._prepared
+        number = begin_run(prepared, self._words, self._leaf)
         outcome = RunOutcome(self._leaf, self._evidence, FAILURE, 0.0, "the run was broken off")
         try:
             self._evidence.parent.mkdir(parents=True, exist_ok=True)
@@ -247,6 +253,3 @@ def judged(leaf: Path, division: str) -> Judgement | None:
         return judge_tree(read_tree(leaf, edition="3.0", division=CLOSED if division == CLOSED else OPEN))
     except StokerError:
         return None
-
-
-__all__ = ("RunOutcome", "Watch", "conduct_run", "judged")

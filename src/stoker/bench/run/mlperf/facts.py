@@ -23,14 +23,13 @@ def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
         division=place.division,
         org=prepared.home.org,
         system=prepared.system,
-        model=place.model,
         stamp=stamp,
         accelerator=str(invocation.value("accelerator_type") or ""),
         args=arguments,
         overrides=invocation.overrides,
         config=prepared.workload,
         ranks=invocation.ranks,
-        **{"parameters": _parameters(prepared), **more},
+        **{"model": place.model, "parameters": _parameters(prepared), **more},
     )
 
 

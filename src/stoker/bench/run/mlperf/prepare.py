@@ -19,7 +19,7 @@ from stoker.bench.run.mlperf.results_dir import ResultsDir, check_name, open_res
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, TRAINING
 from stoker.bench.run.mlperf.storing import DataPlace, data_place, store_notes
 from stoker.bench.run.mlperf.words import Word, command_words, generate_words, resolved_config, run_words
-from stoker.core.errors import StokerError, UsageError
+from stoker.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,3 @@ def _idle(invocation: Invocation) -> list[str]:
         if invocation.value(name):
             told.append(f"--{name.replace('_', '-')} has no effect: the engine that runs is Stoker's own")
     return told
-
-
-__all__ = ("Prepared", "StokerError", "prepare")

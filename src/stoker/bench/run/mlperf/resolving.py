@@ -13,7 +13,7 @@ from stoker.bench.run.dlio.tree import Leaf, Node, leaves
 from stoker.bench.run.dlio.yaml_text import load_file
 from stoker.bench.run.hosts.names import Host, parse_hosts
 from stoker.bench.run.mlperf.lookup import needed, options_of, rows_of
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, OBJECT, RULES_FAMILY, TAKES_ACCESS, TRAINING
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, RULES_FAMILY, TAKES_ACCESS
 from stoker.core.errors import UsageError
 from stoker.core.options import Candidate, Option, Setting, candidates, refuse_unknown, settled
 
@@ -246,6 +246,3 @@ def _check_counts(invocation: Invocation) -> None:
                 raise UsageError(f"--num-checkpoints-{name}: {breach} in closed", got=str(count))
     if not any(counts.values()):
         raise UsageError("neither a checkpoint to write nor one to read", remedy="give -ncw or -ncr a number")
-
-
-__all__ = ("OBJECT", "TRAINING", "Invocation", "Place", "resolve_invocation", "split_param")

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,34 +106,49 @@ def needed_bytes(prepared: Prepared) -> int:
     return math.ceil(prepared.extent.files * models().training[invocation.place.model].file_bytes)
 
 
-def keep_size(prepared: Prepared, size: TrainingSize, words: list[str], code_image: str) -> str:
-    """Write the leaf of a training's datasize and return its path below the results directory."""
-    place, home = prepared.invocation.place, prepared.home
-    stamp, leaf = home.new_leaf(place.division, prepared.system, place.family, place.model, place.command)
-    dataset = {
-        "num_files_train": size.files,
-        "num_subfolders_train": size.subfolders,
-        "total_disk_bytes": round(size.total_bytes),
-    }
-    measured = measured_memory_bytes(prepared.invocation)
-    extra: dict[str, Any] = {"datasize": msgspec.to_builtins(size)}
-    if measured is not None:
-        extra["system_info"] = {"num_hosts": 1, "total_memory_bytes": int(measured), "collection_method": "local"}
+def keep_size(prepared: Prepared, sizes: Sequence[Size], words: list[str], code_image: str) -> Path:
+    """Write the leaf of a datasize and return its path."""
+    invocation, home = prepared.invocation, prepared.home
+    place = invocation.place
+    model = place.model or str(invocation.value("model") or getattr(sizes[0], "model", ""))
+    engine = str(invocation.value("vdb_engine") or "")
+    stamp, leaf = home.new_leaf(place.division, prepared.system, place.family, model, place.command, engine)
     facts = leaf_facts(
         prepared,
         stamp,
+        model=model,
         code_image=code_image,
         executed_command=shlex.join(["stoker", *words]),
         started_text=clock.local_text("%Y-%m-%dT%H:%M:%S"),
-        parameters={"dataset": dataset},
-        extra=extra,
+        parameters=_dataset(sizes[0]),
+        extra=_extra(invocation, sizes),
     )
-    for stream in ("stdout", "stderr"):
-        (leaf / f"{place.rules_family}_{place.command}.{stream}.log").write_text(
-            f"{size.sentence}\n" if stream == "stdout" else "".join(f"{note}\n" for note in size.notes)
-        )
+    name = f"{place.rules_family}_{place.command}"
+    (leaf / f"{name}.stdout.log").write_text("".join(f"{size.sentence}\n" for size in sizes))
+    (leaf / f"{name}.stderr.log").write_text("".join(f"{note}\n" for size in sizes for note in notes_of(size)))
     write_leaf(leaf, facts, run_folder=None)
-    return str(leaf.relative_to(home.root))
+    return leaf
+
+
+def notes_of(size: Size) -> tuple[str, ...]:
+    """Return what is to be noted of a size."""
+    return size.notes if isinstance(size, TrainingSize | CheckpointSize) else ()
+
+
+def _dataset(size: Size) -> dict[str, Any]:
+    """Return what the metadata of a training's datasize have of the dataset; nothing for other families."""
+    if not isinstance(size, TrainingSize):
+        return {}
+    counts = {"num_files_train": size.files, "num_subfolders_train": size.subfolders}
+    return {"dataset": {**counts, "total_disk_bytes": round(size.total_bytes)}}
+
+
+def _extra(invocation: Invocation, sizes: Sequence[Size]) -> dict[str, Any]:
+    extra: dict[str, Any] = {"datasize": [msgspec.to_builtins(size) for size in sizes]}
+    measured = measured_memory_bytes(invocation)
+    if measured is not None:
+        extra["system_info"] = {"num_hosts": 1, "total_memory_bytes": int(measured), "collection_method": "local"}
+    return extra
 
 
 def _vectors(invocation: Invocation) -> VectorSize:

@@ -10,10 +10,11 @@ import msgspec
 from stoker.bench.run.mlperf.resolving import Invocation
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, OBJECT
 from stoker.core.errors import UsageError
-from stoker.core.files import redact_url
+from stoker.core.files import is_secret_name, redact_url
 
 SCHEMES: Final = {"s3": "s3", "az": "az", "gs": "gs", "file": "file", "direct": "file"}
 _ENDPOINTS: Final = ("S3_ENDPOINT_URIS", "S3_ENDPOINT_TEMPLATE", "S3_ENDPOINT_FILE")
+_CLIENTS: Final = ("AWS_", "AZURE_", "GOOGLE_", "S3_")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -32,11 +33,6 @@ class DataPlace(msgspec.Struct, frozen=True):
     def is_object(self) -> bool:
         """Tell whether it is an object store."""
         return bool(self.bucket)
-
-    @property
-    def parent_url(self) -> str:
-        """Return where the model's folder is made."""
-        return self.url.rpartition("/")[0]
 
 
 def data_place(invocation: Invocation, environment: Mapping[str, str]) -> DataPlace:
@@ -113,7 +109,11 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 def store_notes(place: DataPlace, environment: Mapping[str, str]) -> list[str]:
     """Return what to say of variables that change nothing here."""
+    if not place.is_object:
+        return []
     library = environment.get("STORAGE_LIBRARY")
-    if place.is_object and library:
-        return [f"STORAGE_LIBRARY={library} has no effect: objects are read by our own client"]
-    return []
+    told = [f"STORAGE_LIBRARY={library} has no effect: objects are read by our own client"] if library else []
+    tuning = [name for name in sorted(environment) if name.startswith(_CLIENTS) and not is_secret_name(name)]
+    if tuning:
+        told.append(f"rule 1.2: declare in the system's description what tunes the object client: {', '.join(tuning)}")
+    return told

@@ -8,6 +8,7 @@ from pathlib import Path
 from stoker.bench.rules.mlperf.verifier import INVALID
 from stoker.bench.run.gates import GateReport, GateRequest, run_gates
 from stoker.bench.run.hosts.require import require_hosts
+from stoker.bench.run.launch_mpi import is_one_of_several
 from stoker.bench.run.lockfile import require_locked
 from stoker.bench.run.mlperf.dataset import require_dataset, require_files
 from stoker.bench.run.mlperf.engine import Engine, engine_of
@@ -35,6 +36,10 @@ def validate(prepared: Prepared, say: Say) -> Validated:
     packages that are not as locked, hosts that are not fit, a dataset that is not there, and gates that are shut.
     """
     invocation = prepared.invocation
+    if is_one_of_several():
+        raise UsageError(
+            "started once for every rank", remedy="start it once, without mpirun or srun: --hosts starts them"
+        )
     for note in prepared.notes:
         say(note)
     if invocation.value("verify_lockfile"):

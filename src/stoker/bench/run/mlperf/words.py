@@ -9,7 +9,7 @@ import msgspec
 from stoker.bench.rules.mlperf.tables import models
 from stoker.bench.run.dlio import DlioConfig, compose, resolve
 from stoker.bench.run.mlperf.resolving import Invocation
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, TRAINING
+from stoker.bench.run.mlperf.rows import CHECKPOINTING
 from stoker.bench.run.mlperf.storing import DataPlace
 from stoker.core.errors import UsageError
 
@@ -136,8 +136,3 @@ def quoted(text: str) -> str:
 def _escaped(match: re.Match[str]) -> str:
     """Return a quote with the backslashes before it: only there a backslash means anything."""
     return match[1] * 2 + ("\\'" if match[2] else "")
-
-
-def training(invocation: Invocation) -> bool:
-    """Tell whether this is a training."""
-    return invocation.place.family == TRAINING
