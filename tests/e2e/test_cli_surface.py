@@ -20,6 +20,7 @@ COMMANDS = [
     "feed",
     "run",
     "run training",
+    "run checkpointing",
     "gen",
     "plan",
     "dlio",
@@ -123,6 +124,29 @@ def test_gen_as_json_from_the_dry_run_to_the_removal(place: Place) -> None:
     assert (removed.code, set(removed.document)) == (0, documented_keys("gen --remove"))
     assert removed.document["files_removed"] == 3
     assert [path for path in place.tree() if path.endswith(".npz")] == []
+
+
+def test_gen_says_what_is_durable(place: Place) -> None:
+    words = ("gen", "new", "--format", "npz", "--files", "1", "--record-length", "4KiB", "--json")
+    done = place.stoker(*words, "--fsync", "data")
+    assert done.code == 0, done.errors
+    assert done.document["target"].endswith("/new?fsync=data")
+    assert [path for path in place.tree() if path.endswith(".npz")]
+    refused = place.stoker("gen", "s3://bucket/x", *words[2:], "--fsync", "none")
+    assert (refused.code, "--fsync has no effect" in refused.errors) == (2, True)
+
+
+def test_checkpointing_as_json_from_the_dry_run_to_the_removal(place: Place) -> None:
+    words = ["run", "checkpointing", "new", "--model", "llama3-8b", "--scale", "0.0002", "--ranks", "1"]
+    words += ["--interval", "0.1s", "--num-checkpoints-write", "1", "--num-checkpoints-read", "1", "--json"]
+    dry = place.stoker(*words, "--dry-run")
+    assert (dry.code, dry.document["predicted"]["files"]) == (0, 2)
+    assert place.tree() == {}
+    done = place.stoker(*words)
+    assert done.code in (0, 3), done.errors
+    assert set(done.document) == documented_keys("run training") | {"checkpointing", "checkpoints"}
+    removed = place.stoker("run", "checkpointing", "new", "--model", "llama3-8b", "--remove", "--json")
+    assert removed.document == {"checkpoints_removed": 1, "files_removed": 2}
 
 
 def test_feed_dry_run_touches_nothing(data: Path, place: Place) -> None:

@@ -100,6 +100,7 @@ def test_checkpoints_alone_are_written_and_read(place: Place) -> None:
     keys = ["model.num_layers=1", "model.transformer.hidden_size=64", "model.transformer.vocab_size=500"]
     keys += ["checkpoint.num_checkpoints_write=2", "checkpoint.num_checkpoints_read=2"]
     keys += ["checkpoint.time_between_checkpoints=0.1", "checkpoint.checkpoint_folder=checkpoints"]
+    (place.folder / "conf").mkdir()
     done = place.dlio("workload=llama_8b_zero3", *(f"++workload.{key}" for key in keys))
     assert done.code in (0, 3), done.errors
     folders = sorted(path.name for path in (place.folder / "checkpoints").iterdir())

@@ -9,7 +9,7 @@ from stoker.bench.run.datasets import begun_dataset, dataset_from
 from stoker.bench.run.doctor import require_target
 from stoker.bench.run.options import GEN
 from stoker.bench.run.plan import default_processes
-from stoker.bench.run.target import opened
+from stoker.bench.run.target import opened, synced_url
 from stoker.cli.live import live
 from stoker.cli.rows import settings_from, with_rows
 from stoker.cli.screen import emit_json, emit_pairs, emit_text
@@ -75,6 +75,7 @@ def command(target: str, config: str | None, dry_run: bool, quiet: bool, as_json
     ours once a marker says so: nothing else is ever replaced or removed.
     """
     settings = settings_from(GEN, given, config)
+    target = synced_url(target, settings["fsync"].value)
     if settings["remove"].value:
         return _remove(target, settings["split"].value, dry_run=dry_run, as_json=as_json)
     dataset = dataset_from(settings)

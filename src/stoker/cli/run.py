@@ -10,7 +10,6 @@ from stoker.bench.run.checkpoint import (
     remove_all,
     require_checkpoint_target,
     require_room,
-    store_url,
 )
 from stoker.bench.run.conduct import check_plan, conduct
 from stoker.bench.run.doctor import require_launcher, require_target
@@ -18,6 +17,7 @@ from stoker.bench.run.folders import new_run_folder, results_kept_in
 from stoker.bench.run.gathered import gather, require_results
 from stoker.bench.run.hosts.start import launch_wanted
 from stoker.bench.run.options import CHECKPOINTING, TRAINING
+from stoker.bench.run.target import synced_url
 from stoker.bench.run.train import plan_training
 from stoker.cli.groups import NearestGroup
 from stoker.cli.launching import launch
@@ -84,7 +84,7 @@ def checkpointing(
         needed = round(plan.predicted["room_bytes"])
         shown_quiet = quiet or as_json
         return launch(settings, target, dry_run=dry_run, quiet=shown_quiet, ranks=plan.ranks, needed_bytes=needed)
-    url = store_url(target, settings["fsync"].value)
+    url = synced_url(target, settings["fsync"].value)
     writes = settings["num_checkpoints_write"].value > 0
     gather(
         lambda: None if dry_run and writes else require_checkpoint_target(url, write=writes),

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from stoker.bench.run import checkpoint
-from stoker.bench.run.checkpoint import plan_checkpointing, require_checkpoint_target, require_room, store_url
+from stoker.bench.run.checkpoint import plan_checkpointing, require_checkpoint_target, require_room
 from stoker.bench.run.options import CHECKPOINTING
+from stoker.bench.run.target import synced_url
 from stoker.core.errors import PreflightError, UnknownNameError, UsageError
 from stoker.core.options import Setting, resolve
 from stoker.core.plan import TrainingPlan
@@ -94,14 +95,14 @@ def test_names_and_numbers_that_cannot_be() -> None:
     ],
 )
 def test_fsync_becomes_the_stores(target: str, fsync: str | None, url: str) -> None:
-    assert store_url(target, fsync) == url
+    assert synced_url(target, fsync) == url
 
 
 def test_fsync_is_told_once_and_where_it_means_something() -> None:
     with pytest.raises(UsageError, match="told twice"):
-        store_url("file:///a?fsync=none", "none")
+        synced_url("file:///a?fsync=none", "none")
     with pytest.raises(UsageError, match="no effect"):
-        store_url("s3://b/c", "none")
+        synced_url("s3://b/c", "none")
     assert plan_checkpointing(settings(), "file:///a?fsync=none").checkpoint.fsync == "none"  # type: ignore[union-attr]
 
 

@@ -57,6 +57,7 @@ def asked(result: Result) -> list[tuple[str, str]]:
         ("pause before each", text.duration(what.interval_seconds)),
         ("fsync", text.plain(what.fsync, 10)),
         ("buffers per rank", f"{what.buffers} of {text.size(what.buffer_bytes)}, {what.writers} files at once"),
+        ("page cache", "emptied of a rank's files before it reads them" if plan.evict else "left alone"),
         ("verified", text.percent(what.verify_ratio, 0)),
         ("target", text.safe_value("target", plan.target_url)),
         ("target is", text.plain(evidence.target_kind, 40) or text.DASH),

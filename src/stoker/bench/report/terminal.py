@@ -101,6 +101,16 @@ def _finding_lines(finding: Finding) -> list[Text]:
     return [head, Text.assemble(" " * 13, ("what helps: ", "dim"), plain(finding.remedy))]
 
 
+def _checkpoints(result: Result) -> dict[str, Any]:
+    """Return the figures of saves and loads, of runs that have checkpoints."""
+    if result.plan.checkpoint is None:
+        return {}
+    return {
+        "checkpointing": msgspec.to_builtins(result.checkpointing),
+        "checkpoints": msgspec.to_builtins(result.checkpoints),
+    }
+
+
 def summary_dict(result: Result, verdict: Verdict) -> dict[str, Any]:
     """Return the verdict and its figures as plain data for `--json`: bytes, seconds and ratios, findings in full."""
     comparison = compare_counters(result)
@@ -117,8 +127,7 @@ def summary_dict(result: Result, verdict: Verdict) -> dict[str, Any]:
         "ranks": result.plan.ranks,
         "au_threshold_ratio": result.plan.au_threshold_ratio,
         "metrics": msgspec.to_builtins(result.metrics),
-        "checkpointing": msgspec.to_builtins(result.checkpointing),
-        "checkpoints": msgspec.to_builtins(result.checkpoints),
+        **_checkpoints(result),
         "evidence": {
             "io_mode_requested": result.evidence.io_mode_requested,
             "io_mode": result.evidence.io_mode,

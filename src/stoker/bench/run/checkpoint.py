@@ -10,7 +10,7 @@ from stoker.bench.rules.mlperf.tables import CheckpointModel, models
 from stoker.bench.run.doctor import require_target
 from stoker.bench.run.hosts.names import parse_hosts
 from stoker.bench.run.plan import Settings
-from stoker.bench.run.target import UNKNOWN_SPACE_BYTES, free_space_bytes, opened
+from stoker.bench.run.target import LOCAL_SCHEMES, UNKNOWN_SPACE_BYTES, free_space_bytes, opened, synced_url
 from stoker.checkpoint.layout import check_shape, checkpoint_id, totals
 from stoker.checkpoint.manifest import folder_of, list_checkpoints, load_manifest, remove, require_same
 from stoker.checkpoint.write import Staging
@@ -26,7 +26,6 @@ from stoker.storage.url import parse_url
 COUNT: Final = 10
 INTERVAL_SECONDS: Final = 5.0
 NO_DATASET: Final = DatasetSpec("none", files=0)
-_LOCAL_SCHEMES: Final = ("file", "direct")
 _SYNCED: Final = "full"
 
 
@@ -67,26 +66,9 @@ def shape_of(model: CheckpointModel) -> ModelShape:
     )
 
 
-def store_url(target: str, fsync: str | None) -> str:
-    """Return the URL that ranks open: the target's, with what `--fsync` says a finished write has made durable.
-
-    Raises UsageError where that is told twice, or has no effect.
-    """
-    if fsync is None:
-        return target
-    parsed = parse_url(target)
-    if parsed.scheme not in _LOCAL_SCHEMES:
-        raise UsageError("--fsync has no effect on this target", where=parsed.redacted, expected="a folder")
-    if "fsync" in parsed.query:
-        raise UsageError("fsync is told twice", where=parsed.redacted, remedy="leave --fsync or ?fsync= out")
-    if "://" not in target:
-        return f"file://{parsed.path}?fsync={fsync}"
-    return f"{target}{'&' if '?' in target else '?'}fsync={fsync}"
-
-
 def store_place(url: str, what: CheckpointPlan) -> str:
     """Return the URL that ranks open for the checkpoints of a plan that tells what is durable."""
-    return store_url(url, what.fsync) if parse_url(url).scheme in _LOCAL_SCHEMES else url
+    return synced_url(url, what.fsync) if parse_url(url).scheme in LOCAL_SCHEMES else url
 
 
 def checkpoints_alone(plan: TrainingPlan, notes: Sequence[str]) -> TrainingPlan:
@@ -186,7 +168,9 @@ def _deviations(what: CheckpointPlan, ranks: int, model: CheckpointModel) -> Ite
         told = f"{format_bytes(size)}; the model's is {format_bytes(whole)}"
         yield f"The model is scaled down ({', '.join(how)}): a checkpoint is {told}."
     if what.subset:
-        yield f"Only a subset of {ranks} of {model.processes} ranks is written."
+        allowed = model.subset_ranks == ranks
+        rule = "" if allowed else "; the rules allow a subset of llama3-8b with 8 ranks alone"
+        yield f"Only a subset of {ranks} of {model.processes} ranks is written{rule}."
     elif ranks != model.processes:
         yield f"The model is spread over {ranks} ranks; the rules have {model.processes}."
     counts = {what.writes, what.reads} - ({0} if 0 in (what.writes, what.reads) else set())

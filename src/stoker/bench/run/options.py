@@ -62,6 +62,13 @@ _LOADER: Final = (
         choices=("views", "stack"),
     ),
 )
+_FSYNC: Final = Option(
+    "fsync",
+    "text",
+    "What a finished write has made durable, in a folder: full (the file and its name), data, none. Full, or what the "
+    "target's ?fsync= says, when not given.",
+    choices=("none", "data", "full"),
+)
 _RUN: Final = (
     Option("results", "path", "Folder that receives a folder for this run.", default="stoker-results", metavar="DIR"),
     Option(
@@ -161,13 +168,7 @@ CHECKPOINTING: Final = (
     Option("num_checkpoints_write", "int", "Checkpoints to write; 0 only reads.", default=10, low=0, high=1 << 20),
     Option("num_checkpoints_read", "int", "Checkpoints to read; 0 only writes.", default=10, low=0, high=1 << 20),
     Option("interval", "seconds", "Pause before each.", default=5.0, low=0, high=86400, metavar="DURATION"),
-    Option(
-        "fsync",
-        "text",
-        "What a finished write has made durable, in a folder: full (the file and its name), data, none. Full, or what "
-        "the target's ?fsync= says, when not given.",
-        choices=("none", "data", "full"),
-    ),
+    _FSYNC,
     Option("write_buffers", "int", "Buffers a rank stages content in.", default=8, low=2, high=4096),
     Option(
         "buffer_bytes",
@@ -211,6 +212,7 @@ GEN: Final = (
     Option("compress_ratio", "float", "How far the content shrinks: 2 means to a half.", default=1.0, low=1, high=100),
     Option("duplicate_ratio", "float", "Share of 4 KiB blocks that occur elsewhere.", default=0.0, low=0, high=0.99),
     Option("processes", "int", "Generator processes.", low=1, high=4096),
+    _FSYNC,
     Option("verify", "flag", "Read everything back and hold it against the manifest.", default=False),
     Option("force", "flag", "Replace a dataset of ours that was made differently.", default=False),
     Option("remove", "flag", "Remove the dataset that we made here, and nothing else.", default=False),

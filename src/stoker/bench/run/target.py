@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from stoker.core import clock, seed
-from stoker.core.errors import NotFoundError
+from stoker.core.errors import NotFoundError, UsageError
 from stoker.core.plan import DatasetSpec
 from stoker.core.units import TiB
 from stoker.formats.api import FORMATS
@@ -20,9 +20,11 @@ from stoker.loader.dataset.shapes import sample_spec
 from stoker.loader.dataset.survey import free_bytes
 from stoker.storage.api import Store, SupportsMultipart
 from stoker.storage.opening import open_store
+from stoker.storage.url import parse_url
 
 PROBE_SECONDS: Final = 2.0
 PROBE_FILES_MAX: Final = 8
+LOCAL_SCHEMES: Final = ("file", "direct")
 UNKNOWN_SPACE_BYTES: Final = 1024.0 * TiB
 
 
@@ -54,6 +56,23 @@ def unsynced_url(url: str) -> str:
     if scheme not in ("file", "direct") or "fsync=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}fsync=none"
+
+
+def synced_url(target: str, fsync: str | None) -> str:
+    """Return the target's URL with what `--fsync` says a finished write has made durable; as it is for None.
+
+    Raises UsageError where that is told twice, or has no effect.
+    """
+    if fsync is None:
+        return target
+    parsed = parse_url(target)
+    if parsed.scheme not in LOCAL_SCHEMES:
+        raise UsageError("--fsync has no effect on this target", where=parsed.redacted, expected="a folder")
+    if "fsync" in parsed.query:
+        raise UsageError("fsync is told twice", where=parsed.redacted, remedy="leave --fsync or ?fsync= out")
+    if "://" not in target:
+        return f"file://{parsed.path}?fsync={fsync}"
+    return f"{target}{'&' if '?' in target else '?'}fsync={fsync}"
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from stoker.storage.api import Store
 from stoker.storage.opening import open_store
 
 _NAP_SECONDS: Final = 0.1
+_SEEN_SECONDS: Final = 2.0
 
 
 def run_checkpoints(job: RankJob) -> tuple[RankReport, Rows]:
@@ -56,6 +57,7 @@ class _Rank:
         self._job, self._what, self._store = job, plan_of(job.plan), store
         self._meters = Meters(Sources(store, host_wide=job.comm.host_rank == 0))
         self._recorder = StepRecorder(1)
+        self._seen_ns = 0
         start = RankStart(
             rank=job.comm.rank,
             host=socket.gethostname(),
@@ -110,12 +112,14 @@ class _Rank:
 
     def _tick(self) -> None:
         """Tell how far this rank is, and log what was counted so far; called on the log's thread."""
-        note = self._work.current
+        note, now_ns = self._work.current, clock.monotonic_ns()
         if note is None:
             return
-        self._log.event("checkpoint_seen", checkpoint=note, snapshot=self._meters.snapshot())
+        if now_ns - self._seen_ns > _SEEN_SECONDS * 1e9:
+            self._seen_ns = now_ns
+            self._log.event("checkpoint_seen", checkpoint=note, snapshot=self._meters.snapshot())
         saving = note.operation == SAVE
-        seconds = (clock.monotonic_ns() - note.started_ns) / 1e9
+        seconds = (now_ns - note.started_ns) / 1e9
         self._job.on_progress(
             Progress(
                 phase=SAVE_PHASE if saving else LOAD_PHASE,
