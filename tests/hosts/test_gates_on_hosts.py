@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,8 +52,16 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def on(lab: Lab, name: str, *words: str) -> None:
-    subprocess.run(["ssh", "-F", str(lab.folder / "ssh_config"), name, *words], check=True, timeout=30)
+def on(lab: Lab, name: str, words: str) -> None:
+    """Run a command on a host; busy machines reset a connection now and then, so it is tried again."""
+    for _ in range(5):
+        ended = subprocess.run(
+            ["ssh", "-F", str(lab.folder / "ssh_config"), name, words], timeout=30, capture_output=True, text=True
+        )
+        if ended.returncode != 255:
+            break
+        time.sleep(0.5)
+    assert ended.returncode == 0, f"{ended.stderr}\n{(lab.folder / f'{name}.log').read_text()[-2000:]}"
 
 
 def gates(lab: Lab, data: Path, how: str) -> GateReport:

@@ -1,12 +1,15 @@
 """One rank that saves and loads: what it counts, what it keeps, and what a broken-off save leaves."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stoker.bench.run.checkpoint import NO_DATASET
+from stoker.bench.workloads import checkpoint_work
 from stoker.bench.workloads.checkpoint_metrics import combine, figures
 from stoker.bench.workloads.comm import RunAborted, SoloComm
 from stoker.bench.workloads.rank_log import read_rank_log
@@ -102,6 +105,45 @@ def test_a_clean_run_leaves_nothing(tmp_path: Path) -> None:
     run(plan(clean=True), url, tmp_path / "run")
     assert listed(url) == []
     assert not list((tmp_path / "t").iterdir())
+
+
+class _Together:
+    """Two ranks as two threads."""
+
+    size = host_size = 2
+
+    def __init__(self, rank: int, barrier: threading.Barrier) -> None:
+        self.rank = self.host_rank = rank
+        self._barrier = barrier
+
+    def barrier(self, stop: bool = False) -> bool:
+        self._barrier.wait(timeout=60)
+        return stop
+
+
+def test_no_rank_loads_what_is_not_committed_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the commit takes, and without a pause between the phases."""
+    real = checkpoint_work.commit
+
+    def slow(*words: Any, **how: Any) -> Any:
+        time.sleep(0.3)
+        return real(*words, **how)
+
+    monkeypatch.setattr(checkpoint_work, "commit", slow)
+    barrier = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        ranks = [
+            pool.submit(
+                run,
+                plan(ranks=2, writes=1, reads=1),
+                f"file://{tmp_path}/t",
+                tmp_path / "run",
+                comm=_Together(n, barrier),
+            )
+            for n in range(2)
+        ]
+        reports = [rank.result(timeout=60) for rank in ranks]
+    assert all([note.complete for note in report.checkpoints] == [True, True] for report in reports)
 
 
 def test_one_run_writes_and_another_reads(tmp_path: Path) -> None:

@@ -96,6 +96,10 @@ class CheckpointWork:
         self._end(note)
         return stop or self._drop_old(name)
 
+    def settle(self) -> bool:
+        """Wait until rank 0 has committed what all saved, so that any may load it; True: the run is to stop."""
+        return self._comm.barrier(self._stopped())
+
     def load(self, number: int, name: str) -> bool:
         """Load one checkpoint with all ranks; return whether the run is to stop.
 

@@ -78,6 +78,8 @@ class _Rank:
         for number in range(1, what.writes + 1):
             if self._pause() or self._work.save(number, checkpoint_id(number)):
                 return
+        if what.writes and what.reads and self._work.settle():
+            return
         names = self._names()
         for number in range(1, what.reads + 1):
             if self._pause() or self._work.load(number, names[(number - 1) % len(names)]):

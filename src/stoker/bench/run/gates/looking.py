@@ -1,7 +1,6 @@
 """The gates' small real actions: a file written and looked for, the kernel asked for space, a hard link tried."""
 
 import os
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from stoker.bench.run.hosts.facts import SENTINEL, Request, TargetFacts, target_
 from stoker.bench.run.hosts.preflight import is_here, look_at_hosts
 from stoker.bench.run.hosts.separation import probe_separation
 from stoker.bench.run.hosts.sources import local_name
-from stoker.bench.run.hosts.start import Launch, rank_environment
+from stoker.bench.run.hosts.start import Launch, heard_of
 from stoker.core import clock, seed
 from stoker.core.errors import UsageError
 from stoker.storage.url import parse_url
@@ -123,23 +122,14 @@ def _remove(request: Request) -> None:
 
 def _by_launcher(launch: Launch, place: Path) -> tuple[str, Seen]:
     """Have every rank look, started by the very launcher that the run will use."""
-    request, environment = _request(place), rank_environment(launch)
-    words = launch.words([sys.executable, "-P", "-c", PROGRAM, packed(request)], environment)
+    request = _request(place)
     try:
-        ended = subprocess.run(  # noqa: S603 - the launcher that was asked for
-            words,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=LAUNCH_SECONDS,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        told = f"{launch.launcher.told} did not let all ranks look within {LAUNCH_SECONDS:.0f} s"
-        return request.token, {local_name(): TargetFacts(error=told)}
+        ended = heard_of(launch, [sys.executable, "-P", "-c", PROGRAM, packed(request)], seconds=LAUNCH_SECONDS)
     finally:
         _remove(request)
+    if ended is None:
+        told = f"{launch.launcher.told} did not let all ranks look within {LAUNCH_SECONDS:.0f} s"
+        return request.token, {local_name(): TargetFacts(error=told)}
     line = next((line for line in ended.stdout.splitlines() if line.startswith(MARK)), "")
     if line:
         return request.token, msgspec.json.decode(line.removeprefix(MARK), type=dict[str, TargetFacts])

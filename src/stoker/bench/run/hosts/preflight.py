@@ -23,7 +23,7 @@ from stoker.bench.run.hosts.mpirun import SSH_SECONDS, ssh_options
 from stoker.bench.run.hosts.names import Host
 from stoker.bench.run.hosts.packages import install_command
 from stoker.bench.run.hosts.sources import local_name
-from stoker.bench.run.hosts.start import Launch, rank_environment
+from stoker.bench.run.hosts.start import Launch, heard_of
 from stoker.core import seed
 from stoker.core.host_series import ClockOffset
 
@@ -177,19 +177,8 @@ def is_here(name: str) -> bool:
 
 def try_launch(launch: Launch) -> Check:
     """Start a rank for each slot that only says where it is, by the very command line that the run will use."""
-    environment = rank_environment(launch)
-    words = launch.words([sys.executable, "-P", "-c", _TRIAL], environment)
-    try:
-        ended = subprocess.run(  # noqa: S603 - the launcher that was asked for
-            words,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TRIAL_SECONDS,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
+    ended = heard_of(launch, [sys.executable, "-P", "-c", _TRIAL], seconds=TRIAL_SECONDS)
+    if ended is None:
         told = f"{launch.launcher.told} did not end a trial within {TRIAL_SECONDS:.0f} s"
         return Check("launcher", "fail", told, "see whether the hosts reach each other over the network")
     return _trial_check(launch, ended.returncode, ended.stdout, ended.stderr)

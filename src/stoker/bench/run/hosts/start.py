@@ -106,6 +106,26 @@ def rank_environment(launch: Launch) -> dict[str, str]:
     return launch_environment(launch.launcher, {**os.environ, **ours})
 
 
+def heard_of(launch: Launch, program: Sequence[str], *, seconds: float) -> "subprocess.CompletedProcess[str] | None":
+    """Run a short program on all ranks, by the very command line that the run will use; return what it said.
+
+    None when it did not end within `seconds`.
+    """
+    environment = rank_environment(launch)
+    try:
+        return subprocess.run(  # noqa: S603 - the launcher that was asked for
+            launch.words(program, environment),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+
+
 class Ended(msgspec.Struct, frozen=True):
     """How a command on many hosts ended. `told` is False when rank 0 did not come to say; `reason` why not."""
 
