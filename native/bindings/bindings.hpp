@@ -9,6 +9,7 @@ void bind_check(nanobind::module_& module);
 void bind_cpu(nanobind::module_& module);
 void bind_delta(nanobind::module_& module);
 void bind_replay(nanobind::module_& module);
+void bind_rows(nanobind::module_& module);
 void bind_unpack(nanobind::module_& module);
 void bind_fill(nanobind::module_& module);
 void bind_writer(nanobind::module_& module);

@@ -8,6 +8,7 @@ NB_MODULE(_native, module) {
   bind_cpu(module);
   bind_delta(module);
   bind_replay(module);
+  bind_rows(module);
   bind_unpack(module);
   bind_fill(module);
   bind_writer(module);
