@@ -15,3 +15,4 @@ void bind_fill(nanobind::module_& module);
 void bind_writer(nanobind::module_& module);
 void bind_reader(nanobind::module_& module);
 void bind_wave(nanobind::module_& module);
+void bind_short_waves(nanobind::module_& module);

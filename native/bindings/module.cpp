@@ -14,4 +14,5 @@ NB_MODULE(_native, module) {
   bind_writer(module);
   bind_reader(module);
   bind_wave(module);
+  bind_short_waves(module);
 }
