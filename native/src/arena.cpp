@@ -122,6 +122,7 @@ bool Arena::begin(Writing& writing, std::uint32_t source) const {
   writing.source = source;
   writing.wrapped = false;
   writing.open = nullptr;
+  writing.wrap = 0;
   writing.frames = writing.deltas = writing.images = writing.delta_bytes = writing.changed_bytes = 0;
   return true;
 }
@@ -183,7 +184,8 @@ void Arena::raise_floor(std::uint64_t least) {
     } else {
       fetch_ahead(ring + at, length, ring + ring_bytes_);
       floor += length;
-      at = at + length == ring_bytes_ ? 0 : at + length;
+      at += length;
+      if (at >= ring_bytes_) at %= ring_bytes_;
       ++lsn;
     }
   }

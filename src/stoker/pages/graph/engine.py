@@ -8,7 +8,7 @@ changed is told by that log too, so a wave costs what changed, not what there is
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, cast
@@ -62,9 +62,6 @@ class Propagation(Building):
         idle = (self.graph.touched, self._pending, self._errors, store.listeners)
         methods = (Propagation.stabilize, Propagation._mended)
         self._short = short_waves(self._engine, weakref.ref(self), idle, methods)
-        if self._short and type(self).stabilize is Propagation.stabilize:
-            # In place of the method, which is called for everything rare.
-            self.__dict__["stabilize"] = self._short.stabilize
         self._restore()
         self._listen()
         store.closing.append(self.close)
@@ -161,6 +158,14 @@ class Propagation(Building):
                         self._end(report)
                 return report
         return self._wave(None)
+
+    @property
+    def shortest_stabilize(self) -> Callable[[], WaveReport]:
+        """`stabilize` without a Python frame where nothing is to be told; the method where there is no such way."""
+        # Not put in the instance in place of the method: its dictionary would make every other attribute slower.
+        if self._short and type(self).stabilize is Propagation.stabilize:
+            return self._short.stabilize
+        return self.stabilize
 
     def _judge_short(self) -> None:
         if self._short:
