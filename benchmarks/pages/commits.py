@@ -18,6 +18,8 @@ from stoker.pages import Store
 
 RECORD = 300
 RECORDS = 4096
+FRAME = 360
+"""Bytes of a record's frame in the log: its header of 56, and padding."""
 GROUPS = (1, 512)
 
 
@@ -102,6 +104,22 @@ def sync_single(folder: Path) -> Callable[[], None]:
     return work
 
 
+def sync_at_once(folder: Path, group: int) -> Callable[[], None]:
+    """Return the bytes of a group's frames written in one piece and synced: no log does less."""
+    handle = os.open(folder / "at-once", os.O_RDWR | os.O_CREAT)
+    os.posix_fallocate(handle, 0, 64 * MiB)
+    offset = 0
+    data = bytes(FRAME * group)
+
+    def work() -> None:
+        nonlocal offset
+        os.pwrite(handle, data, offset)
+        os.fdatasync(handle)
+        offset = (offset + len(data)) % (60 * MiB)
+
+    return work
+
+
 def contenders(folder: Path, store: Store, group: int) -> tuple[dict[str, Callable[[], Sample]], dict[str, str]]:
     """Return those who take part, and why others do not."""
     pages = [int(page) for page in store.allocate_many([RECORD] * RECORDS)]
@@ -110,6 +128,7 @@ def contenders(folder: Path, store: Store, group: int) -> tuple[dict[str, Callab
     own.mkdir()
     ways = {
         "write and fdatasync, one record": per_second(sync_single(own), 1),
+        "the frames of a group written at once and synced": per_second(sync_at_once(own, group), group),
         "stoker": per_second(stoker_group(store, pages, group), group),
         "SQLite WAL, synchronous=FULL": per_second(sqlite_group(own, group), group),
     }

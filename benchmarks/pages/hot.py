@@ -1,4 +1,7 @@
-"""The short ways: pages allocated, updated and read from Python, in memory."""
+"""The short ways: pages allocated, updated and read from Python, in memory.
+
+Beside them stand what bounds them here: calls of Python that do nothing, and reading the bytes that must be read.
+"""
 
 import numpy as np
 
@@ -23,6 +26,12 @@ def two_images(count: int, ratio: float = CHANGED) -> list[np.ndarray]:
     return [first, second]
 
 
+def read_all(*images: np.ndarray) -> None:
+    """Read bytes and do nothing else with them: the largest of them is asked for at the speed of memory."""
+    for image in images:
+        image.max()
+
+
 def allocation(conditions: Conditions) -> Row:
     """Measure allocate_id and free_id together, of a page of 1 KiB that was there before."""
     operations = conditions.choose(2000, 10_000)
@@ -32,8 +41,16 @@ def allocation(conditions: Conditions) -> Row:
             for _ in range(operations):
                 store.free_id(store.allocate_id(1024))
 
+        def nothing() -> None:
+            for _ in range(operations):
+                abs(abs(1 << 40))
+
         row = Row("hot/allocation", "Allocate and free a page of 1 KiB, from a warmed pool", "ns")
-        return contest(row, {"stoker allocate_id + free_id": per_op(work, operations)}, ROUNDS)
+        ways = {
+            "stoker allocate_id + free_id": per_op(work, operations),
+            "two calls of C that do nothing": per_op(nothing, operations),
+        }
+        return contest(row, ways, ROUNDS)
 
 
 def updates(conditions: Conditions) -> Row:
@@ -86,7 +103,16 @@ def many_updates(conditions: Conditions) -> list[Row]:
                 "change; a page",
                 "ns",
             )
-            rows.append(contest(row, {"stoker update_many": per_op(work, calls * count)}, ROUNDS))
+
+            def reading(images=images, calls=calls) -> None:
+                for _ in range(calls):
+                    read_all(*images)
+
+            ways = {
+                "stoker update_many": per_op(work, calls * count),
+                "page and image read, nothing else": per_op(reading, calls * count),
+            }
+            rows.append(contest(row, ways, ROUNDS))
     return rows
 
 
@@ -108,7 +134,10 @@ def compares(conditions: Conditions) -> list[Row]:
             f"Compare and compact {format_bytes(size)} of pages from memory, {ratio:.0%} of the bytes change",
             "GB/s",
         )
-        ways = {"memcpy": gigabytes(lambda out=out, second=second: np.copyto(out, second), size)}
+        ways = {
+            "memcpy": gigabytes(lambda out=out, second=second: np.copyto(out, second), size),
+            "both images read, nothing else": gigabytes(lambda a=first, b=second: read_all(a, b), size),
+        }
         if (native := native_kernels()) is None:
             row.missing["stoker compare and compact"] = "native kernels are not installed"
         else:

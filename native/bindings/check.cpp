@@ -2,6 +2,7 @@
 
 #include <nanobind/stl/optional.h>
 
+#include <cstring>
 #include <functional>
 #include <optional>
 
@@ -53,24 +54,39 @@ std::optional<std::uint64_t> copy_xxh3(nb::handle source, nb::handle target) {
       from.size_bytes(), [&] { return stoker::copy_xxh3(from.data(), to.writable_data(), from.size_bytes()); });
 }
 
-// `ranges` are starts, then as many lengths, of 64 bits; `values` take 32 bits each. Returns the first range that
-// leaves the buffer, or how many there are.
-std::size_t crc32c_many(nb::handle buffer, nb::handle ranges, nb::handle values) {
+// `ranges` are starts, then as many lengths, of 64 bits; a value of each, of value_bytes, goes to `values`. Returns the
+// first range that leaves the buffer, or how many there are.
+template <typename Check>
+std::size_t many(nb::handle buffer, nb::handle ranges, nb::handle values, std::size_t value_bytes, Check check) {
   const ByteView data(buffer, false);
   const ByteView asked(ranges, false);
   const ByteView found(values, true);
-  const std::size_t count = found.size_bytes() / sizeof(std::uint32_t);
+  const std::size_t count = found.size_bytes() / value_bytes;
   if (asked.size_bytes() != 2 * count * sizeof(std::uint64_t)) throw nb::value_error("as many ranges as values");
   const auto* starts = reinterpret_cast<const std::uint64_t*>(asked.data());
-  auto* crcs = reinterpret_cast<std::uint32_t*>(found.writable_data());
   const nb::gil_scoped_release unlocked;
   for (std::size_t index = 0; index < count; ++index) {
     const std::uint64_t start = starts[index];
     const std::uint64_t length = starts[count + index];
     if (start > data.size_bytes() || length > data.size_bytes() - start) return index;
-    crcs[index] = stoker::crc32c(data.data() + start, length, 0);
+    check(data.data() + start, length, found.writable_data() + index * value_bytes);
   }
   return count;
+}
+
+std::size_t crc32c_many(nb::handle buffer, nb::handle ranges, nb::handle values) {
+  return many(buffer, ranges, values, sizeof(std::uint32_t),
+              [](const std::uint8_t* data, std::size_t size_bytes, std::uint8_t* value) {
+                const std::uint32_t crc = stoker::crc32c(data, size_bytes, 0);
+                std::memcpy(value, &crc, sizeof crc);
+              });
+}
+
+std::size_t xxh3_128_many(nb::handle buffer, nb::handle ranges, nb::handle digests) {
+  return many(buffer, ranges, digests, sizeof(stoker::Hash128),
+              [](const std::uint8_t* data, std::size_t size_bytes, std::uint8_t* digest) {
+                stoker::write_digest(stoker::xxh3_128(data, size_bytes), digest);
+              });
 }
 
 }  // namespace
@@ -80,4 +96,5 @@ void bind_check(nb::module_& module) {
   module.def("copy_crc32c", copy_crc32c);
   module.def("copy_xxh3", copy_xxh3);
   module.def("crc32c_many", crc32c_many);
+  module.def("xxh3_128_many", xxh3_128_many);
 }

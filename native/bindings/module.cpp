@@ -8,10 +8,12 @@ NB_MODULE(_native, module) {
   bind_cpu(module);
   bind_delta(module);
   bind_replay(module);
+  bind_rows(module);
   bind_unpack(module);
   bind_fill(module);
   bind_mapping(module);
   bind_writer(module);
   bind_reader(module);
   bind_wave(module);
+  bind_short_waves(module);
 }

@@ -36,7 +36,7 @@ void Arena::give_extent(std::uint64_t offset, std::uint64_t kind) {
 
 ArenaResult Arena::allocate(std::size_t size_bytes) {
   Writing writing;
-  if (size_bytes == 0 || size_bytes > kSmallBytesMax || !begin(writing)) return {ArenaStatus::slow, 0};
+  if (size_bytes == 0 || size_bytes > kSmallBytesMax || !begin(writing, 0)) return {ArenaStatus::slow, 0};
   std::uint32_t kind = 0;
   while (class_bytes(kind) < size_bytes) ++kind;
   const bool recycled = word(kSlotFree) != 0;
@@ -87,7 +87,7 @@ ArenaResult Arena::release(std::uint64_t page) {
   if (at == nullptr) return {ArenaStatus::not_found, 0};
   Writing writing;
   const std::uint64_t kind = at[kExtent], size_bytes = at[kSize];
-  if (load(word(kPinMax)) != 0 || at[kMeta] != 0 || kind >= kSmallClasses || !begin(writing)) {
+  if (load(word(kPinMax)) != 0 || at[kMeta] != 0 || kind >= kSmallClasses || !begin(writing, 0)) {
     return {ArenaStatus::slow, 0};
   }
   if (place(writing, 0) == nullptr) return {ArenaStatus::slow, 0};

@@ -40,15 +40,19 @@ inline void finish_overwrite(std::uint64_t* at, std::uint64_t sequence, std::uin
   step();
 }
 
+// `begin` fills it in, word by word: to clear it as a whole takes as long as a short frame's checksum.
 struct Arena::Writing {
-  std::uint64_t end = 0;   // position behind the frames so far
-  std::uint64_t lsn = 0;   // of the last frame so far
-  std::uint64_t time_ns = 0;
-  std::uint32_t source = 0;
-  std::uint64_t wrap = 0;  // where the lap before ended, when `wrapped`
-  bool wrapped = false;
-  std::uint8_t* open = nullptr;  // the frame that is not closed yet: it may be the last
-  std::uint64_t frames = 0, deltas = 0, images = 0, delta_bytes = 0, changed_bytes = 0;
+  Writing() {}
+
+  std::uint64_t end;      // position behind the frames so far
+  std::uint64_t at;       // where that lies in the ring
+  std::uint64_t lsn;      // of the last frame so far
+  std::uint64_t time_ns;
+  std::uint32_t source;
+  bool wrapped;
+  std::uint64_t wrap;     // where the lap before ended, when `wrapped`
+  std::uint8_t* open;     // the frame that is not closed yet: it may be the last
+  std::uint64_t frames, deltas, images, delta_bytes, changed_bytes;
 };
 
 }  // namespace stoker

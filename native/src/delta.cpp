@@ -124,13 +124,18 @@ bool diff_tail(std::uint8_t* base, const std::uint8_t* fresh, std::size_t tail_b
   return true;
 }
 
-// `base` is written only if `update`. Masks and bytes grow side by side, each with room for all; the bytes move down
-// at last.
+// Bytes of pages up to this size are brought together on the stack, which is in the cache.
+constexpr std::size_t kAsideBytes = kBlockBytes;
+
+// `base` is written only if `update`. Masks and bytes grow side by side, each with room for all; the bytes move to their
+// place at last.
 DeltaSize diff(std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_bytes, std::uint8_t* payload,
                DiffHow how) {
   const Shape shape(page_bytes);
   const DeltaRows& work = rows();
-  std::uint8_t* const first_byte = payload + shape.bitmap_bytes() + kWordBytes * shape.lines;
+  alignas(kLineBytes) std::uint8_t aside[kAsideBytes + kLineBytes];
+  std::uint8_t* const first_byte =
+      page_bytes <= kAsideBytes ? aside : payload + shape.bitmap_bytes() + kWordBytes * shape.lines;
   DeltaOut out{payload + shape.bitmap_bytes(), first_byte};
   for (std::size_t word = 0; word < shape.words; ++word) {
     std::uint8_t* const was = base + kBlockBytes * word;

@@ -36,8 +36,8 @@ std::uint64_t compare(const std::uint8_t* base, const std::uint8_t* fresh, std::
 // The bytes of a mask, brought together in a register and stored whole: what lies beyond them in `out` is overwritten
 // later. To compress straight to memory takes many times as long on some processors.
 template <bool kUpdate>
-void compact(std::uint8_t* base, const std::uint8_t* fresh, std::uint64_t bitmap, const std::uint64_t* masks,
-             DeltaOut& out) {
+DeltaOut compact(std::uint8_t* base, const std::uint8_t* fresh, std::uint64_t bitmap, const std::uint64_t* masks,
+                 DeltaOut out) {
   for (; bitmap != 0; bitmap &= bitmap - 1) {
     const std::size_t line = lowest_bit(bitmap);
     const std::uint64_t mask = masks[line];
@@ -48,6 +48,7 @@ void compact(std::uint8_t* base, const std::uint8_t* fresh, std::uint64_t bitmap
     out.bytes += count_bits(mask);
     if constexpr (kUpdate) store(base + kLineBytes * line, is);
   }
+  return out;  // by value: a pointer into memory would be written and read again for each line
 }
 
 std::uint64_t diff_block(std::uint8_t* base, const std::uint8_t* fresh, std::size_t lines, DiffHow how, DeltaOut& out) {
@@ -55,9 +56,9 @@ std::uint64_t diff_block(std::uint8_t* base, const std::uint8_t* fresh, std::siz
   const std::uint64_t bitmap =
       how.more ? compare<true>(base, fresh, lines, masks) : compare<false>(base, fresh, lines, masks);
   if (how.update) {
-    compact<true>(base, fresh, bitmap, masks, out);
+    out = compact<true>(base, fresh, bitmap, masks, out);
   } else {
-    compact<false>(base, fresh, bitmap, masks, out);
+    out = compact<false>(base, fresh, bitmap, masks, out);
   }
   return bitmap;
 }

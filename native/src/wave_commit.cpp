@@ -222,8 +222,7 @@ bool Waves::commit(std::uint32_t source) {
     return true;
   }
   Arena::Writing writing;
-  if (source == 0 || !arena_.begin(writing)) return false;
-  writing.source = source;
+  if (source == 0 || !arena_.begin(writing, source)) return false;
   if (bound_ >= (std::size_t{1} << 30)) return false;
   const std::uint64_t pinned = load(arena_.word(kPinMax));
   if (!staged_.empty()) {

@@ -1,7 +1,7 @@
 // XXH3-64 of long input, by its specification (xxHash, doc/xxhash_spec.md, "XXH3 Algorithm for long inputs"), seed 0.
-#include "check_levels.hpp"
 #include "stoker/check.hpp"
 #include "stoker/cpu.hpp"
+#include "xxh3_parts.hpp"
 
 namespace stoker {
 
@@ -23,16 +23,7 @@ const std::uint8_t kXxh3Secret[] = {
 
 namespace {
 
-constexpr std::uint64_t kPrime32Second = 0x85EBCA77;
-constexpr std::uint64_t kPrime32Third = 0xC2B2AE3D;
-constexpr std::uint64_t kPrime64First = 0x9E3779B185EBCA87;
-constexpr std::uint64_t kPrime64Second = 0xC2B2AE3D27D4EB4F;
-constexpr std::uint64_t kPrime64Third = 0x165667B19E3779F9;
-constexpr std::uint64_t kPrime64Fourth = 0x85EBCA77C2B2AE63;
-constexpr std::uint64_t kPrime64Fifth = 0x27D4EB2F165667C5;
-constexpr std::uint64_t kAvalanche = 0x165667919E3779F9;
 constexpr std::size_t kLastStripeSecretAt = kSecretBytes - kStripeBytes - 7;
-constexpr std::size_t kMergeSecretAt = 11;
 
 void add_stripe(std::uint64_t* accumulators, const std::uint8_t* data, const std::uint8_t* secret) {
   for (std::size_t lane = 0; lane < 8; ++lane) {
@@ -46,7 +37,7 @@ void add_stripe(std::uint64_t* accumulators, const std::uint8_t* data, const std
 void accumulate(std::uint64_t* accumulators, const std::uint8_t* data, std::uint8_t* target, std::size_t stripes) {
   for (std::size_t stripe = 0; stripe < stripes; ++stripe) {
     const std::size_t at = stripe * kStripeBytes;
-    std::memcpy(target + at, data + at, kStripeBytes);
+    if (target != nullptr) std::memcpy(target + at, data + at, kStripeBytes);
     add_stripe(accumulators, data + at, kXxh3Secret + 8 * stripe);
   }
 }
@@ -69,43 +60,45 @@ const Xxh3Level& level_in_use() {
   return kXxh3Scalar;
 }
 
-std::uint64_t folded_product(std::uint64_t left, std::uint64_t right) {
-  __extension__ using Wide = unsigned __int128;
-  const Wide product = static_cast<Wide>(left) * right;
-  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-}
-
-std::uint64_t merged(const std::uint64_t* accumulators, std::size_t size_bytes) {
-  std::uint64_t hash = size_bytes * kPrime64First;
-  for (std::size_t pair = 0; pair < 4; ++pair) {
-    const std::uint8_t* secret = kXxh3Secret + kMergeSecretAt + 16 * pair;
-    const std::uint64_t* lanes = accumulators + 2 * pair;
-    hash += folded_product(lanes[0] ^ load_u64(secret), lanes[1] ^ load_u64(secret + 8));
-  }
-  hash ^= hash >> 37;
-  hash *= kAvalanche;
-  return hash ^ (hash >> 32);
-}
-
 }  // namespace
 
-std::uint64_t copy_xxh3(const std::uint8_t* source, std::uint8_t* target, std::size_t size_bytes) {
+std::uint64_t xxh3_merged(const std::uint64_t* accumulators, const std::uint8_t* secret, std::uint64_t start) {
+  std::uint64_t hash = start;
+  for (std::size_t pair = 0; pair < 4; ++pair) {
+    const std::uint64_t* lanes = accumulators + 2 * pair;
+    hash += folded_product(lanes[0] ^ load_u64(secret + 16 * pair), lanes[1] ^ load_u64(secret + 16 * pair + 8));
+  }
+  return xxh3_avalanche(hash);
+}
+
+void xxh3_long(const std::uint8_t* source, std::uint8_t* target, std::size_t size_bytes, std::uint64_t* accumulators) {
   const Xxh3Level& level = level_in_use();
-  alignas(64) std::uint64_t accumulators[8] = {kPrime32Third,  kPrime64First, kPrime64Second, kPrime64Third,
-                                               kPrime64Fourth, kPrime32Second, kPrime64Fifth, kPrime32First};
+  constexpr std::uint64_t kStart[8] = {kPrime32Third,  kPrime64First,  kPrime64Second, kPrime64Third,
+                                       kPrime64Fourth, kPrime32Second, kPrime64Fifth,  kPrime32First};
+  std::memcpy(accumulators, kStart, sizeof kStart);
+  const auto behind = [&](std::size_t at) { return target == nullptr ? nullptr : target + at; };
   constexpr std::size_t block_bytes = kBlockStripes * kStripeBytes;
   std::size_t at = 0;
   // The last byte never belongs to a whole block: the last stripe, which may overlap, is taken in another way.
   for (; size_bytes - at > block_bytes; at += block_bytes) {
-    level.accumulate(accumulators, source + at, target + at, kBlockStripes);
+    level.accumulate(accumulators, source + at, behind(at), kBlockStripes);
     level.scramble(accumulators);
   }
   const std::size_t stripes = (size_bytes - at - 1) / kStripeBytes;
-  level.accumulate(accumulators, source + at, target + at, stripes);
+  level.accumulate(accumulators, source + at, behind(at), stripes);
   at += stripes * kStripeBytes;
-  std::memcpy(target + at, source + at, size_bytes - at);
-  add_stripe(accumulators, target + size_bytes - kStripeBytes, kXxh3Secret + kLastStripeSecretAt);
-  return merged(accumulators, size_bytes);
+  const std::uint8_t* last = source;
+  if (target != nullptr) {
+    std::memcpy(target + at, source + at, size_bytes - at);
+    last = target;  // what was copied is what is hashed
+  }
+  add_stripe(accumulators, last + size_bytes - kStripeBytes, kXxh3Secret + kLastStripeSecretAt);
+}
+
+std::uint64_t copy_xxh3(const std::uint8_t* source, std::uint8_t* target, std::size_t size_bytes) {
+  alignas(64) std::uint64_t accumulators[8];
+  xxh3_long(source, target, size_bytes, accumulators);
+  return xxh3_merged(accumulators, kXxh3Secret + kMergeSecretAt, size_bytes * kPrime64First);
 }
 
 }  // namespace stoker

@@ -23,7 +23,9 @@ __m256i scrambled(__m256i accumulator, __m256i secret) {
   return _mm256_add_epi64(low, _mm256_slli_epi64(high, 32));
 }
 
-void accumulate(std::uint64_t* accumulators, const std::uint8_t* data, std::uint8_t* target, std::size_t stripes) {
+template <bool copy>
+void take(std::uint64_t* accumulators, const std::uint8_t* data, [[maybe_unused]] std::uint8_t* target,
+          std::size_t stripes) {
   auto* kept = reinterpret_cast<__m256i*>(accumulators);
   __m256i first = _mm256_load_si256(kept);
   __m256i second = _mm256_load_si256(kept + 1);
@@ -32,13 +34,23 @@ void accumulate(std::uint64_t* accumulators, const std::uint8_t* data, std::uint
     const std::uint8_t* secret = kXxh3Secret + 8 * stripe;
     const __m256i low = load(data + at);
     const __m256i high = load(data + at + 32);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + at), low);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + at + 32), high);
+    if constexpr (copy) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + at), low);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + at + 32), high);
+    }
     first = added(first, low, load(secret));
     second = added(second, high, load(secret + 32));
   }
   _mm256_store_si256(kept, first);
   _mm256_store_si256(kept + 1, second);
+}
+
+void accumulate(std::uint64_t* accumulators, const std::uint8_t* data, std::uint8_t* target, std::size_t stripes) {
+  if (target == nullptr) {
+    take<false>(accumulators, data, target, stripes);
+  } else {
+    take<true>(accumulators, data, target, stripes);
+  }
 }
 
 void scramble(std::uint64_t* accumulators) {

@@ -34,6 +34,17 @@ constexpr std::size_t kSizes[] = {0,    1,    7,    8,    9,    63,   64,    65,
                                   385,  1023, 1024, 1025, 1088, 1089, 3071,  3072,  3073,  4096,  24575, 24576,
                                   24577, 30000, 70001};
 
+void check_128(const Bytes& data, std::size_t size, std::uint64_t high, std::uint64_t low) {
+  const stoker::Hash128 hash = stoker::xxh3_128(data.data(), size);
+  CHECK(hash.high == high && hash.low == low);
+  std::uint8_t digest[16];
+  stoker::write_digest(hash, digest);
+  for (std::size_t byte = 0; byte < 8; ++byte) {
+    CHECK(digest[byte] == static_cast<std::uint8_t>(high >> (56 - 8 * byte)));
+    CHECK(digest[8 + byte] == static_cast<std::uint8_t>(low >> (56 - 8 * byte)));
+  }
+}
+
 void check_published() {
   // RFC 3720, appendix B.4.
   Bytes bytes(32, 0);
@@ -46,7 +57,14 @@ void check_published() {
   Bytes zeros(5000, 0);
   CHECK(stoker::copy_xxh3(zeros.data(), room.data(), 5000) == 0x95929931B75A6D9FU);
   CHECK(stoker::copy_xxh3(zeros.data(), room.data(), 241) == 0x5C5B5D5D40C59CE3U);
-}
+  check_128(zeros, 0, 0x99AA06D3014798D8U, 0x6001C324468D497FU);
+  check_128(zeros, 1, 0xA6CD5E9392000F6AU, 0xC44BDFF4074EECDBU);
+  check_128(zeros, 5, 0xC61571A9FA582784U, 0x56B1430EA9E34626U);
+  check_128(zeros, 13, 0x8804B1C74117DCA7U, 0x22FB57A9A0A9FF6BU);
+  check_128(zeros, 64, 0xB388416FFD482336U, 0x2FFB6918C12C256EU);
+  check_128(zeros, 200, 0x68AC297D87BA6FB2U, 0xF24858A3A3E3018FU);
+  check_128(zeros, 241, 0xB9B45065A364C5B9U, 0x5C5B5D5D40C59CE3U);
+  check_128(zeros, 5000, 0x4F64C6C368368322U, 0x95929931B75A6D9FU);}
 
 void check_crc(const Bytes& data, std::size_t size, std::size_t shift) {
   const std::uint8_t* from = data.data() + shift;
@@ -82,6 +100,11 @@ std::vector<std::uint64_t> check_level(stoker::CpuLevel level) {
     for (const std::size_t shift : {0U, 1U, 13U}) {
       check_crc(data, size, shift);
       if (size > stoker::kXxh3ShortBytes) hashes.push_back(check_xxh3(data, size, shift));
+      // Memory of exactly this size, so that the sanitizers see a byte too many.
+      const Bytes alone(data.begin() + static_cast<std::ptrdiff_t>(shift),
+                        data.begin() + static_cast<std::ptrdiff_t>(shift + size));
+      const stoker::Hash128 wide = stoker::xxh3_128(alone.data(), size);
+      hashes.insert(hashes.end(), {wide.high, wide.low});
     }
   }
   return hashes;

@@ -61,3 +61,25 @@ def test_ranges_are_accepted_and_refused_alike(data: bytes, ranges: list[tuple[i
     done = module.crc32c_many(data, columns, native)
     assert done == plain_check.crc32c_many(memoryview(data), columns, plain)
     assert native.tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize("level", CPU_LEVELS)
+def test_xxh3_128_of_every_length_up_to_3000(level: str) -> None:
+    with forced_cpu_level(level) as offered:
+        if offered != level:
+            pytest.skip(f"this processor offers {offered}, not {level}")
+        lengths = np.arange(3001)
+        digests = checking.xxh3_128_many(POOL.data, lengths % 67, lengths)
+    for size, digest in enumerate(digests):
+        assert digest.tobytes() == xxhash.xxh3_128_digest(POOL[size % 67 : size % 67 + size]), size
+
+
+@given(data=st.binary(max_size=600), ranges=RANGES)
+def test_digests_of_ranges_equal_those_of_the_plain_twin(data: bytes, ranges: list[tuple[int, int]]) -> None:
+    columns = np.array(ranges, np.int64).reshape(-1, 2).T.copy()
+    native, plain = np.zeros((2, len(ranges), 16), np.uint8)
+    module = native_kernels()
+    assert module is not None
+    done = module.xxh3_128_many(data, columns, native)
+    assert done == plain_check.xxh3_128_many(memoryview(data), columns, plain)
+    assert np.array_equal(native[:done], plain[:done])

@@ -56,7 +56,7 @@ class Arena {
   std::uint64_t* seat(std::uint64_t page) const;
   std::uint64_t* slot(std::uint64_t page) const;
   std::uint64_t* writable(std::uint64_t page, std::size_t size_bytes, std::int64_t expect_epoch, ArenaStatus& status);
-  bool begin(Writing& writing) const;
+  bool begin(Writing& writing, std::uint32_t source) const;
   std::uint8_t* place(Writing& writing, std::size_t payload_bound);
   void frame(Writing& writing, std::uint64_t page, std::uint64_t epoch, int type, int codec, int elem_width,
              std::size_t payload_bytes);
@@ -66,6 +66,7 @@ class Arena {
   bool diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data,
                   bool more);
   void raise_floor(std::uint64_t least);
+  std::uint64_t ring_at(std::uint64_t position) const;
   std::uint64_t take_extent(std::uint32_t kind);
   void give_extent(std::uint64_t offset, std::uint64_t kind);
   std::uint64_t& word(std::size_t index) const { return words_[index]; }
@@ -77,6 +78,8 @@ class Arena {
   std::uint64_t page_slots_, slot_offset_, ring_offset_, ring_bytes_, data_offset_;
   std::uint32_t salt_;
   bool keep_unflushed_;
+  // Where the last commit and the floor lie in the ring: a division for each frame would cost as much as its checksum.
+  mutable std::uint64_t end_ = 0, end_at_ = 0, floor_ = 0, floor_at_ = 0;
 };
 
 // Has this process killed at the count-th step from now, 0 for never: for tests.

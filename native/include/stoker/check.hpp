@@ -20,4 +20,14 @@ constexpr std::size_t kXxh3ShortBytes = 240;
 // Copies, and returns the XXH3-64 of what was copied: more than kXxh3ShortBytes.
 std::uint64_t copy_xxh3(const std::uint8_t* source, std::uint8_t* target, std::size_t size_bytes);
 
+struct Hash128 {
+  std::uint64_t low, high;
+};
+
+// XXH3-128 with seed 0 (xxHash 0.8) of data of any length.
+Hash128 xxh3_128(const std::uint8_t* data, std::size_t size_bytes);
+
+// Writes its 16 bytes as xxHash prints them: the high word first, each from its highest byte down.
+void write_digest(const Hash128& hash, std::uint8_t* digest);
+
 }  // namespace stoker

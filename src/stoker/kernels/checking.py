@@ -38,14 +38,34 @@ def crc32c_many(
     ranges = np.array((starts, lengths), np.int64)
     values = np.zeros(ranges.shape[1], np.uint32)
     done = (native_kernels() or plain_check).crc32c_many(memoryview(buffer), ranges, values)
-    if done < len(values):
+    _require_ranges(done, buffer, ranges)
+    return values
+
+
+def xxh3_128(data: Readable) -> bytes:
+    """Return the XXH3-128 of `data`, seed 0: 16 bytes, the highest first."""
+    return xxhash.xxh3_128_digest(data)
+
+
+def xxh3_128_many(
+    buffer: Readable, starts: Sequence[int] | NDArray[np.int64], lengths: Sequence[int] | NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Return the XXH3-128 of each range of `buffer`, uint8 of shape (n, 16), as `crc32c_many`."""
+    ranges = np.array((starts, lengths), np.int64)
+    digests = np.zeros((ranges.shape[1], 16), np.uint8)
+    done = (native_kernels() or plain_check).xxh3_128_many(memoryview(buffer), ranges, digests)
+    _require_ranges(done, buffer, ranges)
+    return digests
+
+
+def _require_ranges(done: int, buffer: Readable, ranges: NDArray[np.int64]) -> None:
+    if done < ranges.shape[1]:
         start, length = ranges[:, done].tolist()
         raise CorruptError(
             "range to checksum leaves its buffer",
             expected=f"within {memoryview(buffer).nbytes} bytes",
             got=f"{length} bytes at {start}",
         )
-    return values
 
 
 def copy_crc32c(source: Readable, target: memoryview, value: int = 0) -> int:

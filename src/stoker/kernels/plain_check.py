@@ -41,13 +41,27 @@ def copy_xxh3(source: memoryview, target: memoryview) -> int | None:
 
 def crc32c_many(buffer: memoryview, ranges: NDArray[np.int64], values: NDArray[np.uint32]) -> int:
     """Fill `values` with the CRC-32C of the ranges (starts, then lengths); return how many came before a bad one."""
-    data = np.frombuffer(buffer, np.uint8).data
-    starts, lengths = ranges.tolist()
-    for index, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-        if not 0 <= start <= start + length <= len(data):
+    for index, data in enumerate(_ranges(buffer, ranges)):
+        if data is None:
             return index
-        values[index] = crc32c(data[start : start + length], 0)
+        values[index] = crc32c(data, 0)
     return len(values)
+
+
+def xxh3_128_many(buffer: memoryview, ranges: NDArray[np.int64], digests: NDArray[np.uint8]) -> int:
+    """Fill `digests`, 16 bytes each, with the XXH3-128 of the ranges; return as `crc32c_many`."""
+    for index, data in enumerate(_ranges(buffer, ranges)):
+        if data is None:
+            return index
+        digests[index] = np.frombuffer(xxhash.xxh3_128_digest(data), np.uint8)
+    return len(digests)
+
+
+def _ranges(buffer: memoryview, ranges: NDArray[np.int64]) -> Iterator[memoryview | None]:
+    """Yield the bytes of ranges; None for one that leaves the buffer."""
+    data = np.frombuffer(buffer, np.uint8).data
+    for start, length in ranges.T.tolist():
+        yield data[start : start + length] if 0 <= start <= start + length <= len(data) else None
 
 
 def _fit(source: memoryview, target: memoryview) -> bool:

@@ -4,7 +4,7 @@ Its plain twin is `stoker.pages.graph.plain_waves`. Both hold the graph by pages
 wave, visit what depends on it, and hand out the pages that only Python can make.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
@@ -173,6 +173,36 @@ class WaveEngine(Protocol):
 
     def settle(self, lsn: int) -> None:
         """Say that the wave is committed; the store's lock is held."""
+
+
+class ShortWaves(Protocol):
+    """`stabilize` of a graph without a Python frame around the engine.
+
+    ready   whether nothing but the engine takes part in a wave; else every call goes the graph's own way
+    writer  number of who commits waves
+    """
+
+    ready: bool
+    writer: int
+
+    def stabilize(self) -> WaveReport:
+        """Do a wave; returns its report."""
+
+
+def short_waves(
+    engine: WaveEngine, graph: Callable[[], Any], idle: tuple[Any, ...], methods: tuple[Callable[..., Any], ...]
+) -> ShortWaves | None:
+    """Return the short way of a graph, None for an engine that is not native.
+
+    graph    weak reference to it
+    idle     containers: while one of them holds anything, waves go the graph's own way
+    methods  functions of its class: stabilize, and what mends what a dead owner of the lock left, by its WaveStep
+    """
+    native = native_kernels()
+    if native is None or type(engine) is not native.WaveEngine:
+        return None
+    found: ShortWaves = native.ShortWaves(engine, graph, idle, methods)
+    return found
 
 
 def wave_engine(address: int, arena_bytes: int) -> WaveEngine | None:

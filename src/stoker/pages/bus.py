@@ -198,7 +198,7 @@ class Store(CoreStore):
             self._waves = DeviceWaves(self._devices, self._graph)
             self.__dict__.pop("stabilize", None)
         elif type(self).stabilize is Store.stabilize:  # nothing follows a wave: the graph's own method, without ours
-            self.__dict__["stabilize"] = self._graph.stabilize
+            self.__dict__["stabilize"] = self._graph.shortest_stabilize
 
     def allocate(  # noqa: PLR0913 - what a page is, and where it is
         self,

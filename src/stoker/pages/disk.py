@@ -53,6 +53,9 @@ class Disk(Protocol):
     def read(self, path: Path, offset: int = 0, size_bytes: int = -1) -> bytes:
         """Return bytes of a file: fewer where it ends."""
 
+    def read_into(self, path: Path, offset: int, memory: memoryview) -> int:
+        """Fill memory with bytes of a file; return how many: fewer where it ends."""
+
     def size_bytes(self, path: Path) -> int:
         """Return a file's size."""
 
@@ -122,6 +125,20 @@ class OsDisk:
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(size_bytes)
+
+    def read_into(self, path: Path, offset: int, memory: memoryview) -> int:
+        """See Disk."""
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            done = 0
+            while done < memory.nbytes:
+                got = os.preadv(handle, [memory[done : done + _READ_BYTES_MAX]], offset + done)
+                if not got:
+                    break
+                done += got
+            return done
+        finally:
+            os.close(handle)
 
     def size_bytes(self, path: Path) -> int:
         """See Disk."""

@@ -83,7 +83,7 @@ def _cure(folder: StoreFolder, arena: Arena) -> tuple[Arena, Flusher]:
         facts = CheckpointFacts(
             arena.geometry.uuid, snapshot.lsn, wall_tick_ns(), max_generation=arena.table.max_generation()
         )
-        write_checkpoint(folder.checkpoints, snapshot.images(), facts)
+        write_checkpoint(folder.checkpoints, snapshot.columns(), facts)
         lsn = snapshot.lsn
     journal = _restarted_journal(folder, lsn + 1)
     flusher = Flusher(arena, journal)

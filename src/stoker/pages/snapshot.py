@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.pages.arena.arena import Arena
+from stoker.pages.columns import NO_META, PageColumns
 from stoker.pages.errors import PageNotFound, PagesError
 from stoker.pages.images import PageImage
 
-_EMPTY: Final = b"\x80"
+_FACTS: Final = ("id", "epoch", "lsn", "size", "state", "location", "residency", "elem_width", "flags")
 _COLUMNS: Final = (
     "id",
     "epoch",
@@ -121,7 +122,7 @@ class Snapshot:
             residency=int(row["residency"]),
             elem_width=int(row["elem_width"]),
             flags=int(row["flags"]),
-            meta=meta or _EMPTY,
+            meta=meta or NO_META,
         )
 
     def images(self) -> Iterator[PageImage]:
@@ -134,8 +135,32 @@ class Snapshot:
             *columns, strict=True
         ):
             data = whole[offset : offset + size]
-            meta = whole[at : at + length].tobytes() if length else _EMPTY
+            meta = whole[at : at + length].tobytes() if length else NO_META
             yield PageImage(page, epoch, lsn, data, state, location, residency, width, flags, meta)
+
+    def columns(self) -> PageColumns:
+        """Return all pages in columns, in the order of their ids; their data as `view`, all in one memory.
+
+        Raises PagesError once it is closed.
+        """
+        self._check()
+        records = self._records[np.argsort(self._records["id"])]
+        whole = self._arena.whole_view()
+        places = np.zeros((len(records), 2), np.int64)
+        places[:, 1] = len(NO_META)
+        metas, at = [NO_META], len(NO_META)
+        for row in np.flatnonzero(records["meta_bytes"]).tolist():
+            start, size = int(records["meta_offset"][row]), int(records["meta_bytes"][row])
+            metas.append(whole[start : start + size].tobytes())
+            places[row] = at, len(metas[-1])
+            at += len(metas[-1])
+        return PageColumns(
+            facts=np.stack([records[name].astype(np.uint64) for name in _FACTS], axis=1),
+            starts=records["offset"].astype(np.int64),
+            memory=whole,
+            meta_places=places,
+            metas=b"".join(metas),
+        )
 
     def _row(self, page: int) -> np.void:
         self._check()

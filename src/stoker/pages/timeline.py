@@ -13,6 +13,7 @@ from stoker.core.errors import UsageError
 from stoker.pages.anchoring import AnchorPolicy, Chain
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
+from stoker.pages.columns import SIZE
 from stoker.pages.errors import CorruptPages, FormatError, PagesError
 from stoker.pages.folder import StoreFolder
 from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType, asked_of
@@ -36,6 +37,7 @@ from stoker.pages.history import (
 )
 from stoker.pages.history.checkpoint import checkpoint_name
 from stoker.pages.history.checkpoint_read import Checkpoint, oldest_kept, open_checkpoint
+from stoker.pages.history.index import HOLDER, STORED
 from stoker.pages.images import PageImage
 from stoker.pages.journal import (
     FrameTable,
@@ -247,7 +249,7 @@ class Timeline:
                 # A checkpoint that is ahead of the log would let a power loss give its LSNs to other commits.
                 self._store.sync("data")
             written = write_checkpoint(
-                target, snapshot.images(), facts, codec=codec, parent=parent.index if parent else None
+                target, snapshot.columns(), facts, codec=codec, parent=parent.index if parent else None
             )
         with self._store.batch() as batch:
             batch.commit.record(FrameType.CHECKPOINT, CHECKPOINT_RECORD.pack(written.lsn) + written.path.name.encode())
@@ -303,10 +305,11 @@ class Timeline:
             newest = open_checkpoint(folder / checkpoint_name(lsns[-1]))
         except CorruptPages:
             return None
-        holders = {entry.holder_lsn for entry in newest.index.pages}
-        whole_bytes = sum(entry.size_bytes for entry in newest.index.pages)
-        oldest = min(holders, default=0)
-        chain = sum(entry.stored_bytes for entry in newest.index.pages if entry.holder_lsn != oldest)
+        entries = newest.index.pages
+        holders = entries.holders()
+        whole_bytes = int(entries.column(SIZE).sum())
+        later = entries.column(HOLDER) != min(holders, default=0)
+        chain = int(entries.column(STORED)[later].sum())
         return None if CHECKPOINTS.due(Chain(whole_bytes, len(holders), chain)) else newest
 
     def _prune(self, folder: Path, keep: int) -> None:

@@ -161,9 +161,15 @@ class CrashDisk:
         seen = self._files[self._names[path]].seen
         return bytes(seen[offset:] if size_bytes < 0 else seen[offset : offset + size_bytes])
 
+    def read_into(self, path: Path, offset: int, memory: memoryview) -> int:
+        """Fill memory; see `Disk`."""
+        found = self.read(path, offset, memory.nbytes)
+        memory[: len(found)] = found
+        return len(found)
+
     def size_bytes(self, path: Path) -> int:
         """Return a size; see `Disk`."""
-        return len(self._files[self._names[path]].seen)
+        return len(self.read(path))
 
     def names(self, folder: Path) -> list[str]:
         """Return names; see `Disk`."""

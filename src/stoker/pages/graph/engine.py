@@ -7,7 +7,8 @@ changed is told by that log too, so a wave costs what changed, not what there is
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, cast
@@ -16,7 +17,7 @@ import numpy as np
 
 from stoker.core.clock import monotonic_ns
 from stoker.core.errors import UsageError
-from stoker.kernels.waves import WaveEngine, WaveReport, WaveStep
+from stoker.kernels.waves import WaveEngine, WaveReport, WaveStep, short_waves
 from stoker.pages.batch import page_id
 from stoker.pages.errors import Conflict, DeriveError
 from stoker.pages.frames import PageState
@@ -58,6 +59,9 @@ class Propagation(Building):
         self._told_lsn = 0  # of the newest wave that listeners heard of already
         self._teller = Teller(store, self.graph)
         self.events = self._teller.events = Subscriptions(self._listen)
+        idle = (self.graph.touched, self._pending, self._errors, store.listeners)
+        methods = (Propagation.stabilize, Propagation._mended)
+        self._short = short_waves(self._engine, weakref.ref(self), idle, methods)
         self._restore()
         self._listen()
         store.closing.append(self.close)
@@ -84,6 +88,7 @@ class Propagation(Building):
             self._keeper.save_signatures(self._signatures())
         finally:
             self._all_native = False
+            self._judge_short()
             self._engine = cast(WaveEngine, ClosedEngine())
             if self._pool:
                 self._pool.shutdown()
@@ -120,6 +125,7 @@ class Propagation(Building):
         """Hear of commits only while somebody wants to know: a listener makes every commit slower."""
         listeners = self.store.listeners
         self._told = self._teller.wanted or self.store.flusher is not None
+        self._judge_short()
         wanted = not self._closed and (self._mode == "immediate" or self._teller.wanted)
         if wanted and self._committed not in listeners:
             listeners.append(self._committed)
@@ -144,12 +150,27 @@ class Propagation(Building):
         """
         if self._all_native and not (self.graph.touched or self._pending or self._errors):
             report = self._engine.quick(self._writer)
+            if report == WaveStep.OWNER_DEAD:
+                self._mended(WaveStep.OWNER_DEAD)
             if not isinstance(report, int):
                 if self._told or self.store.listeners:
                     with self._exclusive():
                         self._end(report)
                 return report
         return self._wave(None)
+
+    @property
+    def shortest_stabilize(self) -> Callable[[], WaveReport]:
+        """`stabilize` without a Python frame where nothing is to be told; the method where there is no such way."""
+        # Not put in the instance in place of the method: its dictionary would make every other attribute slower.
+        if self._short and type(self).stabilize is Propagation.stabilize:
+            return self._short.stabilize
+        return self.stabilize
+
+    def _judge_short(self) -> None:
+        if self._short:
+            self._short.ready = self._all_native and not self._told
+            self._short.writer = self._writer
 
     def _wave(self, only: list[int] | None) -> WaveReport:
         # As `_exclusive`, without the price of a context manager.
@@ -161,6 +182,7 @@ class Propagation(Building):
         try:
             if self.graph.touched or self._pending:
                 self._sync()
+                self._judge_short()
             report = engine.advance(self._writer, only)
             if isinstance(report, int):
                 report = self._go_on(report, only)
@@ -231,6 +253,7 @@ class Propagation(Building):
             engine.settle(batch.finish())
         self._told_lsn = batch.lsn
         self._writer = self.store.source_number(SOURCE)
+        self._judge_short()
         return True
 
     # -- calling -------------------------------------------------------------------------------------------------

@@ -14,18 +14,20 @@ A page that is the same as in an earlier checkpoint can be left there: the index
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import xxhash
+import numpy as np
 
 from stoker.core.errors import UsageError
-from stoker.kernels.checking import crc32c
+from stoker.kernels.checking import crc32c, xxh3_128
+from stoker.pages.columns import SIZE, PageColumns, columns_of, groups_of
 from stoker.pages.disk import Disk, OsDisk, disk_error
 from stoker.pages.frames import FORMAT_VERSION
+from stoker.pages.history.index import Entries, Index, encode_index
 from stoker.pages.history.packing import ALIGN, GROUP_BYTES, Packed, pack_group
 from stoker.pages.history.state import State
 from stoker.pages.images import PageImage
@@ -54,35 +56,6 @@ class CheckpointFacts(msgspec.Struct, frozen=True):
     sources: dict[int, str] = {}
 
 
-class PageEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A page in the index. `holder_lsn` is the LSN of the checkpoint that has its bytes."""
-
-    page: int
-    epoch: int
-    lsn: int
-    size_bytes: int
-    state: int
-    location: int
-    residency: int
-    elem_width: int
-    flags: int
-    meta: bytes
-    codec: int
-    offset: int
-    stored_bytes: int
-    digest: bytes
-    holder_lsn: int
-
-
-class Index(msgspec.Struct, frozen=True):
-    """All that a checkpoint tells beside the bytes of its pages."""
-
-    pages: list[PageEntry]
-    max_generation: int
-    marks: dict[str, int]
-    sources: dict[int, str]
-
-
 class Written(msgspec.Struct, frozen=True):
     """What writing a checkpoint did."""
 
@@ -101,7 +74,7 @@ def checkpoint_name(lsn: int) -> str:
 
 def write_checkpoint(
     folder: Path,
-    images: Iterable[PageImage],
+    images: Iterable[PageImage] | PageColumns,
     facts: CheckpointFacts,
     *,
     codec: str = "auto",
@@ -172,89 +145,59 @@ class _Writer:
         self._handle = handle
         self._codec = codec
         self._lsn = lsn
-        self._parent = {entry.page: entry for entry in parent.pages} if parent else {}
-        self._entries: list[PageEntry] = []
+        self._parent = parent.pages if parent else Entries.none()
+        self._entries = [Entries.none()]
+        self._left = 0
+        self._stored_bytes = 0
         self._packing: deque[Future[Packed]] = deque()
         self._writing: deque[Future[None]] = deque()
         self._end = 0
 
-    def write(self, images: Iterable[PageImage], facts: CheckpointFacts) -> Written:
+    def write(self, images: Iterable[PageImage] | PageColumns, facts: CheckpointFacts) -> Written:
         with ThreadPoolExecutor(_WORKERS) as pool:
             try:
                 self._put(pool, [_superblock(facts)])
-                for group in self._groups(images):
-                    self._packing.append(pool.submit(pack_group, group, self._codec))
-                    self._settle(pool, _AHEAD)
+                for pages in columns_of(images, GROUP_BYTES):
+                    own = self._own(pages)
+                    for rows in groups_of(own.sizes, GROUP_BYTES):
+                        self._packing.append(pool.submit(pack_group, own.rows(rows), self._codec))
+                        self._settle(pool, _AHEAD)
                 self._settle(pool, 0)
-                entries = sorted(self._entries, key=lambda entry: entry.page)
+                entries = Entries.joined(self._entries)
                 self._finish(pool, entries, facts)
                 self._wait(0)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        own = [entry for entry in entries if entry.holder_lsn == self._lsn]
-        return Written(
-            Path(),
-            self._lsn,
-            len(entries),
-            sum(entry.size_bytes for entry in entries),
-            sum(entry.stored_bytes for entry in own),
-            len(entries) - len(own),
-        )
+        page_bytes = int(entries.column(SIZE).sum())
+        return Written(Path(), self._lsn, len(entries), page_bytes, self._stored_bytes, self._left)
 
-    def _finish(self, pool: ThreadPoolExecutor, entries: list[PageEntry], facts: CheckpointFacts) -> None:
-        root = xxhash.xxh3_128()
-        for entry in entries:
-            root.update(entry.page.to_bytes(8, "little") + entry.digest)
-        index = msgspec.msgpack.encode(Index(entries, facts.max_generation, facts.marks, facts.sources))
+    def _finish(self, pool: ThreadPoolExecutor, entries: Entries, facts: CheckpointFacts) -> None:
+        root = xxh3_128(entries.whole_digest_input())
+        index = encode_index(Index(entries, facts.max_generation, facts.marks, facts.sources))
         index_at = self._put(pool, [index])
-        footer = FOOTER.pack(FOOTER_MAGIC, index_at, len(index), xxhash.xxh3_128_digest(index), root.digest())
+        footer = FOOTER.pack(FOOTER_MAGIC, index_at, len(index), xxh3_128(index), root)
         footer = footer.ljust(FOOTER_BYTES - 4, b"\0")
         self._put(pool, [footer + crc32c(footer).to_bytes(4, "little")])
 
-    def _groups(self, images: Iterable[PageImage]) -> Iterator[list[PageImage]]:
-        """Yield the pages that are not left with the parent, some MiB at a time."""
-        group: list[PageImage] = []
-        group_bytes = 0
-        for image in images:
-            size_bytes = image.size_bytes
-            before = self._parent.get(image.page)
-            if before and (before.epoch, before.lsn, before.size_bytes) == (image.epoch, image.lsn, size_bytes):
-                self._entries.append(before)
-                continue
-            if group and group_bytes + size_bytes > GROUP_BYTES:
-                yield group
-                group, group_bytes = [], 0
-            group.append(image)
-            group_bytes += size_bytes
-        if group:
-            yield group
+    def _own(self, pages: PageColumns) -> PageColumns:
+        """Return the pages that are not left with the parent, and keep the entries of the others."""
+        before = self._parent.numbers
+        if not len(before):
+            return pages
+        rows = np.minimum(np.searchsorted(before[:, 0], pages.facts[:, 0]), len(before) - 1)
+        left = (before[rows, : SIZE + 1] == pages.facts[:, : SIZE + 1]).all(axis=1)
+        self._entries.append(self._parent.rows(rows[left]))
+        self._left += int(left.sum())
+        return pages.rows(~left)
 
     def _settle(self, pool: ThreadPoolExecutor, ahead: int) -> None:
         """Write the groups that are packed, in order, until only so many are on their way."""
         while len(self._packing) > ahead:
             packed = self._packing.popleft().result()
-            start = self._put(pool, packed.pieces)
-            for image, (codec, offset, stored_bytes, digest) in zip(packed.images, packed.stored, strict=True):
-                self._entries.append(
-                    PageEntry(
-                        image.page,
-                        image.epoch,
-                        image.lsn,
-                        image.size_bytes,
-                        image.state,
-                        image.location,
-                        image.residency,
-                        image.elem_width,
-                        image.flags,
-                        image.meta,
-                        codec,
-                        start + offset,
-                        stored_bytes,
-                        digest,
-                        self._lsn,
-                    )
-                )
+            packed.stored[:, 1] += self._put(pool, packed.pieces)
+            self._entries.append(Entries.made(packed.pages, packed.stored, packed.digests, self._lsn))
+            self._stored_bytes += int(packed.stored[:, 2].sum())
             self._wait(ahead)
 
     def _wait(self, ahead: int) -> None:
@@ -277,8 +220,3 @@ def _superblock(facts: CheckpointFacts) -> bytes:
         SUPERBLOCK_BYTES - 4, b"\0"
     )
     return body + crc32c(body).to_bytes(4, "little")
-
-
-def entries_held(index: Index, lsn: int) -> Iterator[PageEntry]:
-    """Yield the entries whose bytes lie in the checkpoint of this LSN."""
-    return (entry for entry in index.pages if entry.holder_lsn == lsn)

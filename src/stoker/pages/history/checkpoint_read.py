@@ -1,18 +1,21 @@
 """Reading checkpoints: nothing is believed before its checksum is."""
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
-import xxhash
 import zstandard
+from numpy.typing import NDArray
 
-from stoker.kernels.checking import crc32c
+from stoker.core.errors import CorruptError
+from stoker.kernels.checking import crc32c, xxh3_128, xxh3_128_many
+from stoker.pages.columns import FACTS, SIZE, groups_of
 from stoker.pages.disk import Disk, OsDisk
 from stoker.pages.errors import ChecksumError, CorruptPages, FormatError, PageNotFound
 from stoker.pages.frames import FORMAT_VERSION
@@ -24,10 +27,9 @@ from stoker.pages.history.checkpoint import (
     SUPERBLOCK,
     SUPERBLOCK_BYTES,
     CheckpointFacts,
-    Index,
-    PageEntry,
     checkpoint_name,
 )
+from stoker.pages.history.index import CODEC, DIGEST_BYTES, HOLDER, OFFSET, STORED, Entries, Index, decode_index
 from stoker.pages.history.packing import ALIGN, GROUP_BYTES, RAW, ZSTD
 from stoker.pages.history.state import PAGE_BYTES_MAX, State
 from stoker.pages.images import PageImage
@@ -36,6 +38,8 @@ _INDEX_BYTES_MAX: Final = 1 << 32
 _WORKERS: Final = 2
 _AHEAD: Final = 3
 """Runs of pages under way at once."""
+_SLAB_BYTES: Final = 32 << 20
+"""Memory that pages of one checkpoint share: large enough for large pages of the system, and to be freed with them."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -71,11 +75,11 @@ def open_checkpoint(path: Path, disk: Disk | None = None) -> Checkpoint:
     if index_bytes > min(_INDEX_BYTES_MAX, size_bytes):
         raise FormatError("index of the checkpoint is too long", where=str(path), got=f"{index_bytes} bytes")
     encoded = disk.read(path, index_at, index_bytes)
-    if xxhash.xxh3_128_digest(encoded) != digest:
+    if xxh3_128(encoded) != digest:
         raise ChecksumError("index of the checkpoint is damaged", where=str(path))
     try:
-        index = msgspec.msgpack.decode(encoded, type=Index)
-    except msgspec.MsgspecError as error:
+        index = decode_index(encoded)
+    except CorruptError as error:
         raise FormatError("index of the checkpoint cannot be read", where=str(path), got=str(error)) from error
     facts = msgspec.structs.replace(
         facts, max_generation=index.max_generation, marks=index.marks, sources=index.sources
@@ -111,17 +115,14 @@ def read_checkpoint(
         )
     entries = checkpoint.index.pages
     if pages is not None:
-        missing = set(pages) - {entry.page for entry in entries}
-        if missing:
-            raise PageNotFound("checkpoint has no such page", where=str(path), got=str(min(missing)))
-        entries = [entry for entry in entries if entry.page in set(pages)]
+        ids = np.unique(np.array(list(pages), np.uint64))
+        missing = np.setdiff1d(ids, entries.numbers[:, 0])
+        if len(missing):
+            raise PageNotFound("checkpoint has no such page", where=str(path), got=str(missing[0]))
+        entries = entries.rows(np.isin(entries.numbers[:, 0], ids))
     state = State()
-    root = xxhash.xxh3_128()
-    for image in _images(disk, checkpoint, entries):
-        state.put(image)
-    for entry in entries:
-        root.update(entry.page.to_bytes(8, "little") + entry.digest)
-    if pages is None and root.digest() != checkpoint.root:
+    state.take(_images(disk, checkpoint, entries))
+    if pages is None and xxh3_128(entries.whole_digest_input()) != checkpoint.root:
         raise ChecksumError("pages of the checkpoint are not those it was made of", where=str(path))
     state.lsn, state.time_ns = checkpoint.facts.lsn, checkpoint.facts.time_ns
     state.marks, state.sources = dict(checkpoint.index.marks), dict(checkpoint.index.sources)
@@ -129,73 +130,123 @@ def read_checkpoint(
     return state
 
 
-def _images(disk: Disk, checkpoint: Checkpoint, entries: list[PageEntry]) -> Iterator[PageImage]:
-    """Yield pages in the order of their ids; workers read and check what lies side by side."""
-    found: dict[int, PageImage] = {}
+def _images(disk: Disk, checkpoint: Checkpoint, entries: Entries) -> list[PageImage]:
+    """Return pages in the order of their entries; workers read and check what lies side by side."""
+    order, runs = _runs(checkpoint, entries)
+    placed = _Reading(disk, entries.rows(order))
     with ThreadPoolExecutor(_WORKERS) as pool:
-        waiting: deque[Future[list[PageImage]]] = deque()
-        for run in _runs(checkpoint, entries):
-            waiting.append(pool.submit(_run_images, disk, run))
+        waiting: deque[Future[None]] = deque()
+        for holder, rows in runs:
+            waiting.append(pool.submit(placed.read, holder, rows, placed.room(rows)))
             while len(waiting) > _AHEAD:
-                found.update((image.page, image) for image in waiting.popleft().result())
+                waiting.popleft().result()
         for made in waiting:
-            found.update((image.page, image) for image in made.result())
-    return (found[entry.page] for entry in entries)
+            made.result()
+    return placed.images(np.argsort(order, kind="stable"))
 
 
-def _runs(checkpoint: Checkpoint, entries: list[PageEntry]) -> Iterator[tuple[Path, list[PageEntry]]]:
-    """Yield the entries that lie side by side in one file, some MiB at a time."""
-    path, run = checkpoint.path, list[PageEntry]()
-
-    def holder(entry: PageEntry) -> Path:
-        """A checkpoint may have been given another name."""
-        own = entry.holder_lsn == checkpoint.facts.lsn
-        return path if own else path.with_name(checkpoint_name(entry.holder_lsn))
-
-    for entry in sorted(entries, key=lambda entry: (entry.holder_lsn, entry.offset)):
-        if not 0 < entry.size_bytes <= PAGE_BYTES_MAX or entry.stored_bytes > entry.size_bytes:
-            raise FormatError("page in the checkpoint has no size", where=str(path), got=str(entry.size_bytes))
-        last = run[-1] if run else entry
-        beside = last.holder_lsn == entry.holder_lsn and 0 <= entry.offset - last.offset - last.stored_bytes < ALIGN
-        if run and not (beside and entry.offset + entry.stored_bytes - run[0].offset <= GROUP_BYTES):
-            yield holder(last), run
-            run = []
-        run.append(entry)
-    if run:
-        yield holder(run[0]), run
+def _runs(checkpoint: Checkpoint, entries: Entries) -> tuple[NDArray[np.int64], list[tuple[Path, slice]]]:
+    """Return the order in which entries lie in their files, and runs of that order: side by side, some MiB."""
+    order = np.lexsort((entries.numbers[:, OFFSET], entries.numbers[:, HOLDER]))
+    sizes, stored, offsets, holders = (entries.column(number)[order] for number in (SIZE, STORED, OFFSET, HOLDER))
+    ends = offsets + stored
+    bad = (sizes <= 0) | (sizes > PAGE_BYTES_MAX) | (stored < 0) | (stored > sizes) | (offsets < 0) | (ends < 0)
+    if bad.any():
+        size = entries.numbers[order][bad][0, SIZE]
+        raise FormatError("page in the checkpoint has no size", where=str(checkpoint.path), got=str(size))
+    gaps = offsets[1:] - ends[:-1]
+    apart = (holders[1:] != holders[:-1]) | (gaps < 0) | (gaps >= ALIGN)
+    borders = [0, *(np.flatnonzero(apart) + 1).tolist(), len(order)]
+    runs = []
+    for first, last in pairwise(borders):
+        for rows in groups_of(np.diff(ends[first:last], prepend=offsets[first : first + 1]), GROUP_BYTES):
+            holder = _holder(checkpoint, int(holders[first]))
+            runs.append((holder, slice(first + rows.start, first + rows.stop)))
+    return order, runs
 
 
-def _run_images(disk: Disk, run: tuple[Path, list[PageEntry]]) -> list[PageImage]:
-    holder, entries = run
-    start = entries[0].offset
-    data = bytearray(disk.read(holder, start, entries[-1].offset + entries[-1].stored_bytes - start))
-    return [_image(holder, entry, memoryview(data)[entry.offset - start :][: entry.stored_bytes]) for entry in entries]
+def _holder(checkpoint: Checkpoint, lsn: int) -> Path:
+    """Return the file that has pages. A checkpoint may have been given another name."""
+    own = lsn == checkpoint.facts.lsn
+    return checkpoint.path if own else checkpoint.path.with_name(checkpoint_name(lsn))
 
 
-def _image(holder: Path, entry: PageEntry, stored: memoryview) -> PageImage:
-    """Return a page from what is stored of it, which becomes its memory where it is as it was."""
-    plain: memoryview | bytearray = stored
-    if entry.codec == ZSTD:
-        try:
-            plain = bytearray(zstandard.ZstdDecompressor().decompress(stored, max_output_size=entry.size_bytes))
-        except zstandard.ZstdError as error:
-            raise ChecksumError("page in the checkpoint cannot be unpacked", where=str(holder)) from error
-    elif entry.codec != RAW:
-        raise FormatError("page in the checkpoint has an unknown codec", where=str(holder), got=str(entry.codec))
-    if len(plain) != entry.size_bytes or xxhash.xxh3_128_digest(plain) != entry.digest:
-        raise ChecksumError("page in the checkpoint is damaged", where=str(holder), got=f"page {entry.page}")
-    return PageImage(
-        entry.page,
-        entry.epoch,
-        entry.lsn,
-        np.frombuffer(plain, np.uint8),
-        entry.state,
-        entry.location,
-        entry.residency,
-        entry.elem_width,
-        entry.flags,
-        entry.meta,
-    )
+class _Reading:
+    """Pages on their way from files into memory: entries in the order in which they lie."""
+
+    def __init__(self, disk: Disk, entries: Entries) -> None:
+        self._disk = disk
+        self._entries = entries
+        self._offsets, self._stored = entries.column(OFFSET), entries.column(STORED)
+        self._ends = self._offsets + self._stored
+        self._slab = np.empty(0, np.uint8)
+        self._data: list[NDArray[np.uint8]] = [self._slab] * len(entries)
+
+    def room(self, rows: slice) -> NDArray[np.uint8]:
+        """Return memory for a run: of a slab that many share, so that the system maps large pages where it can."""
+        wanted = int(self._ends[rows.stop - 1] - self._offsets[rows.start])
+        if wanted > _SLAB_BYTES:
+            return np.empty(0, np.uint8)  # larger than what a damaged index may ask for: its file is looked at first
+        if self._slab.size < wanted:
+            left = int(self._stored[rows.start :].sum()) + ALIGN * len(self._stored)
+            self._slab = np.empty(max(wanted, min(left, _SLAB_BYTES)), np.uint8)
+        room, self._slab = self._slab[:wanted], self._slab[-(-wanted // ALIGN * ALIGN) :]
+        return room
+
+    def read(self, holder: Path, rows: slice, room: NDArray[np.uint8]) -> None:
+        """Read a run and check its pages."""
+        start, end = int(self._offsets[rows.start]), int(self._ends[rows.stop - 1])
+        if end > self._disk.size_bytes(holder):
+            raise ChecksumError("page in the checkpoint lies behind its end", where=str(holder))
+        room = room if room.size else np.empty(end - start, np.uint8)
+        got = self._disk.read_into(holder, start, room.data)
+        if got < room.size:
+            raise ChecksumError("file of the checkpoint became shorter", where=str(holder))
+        self._check(holder, rows, room, start)
+
+    def _check(self, holder: Path, rows: slice, room: NDArray[np.uint8], start: int) -> None:
+        """Keep the pages of a run that was read to `room`, each a part of it where it is stored as it was."""
+        entries = self._entries.rows(np.arange(rows.start, rows.stop))
+        codecs, sizes = entries.column(CODEC), entries.column(SIZE)
+        starts, stored = self._offsets[rows] - start, self._stored[rows]
+        pieces = [room[at : at + size] for at, size in zip(starts.tolist(), stored.tolist(), strict=True)]
+        for row in np.flatnonzero(codecs != RAW).tolist():
+            pieces[row] = _unpacked(holder, int(codecs[row]), pieces[row], int(sizes[row]))
+        found = np.empty((len(pieces), DIGEST_BYTES), np.uint8)
+        plain = codecs == RAW
+        found[plain] = xxh3_128_many(room.data, starts[plain], stored[plain])
+        for row in np.flatnonzero(~plain).tolist():
+            found[row] = np.frombuffer(xxh3_128(pieces[row].data), np.uint8)
+        bad = (found != entries.digests()).any(axis=1) | (plain & (stored != sizes))
+        if bad.any():
+            page = entries.numbers[bad][0, 0]
+            raise ChecksumError("page in the checkpoint is damaged", where=str(holder), got=f"page {page}")
+        self._data[rows] = pieces
+
+    def images(self, order: NDArray[np.int64]) -> list[PageImage]:
+        """Return the pages that were read, in an order."""
+        entries = self._entries.rows(order)
+        data = self._data
+        columns = entries.numbers[:, : len(FACTS)].T.tolist()
+        return [
+            PageImage(page, epoch, lsn, data[row], state, location, residency, width, flags, meta)
+            for page, epoch, lsn, _, state, location, residency, width, flags, row, meta in zip(
+                *columns, order.tolist(), entries.metas(), strict=True
+            )
+        ]
+
+
+def _unpacked(holder: Path, codec: int, stored: NDArray[np.uint8], size_bytes: int) -> NDArray[np.uint8]:
+    """Return a page from what is stored of it."""
+    if codec != ZSTD:
+        raise FormatError("page in the checkpoint has an unknown codec", where=str(holder), got=str(codec))
+    try:
+        plain = bytearray(zstandard.ZstdDecompressor().decompress(stored.data, max_output_size=size_bytes))
+    except zstandard.ZstdError as error:
+        raise ChecksumError("page in the checkpoint cannot be unpacked", where=str(holder)) from error
+    if len(plain) != size_bytes:
+        raise ChecksumError("page in the checkpoint has another size", where=str(holder), got=f"{len(plain)} bytes")
+    return np.frombuffer(plain, np.uint8)
 
 
 def verify_checkpoint(path: Path, *, uuid: bytes = b"", disk: Disk | None = None) -> list[str]:
@@ -260,7 +311,7 @@ def _built_on(folder: Path, kept: dict[int, Checkpoint], disk: Disk) -> set[int]
         needed.add(lsn)
         with suppress(CorruptPages, PageNotFound):
             found = known.get(lsn) or open_checkpoint(folder / checkpoint_name(lsn), disk)
-            waiting |= {entry.holder_lsn for entry in found.index.pages} - needed
+            waiting |= found.index.pages.holders() - needed
     return needed
 
 

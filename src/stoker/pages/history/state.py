@@ -74,6 +74,15 @@ class State:
         self.pages[image.page] = image
         self.max_generation = max(self.max_generation, image.page >> 32)
 
+    def take(self, images: list[PageImage]) -> None:
+        """Take pages into an empty state, as `put` does. Raises InvalidDelta, also for a page that is there twice."""
+        found = {image.page: image for image in images}
+        size_bytes = sum(image.data.size for image in images)
+        if self.pages or len(found) < len(images) or size_bytes > self.bytes_max:
+            raise InvalidDelta("pages are larger than allowed, or twice the same", got=f"{size_bytes} bytes")
+        self.pages, self._bytes = found, size_bytes
+        self.max_generation = max(self.max_generation, max(found, default=0) >> 32)
+
     @property
     def page_bytes(self) -> int:
         """Bytes of all pages."""
