@@ -123,7 +123,8 @@ def seaweedfs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     keys = {"AWS_ACCESS_KEY_ID": "AKIASTOKERTEST", "AWS_SECRET_ACCESS_KEY": "stoker-test-secret"}
     command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}"]
     command += [f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}"]
-    command += ["-volume.max=8", "-master.volumeSizeLimitMB=256", "-master.telemetry=false"]
+    # Every bucket takes up to seven volumes.
+    command += ["-volume.max=64", "-master.volumeSizeLimitMB=256", "-master.telemetry=false"]
     # These would listen on fixed ports, and several test processes run at once.
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     url = f"http://127.0.0.1:{s3}"
