@@ -4,7 +4,7 @@ A word that a division does not have is not registered in that division's parser
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import click
@@ -81,15 +81,28 @@ class Tree(NearestGroup):
 
 
 class _Listed(NearestGroup):
-    """A group whose commands are made when they are asked for."""
+    """A group whose commands are made when they are asked for. `elsewhere` tells which divisions have one of them."""
 
-    def __init__(self, name: str, told: dict[str, str], make: Any, **more: Any) -> None:
+    def __init__(
+        self, name: str, told: dict[str, str], make: Any, elsewhere: Callable[[str], str] = lambda _: "", **more: Any
+    ) -> None:
         super().__init__(name, **more)
-        self._told, self._make = told, make
+        self._told, self._make, self._elsewhere = told, make, elsewhere
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names."""
         return list(self._told)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first word names. Raises UsageError for one that other divisions have."""
+        offered = self._elsewhere(args[0]) if args and args[0] not in self._told else ""
+        if offered:
+            raise UsageError(
+                f"{args[0]} is offered in {offered}, not here", where=ctx.command_path, remedy=_known(self._told)
+            )
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name."""
@@ -100,6 +113,10 @@ class _Listed(NearestGroup):
         """Write the list of commands without making any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self._told.items()))
+
+
+def _known(names: Iterable[str]) -> str:
+    return f"known: {', '.join(names)}"
 
 
 class Division(_Listed):
@@ -115,7 +132,7 @@ _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_
 def _family(division: str, family: str) -> click.Command:
     """Return a family's group: its models and, where the model may be an option, its commands; for the KV cache, which
     has no model there, the commands alone."""
-    from stoker.bench.run.mlperf.lookup import positionals
+    from stoker.bench.run.mlperf.lookup import offered_in, positionals
 
     names = {model: f"Commands for {model}." for model in positionals(division, family)}
     if family == "kvcache":
@@ -128,7 +145,14 @@ def _family(division: str, family: str) -> click.Command:
             return leaf_command(division, family, "", name)
         return _commands(division, family, name, f"{FAMILIES[family][:-1]}: {name}.")
 
-    return _Listed(family, names, make, help=FAMILIES[family], context_settings=_SETTINGS)
+    return _Listed(
+        family,
+        names,
+        make,
+        lambda name: offered_in(family, name),
+        help=FAMILIES[family],
+        context_settings=_SETTINGS,
+    )
 
 
 def _commands_of(family: str) -> tuple[str, ...]:

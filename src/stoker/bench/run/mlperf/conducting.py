@@ -24,7 +24,7 @@ from stoker.bench.run.mlperf.exits import CONFIGURATION, FAILURE, INTERRUPTED, S
 from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.generating import generation_program
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, OPEN
+from stoker.bench.run.mlperf.rows import CHECKPOINTING
 from stoker.bench.run.mlperf.system import describe_after
 from stoker.bench.run.mlperf.validating import Validated, validate
 from stoker.bench.run.recover import load_or_recover
@@ -248,8 +248,9 @@ def outcome_of(ended: Ended) -> tuple[int, str]:
 
 
 def judged(leaf: Path, division: str) -> Judgement | None:
-    """Return the verdict on a leaf alone, None where the judge cannot read it. A what-if is held to open's rules."""
+    """Return the verdict on a leaf alone, None where the judge cannot read it. A what-if is held to open's rules, but
+    for the models and accelerators: it has more of them."""
     try:
-        return judge_tree(read_tree(leaf, edition="3.0", division=CLOSED if division == CLOSED else OPEN))
+        return judge_tree(read_tree(leaf, edition="3.0", division=division))
     except StokerError:
         return None
