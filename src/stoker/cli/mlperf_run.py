@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +29,7 @@ from stoker.cli.live import live
 from stoker.cli.mlperf_common import LEVELS, Voice
 from stoker.cli.screen import emit_pairs, emit_text, harmless
 from stoker.core import clock
-from stoker.core.errors import UsageError
+from stoker.core.errors import StokerError, UsageError
 from stoker.core.files import redact_arguments, redact_url
 from stoker.core.units import format_bytes, format_seconds
 
@@ -179,7 +180,7 @@ def _show_plan(prepared: Prepared) -> None:
     """Print what a run would do, and what the rules say of it now."""
     invocation = prepared.invocation
     emit_text("\n".join([*_option_lines(invocation), *_workload_lines(prepared)]))
-    emit_pairs(_plan_pairs(prepared))
+    emit_pairs({**_plan_pairs(prepared), **_engine_pairs(prepared)})
     verdict = prepared.foretold
     lines = [f"issue: {issue.sentence}" for issue in verdict.issues]
     lines += [f"{HOLDS}: {each.rule} {each.name}: {each.reason}" for each in verdict.of(HOLDS)]
@@ -191,20 +192,24 @@ def _show_plan(prepared: Prepared) -> None:
 
 
 def _plan_pairs(prepared: Prepared) -> dict[str, str]:
-    invocation = prepared.invocation
-    place = invocation.place
+    place = prepared.invocation.place
     pairs = {"division": place.division + _not_submittable(place.division)}
     if prepared.data is not None:
         pairs["data"] = redact_url(prepared.data.url)
     if prepared.extent.files is not None:
         word = prepared.extent.words["dataset.num_files_train"]
         pairs["files"] = f"{prepared.extent.files:,} [{_origin(word.origin, word.where)}]"
-    if place.family in (TRAINING, CHECKPOINTING):
-        engine = engine_of(invocation, os.environ)
-        pairs["ranks"] = f"{invocation.ranks}: {engine.told}"
-        pairs["command"] = _command(prepared, engine)
     pairs["leaf"] = _leaf_told(prepared)
     return pairs
+
+
+def _engine_pairs(prepared: Prepared) -> dict[str, str]:
+    """Return how the engine would be started. Raises PreflightError without a launcher."""
+    invocation = prepared.invocation
+    if invocation.place.family not in (TRAINING, CHECKPOINTING):
+        return {}
+    engine = engine_of(invocation, os.environ)
+    return {"ranks": f"{invocation.ranks}: {engine.told}", "command": _command(prepared, engine)}
 
 
 def _command(prepared: Prepared, engine: Engine) -> str:
@@ -246,7 +251,10 @@ def _run(invocation: Invocation, log: Log) -> int:
         raise UsageError(f"this version holds no {told} workload", remedy="--dry-run shows the plan and the rules")
     quiet = bool(invocation.value("quiet"))
     if not quiet:
-        for name, text in _plan_pairs(prepared).items():
+        pairs = _plan_pairs(prepared)
+        with suppress(StokerError):  # the checks of the run tell it, with all else that is wrong
+            pairs.update(_engine_pairs(prepared))
+        for name, text in pairs.items():
             log.say("INFO", f"{name}: {text}")
     stages = Stages(STAGES, lambda line: log.say("INFO", line), lambda line: log.say("WARNING", line))
     with live(quiet=False) as shown:
