@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,28 @@ def test_a_run_that_would_be_invalid_does_not_start(ready: Place) -> None:
     assert done.code == 2
     assert "[3.3.1 trainingRunDataMatchesDatasize]" in done.errors
     assert "add --allow-invalid-params" in done.errors
+    assert ready.tree() == before
+
+
+def test_a_run_starts_only_with_the_locked_packages(ready: Place) -> None:
+    (ready / "right.lock").write_text(f"msgspec=={version('msgspec')}\nnumpy=={version('numpy')}\n")
+    (ready / "wrong.lock").write_text(f"msgspec==0.0.1\nnumpy=={version('numpy')}\n")
+    refused = mlperf(ready, *RUN, SAME_DISK, "--verify-lockfile", "wrong.lock")
+    assert refused.code == 5, refused.errors
+    assert f"msgspec {version('msgspec')} (locked 0.0.1)" in refused.errors and "PKG-03" in refused.errors
+    assert leaves(ready, "run") == []
+    good(mlperf(ready, *RUN, SAME_DISK, "--verify-lockfile", "right.lock"))
+    assert len(leaves(ready, "run")) == 1
+
+
+def test_all_that_is_wrong_is_told_at_once(ready: Place) -> None:
+    before = ready.tree()
+    done = mlperf(ready, *RUN[:-1], "--verify-lockfile", "missing.lock", "--data-dir", "elsewhere")
+    assert done.code == 3, done.errors
+    told = [line for line in done.errors.splitlines() if line.startswith("  ")]
+    assert [line[2:4] for line in told] == ["1.", "2.", "3.", "4."]
+    for line, wanted in zip(told, ("no lock file", "3.3.1", "dataset is not there", "CAP-03"), strict=True):
+        assert wanted in line
     assert ready.tree() == before
 
 

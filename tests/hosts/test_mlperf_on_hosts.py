@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from lab import Lab
+from test_many_hosts import open_mpi
 
 from stoker.bench.run.mlperf.results_dir import initialise
 
@@ -33,17 +34,21 @@ def no_mpich_segments_stay() -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def stoker(lab: Lab, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def started(lab: Lab, folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     variables = {
         "MLPSTORAGE_RESULTS_DIR": str(folder / "results"),
         "MLPSTORAGE_SYSTEMNAME": "sysA",
         "MLPSTORAGE_DATA_DIR": str(folder / "data"),
         "PATH": f"{STOKER.parent}:{os.environ['PATH']}",
     }
-    environment = {**lab.environment(), **variables}
-    done = subprocess.run(
+    environment = {**lab.environment(), **variables, **more}
+    return subprocess.run(
         [str(STOKER), *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=100
     )
+
+
+def stoker(lab: Lab, folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    done = started(lab, folder, *words, **more)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -70,3 +75,79 @@ def test_a_dataset_and_a_run_on_three_hosts(lab: Lab, tmp_path: Path) -> None:
     assert {host["hostname"] for host in told["system_info"]["hosts"]} == set(lab.names)
     assert len(list(leaf.glob("*_output.json"))) == 3
     assert json.loads((leaf / "summary.json").read_text())["num_hosts"] == 3
+
+
+def runs(folder: Path) -> list[Path]:
+    return sorted((folder / "results/whatif/acme/results/sysA/training/cosmoflow/run").glob("*"))
+
+
+RUN = ("run", "file", "-at", "a100", "-cm", "1")
+
+
+@pytest.fixture
+def ready(dataset_of_24: Path, tmp_path: Path) -> Path:
+    """A results directory of the test's own, and the dataset that is there."""
+    (tmp_path / "data").symlink_to(dataset_of_24)
+    initialise(tmp_path / "results", "acme")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def dataset_of_24(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    initialise(folder / "results", "acme")
+    variables = {"MLPSTORAGE_RESULTS_DIR": str(folder / "results"), "MLPSTORAGE_SYSTEMNAME": "sysA"}
+    words = (*SERIES, "datagen", "file", "-np", "1", "-dd", str(folder / "data"), *FILES[:-2])
+    subprocess.run([str(STOKER), *words], env={**os.environ, **variables}, check=True, timeout=100)
+    return folder / "data"
+
+
+def test_other_hosts_than_the_described_ones_are_found_before_the_start(lab: Lab, ready: Path) -> None:
+    hosts = [f"{name}:1" for name in lab.names[:2]]
+    words = (*SERIES, *RUN, "-na", "2", "--hosts", *hosts, *FILES)
+    first = stoker(lab, ready, *words)
+    description = ready / "results/whatif/acme/systems/sysA.yaml"
+    assert f"fill in its blanks in {description}" in first.stderr
+    stoker(lab, ready, *words)
+    assert len(runs(ready)) == 2  # what SSH tells is what the ranks told, but for their environment
+    text = description.read_text()
+    assert "quantity: 2" in text
+    description.write_text(text.replace("quantity: 2", "quantity: 3", 1))
+    found = started(lab, ready, *words)
+    assert found.returncode == 5, found.stderr
+    assert "E404" in found.stderr and "-quantity: 3" in found.stderr and "+quantity: 2" in found.stderr
+    assert len(runs(ready)) == 2
+
+
+def test_hosts_lock_and_data_that_are_wrong_are_told_at_once(lab: Lab, ready: Path) -> None:
+    unused = lab.own.rpartition(".")[0] + ".98"
+    (ready / "wrong.lock").write_text("msgspec==0.0.1\n")
+    (ready / "data").unlink()
+    hosts = (f"{lab.names[0]}:1", f"{unused}:1")
+    words = (*SERIES, *RUN, "-na", "2", "--hosts", *hosts, *FILES, "--verify-lockfile", "wrong.lock")
+    found = started(lab, ready, *words)
+    assert found.returncode == 5, found.stderr
+    told = [line for line in found.stderr.splitlines() if line.startswith("  ")]
+    assert len(told) == 3, found.stderr
+    assert "packages are not as locked" in told[0]
+    assert "dataset is not there" in told[1]
+    assert f"host {unused}: SSH does not reach it" in told[2]
+    assert not runs(ready)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not open_mpi(), reason="no Open MPI; apt-get install openmpi-bin")
+def test_open_mpi_starts_uneven_ranks(lab: Lab, ready: Path) -> None:
+    hosts = [f"{name}:{slots}" for name, slots in zip(lab.names, (3, 2, 1), strict=True)]
+    own = ("--mpi-bin", "mpirun", "--allow-run-as-root", "--oversubscribe")
+    words = (*SERIES, *RUN, "-na", "6", "--hosts", *hosts, *FILES[:-2], *own)
+    done = stoker(lab, ready, *words, MPI_RUN_BIN=open_mpi())
+    assert "ranks: 6: Open MPI" in done.stderr
+    (leaf,) = runs(ready)
+    told = metadata(leaf)
+    assert (told["exit_status"], told["status"], told["num_processes"]) == (0, "complete", 6)
+    assert told["executed_command"].startswith(f"{open_mpi()} ")
+    evidence = ready / "results" / told["stoker_run_folder"] / "result.json"
+    ranks = {host["host"]: host["ranks"] for host in json.loads(evidence.read_text())["hosts"]}
+    assert ranks == dict(zip(lab.names, (3, 2, 1), strict=True))
+    assert len(list(leaf.glob("*_output.json"))) == 6
