@@ -3,6 +3,9 @@
 import importlib.util
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +103,44 @@ def dataset_of_24(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = (*SERIES, "datagen", "file", "-np", "1", "-dd", str(folder / "data"), *FILES[:-2])
     subprocess.run([str(STOKER), *words], env={**os.environ, **variables}, check=True, timeout=100)
     return folder / "data"
+
+
+def on_a_terminal(lab: Lab, folder: Path, *words: str) -> str:
+    """Run `stoker` on a terminal and return what stood there, its progress line included."""
+    variables = {
+        "MLPSTORAGE_RESULTS_DIR": str(folder / "results"),
+        "MLPSTORAGE_SYSTEMNAME": "sysA",
+        "MLPSTORAGE_DATA_DIR": str(folder / "data"),
+        "TERM": "xterm",
+    }
+    command = f"stty cols 200; exec {shlex.join([str(STOKER), *words])}"
+    done = subprocess.run(
+        ["script", "-qec", command, "/dev/null"],
+        cwd=folder,
+        env={**lab.environment(), **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("script") is None, reason="no script (util-linux)")
+def test_progress_of_many_hosts_stands_on_the_terminal(lab: Lab, tmp_path: Path) -> None:
+    initialise(tmp_path / "results", "acme")
+    hosts = [f"{name}:1" for name in lab.names]
+    files = ("-p", "dataset.num_files_train=300", *FILES[2:])
+    made = on_a_terminal(lab, tmp_path, *SERIES, "datagen", "file", "-np", "3", "--hosts", *hosts, *files)
+    lines = re.findall(r"3/4 run: (\d+) %, .*?; (\d+)/300 files, [^,]*B/s, (\d)/3 hosts done", made)
+    assert len(lines) >= 2, made
+    shares = [int(percent) for percent, _, _ in lines]
+    assert shares == sorted(shares) and shares[-1] == 100, shares
+    assert re.search(r"3/3 hosts done \(first at .*, last at .*\)", made), made
+    ran = on_a_terminal(lab, tmp_path, *SERIES, *RUN, "-na", "3", "--hosts", *hosts, "-p", "train.epochs=2", *files[1:])
+    assert re.search(r"3/4 run: \d+ %, .* left; epoch \d step \d+/100, AU .*, \d/3 hosts done", ran), ran
+    assert re.search(r"3/3 hosts done \(first at .*, last at .*\)", ran), ran
 
 
 def test_other_hosts_than_the_described_ones_are_found_before_the_start(lab: Lab, ready: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from stoker.bench.run.hosts.events import ProgressEvent
 from stoker.bench.run.mlperf import journal
 from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, begin_run, conduct_run
 from stoker.bench.run.mlperf.engine import Engine, engine_of
-from stoker.bench.run.mlperf.exits import FAILURE, SUCCESS
+from stoker.bench.run.mlperf.exits import INTERRUPTED, SUCCESS, TIMEOUT
 from stoker.bench.run.mlperf.generating import program_words
 from stoker.bench.run.mlperf.prepare import Prepared, prepare
 from stoker.bench.run.mlperf.resolving import Invocation, Place, resolve_invocation
@@ -25,7 +25,7 @@ from stoker.bench.run.mlperf.results_dir import earlier_spellings
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
 from stoker.bench.run.mlperf.sizing_leaf import Size, keep_size, next_command, notes_of, onward_words, sizes_of
 from stoker.bench.run.stages import Stages
-from stoker.cli.live import live
+from stoker.cli.live import StatusLine, hosts_text, work_text
 from stoker.cli.mlperf_common import LEVELS, Voice
 from stoker.cli.screen import emit_pairs, emit_text, harmless
 from stoker.core import clock
@@ -42,9 +42,11 @@ class Log(Voice):
         color = {"auto": None, "always": True, "never": False}[invocation.value("color")]
         super().__init__("DEBUG" if debug else str(invocation.value("stream_log_level")), color)
         self._kept: list[tuple[str, str]] = []
+        self.line = StatusLine()
 
     def say(self, level: str, text: str) -> None:
         """Tell a note now and, when it is a warning or worse, again at the end."""
+        self.line.clear()
         if LEVELS.index(level) >= LEVELS.index("WARNING"):
             self._kept.append((level, text))
         super().say(level, text)
@@ -256,28 +258,42 @@ def _run(invocation: Invocation, log: Log) -> int:
             pairs.update(_engine_pairs(prepared))
         for name, text in pairs.items():
             log.say("INFO", f"{name}: {text}")
-    stages = Stages(STAGES, lambda line: log.say("INFO", line), lambda line: log.say("WARNING", line))
-    with live(quiet=False) as shown:
-
-        def progress(event: ProgressEvent) -> None:
-            shown.run(event)
-            if event.done_ratio is not None and not sys.stderr.isatty():
-                stages.progress(event.done_ratio)
-
-        watch = Watch(_stage_lines(stages), lambda text: log.say("WARNING", text), progress)
+    shown = Shown(log, quiet=quiet)
+    try:
+        watch = Watch(shown.stage, lambda text: log.say("WARNING", text), shown.progress, log.line.clear)
         outcome = conduct_run(prepared, sys.argv[1:], watch)
+    finally:
+        log.line.clear()
     return _told(outcome, prepared, log)
 
 
-def _stage_lines(stages: Stages) -> Callable[[int, str], None]:
-    """Return what tells a stage as it begins, and how long the one before it took."""
+class Shown:
+    """How far a command is: a line a stage and, in it, a line that is written over on a terminal, or one now and then
+    where there is none."""
 
-    def begin(number: int, _: str) -> None:
+    def __init__(self, log: Log, *, quiet: bool) -> None:
+        self._log, self._quiet = log, quiet
+        self._stages = Stages(STAGES, lambda line: log.say("INFO", line), lambda line: log.say("WARNING", line))
+        self._last: ProgressEvent | None = None
+
+    def stage(self, number: int, _: str) -> None:
+        """Tell a stage as it begins, and how long the one before it took, host by host the first and the last."""
         if number > 1:
-            stages.done()
-        stages.begin(number)
+            self._stages.done()
+        if self._last is not None:
+            for text in hosts_text(self._last):
+                self._log.say("INFO", text)
+            self._last = None
+        self._stages.begin(number)
 
-    return begin
+    def progress(self, event: ProgressEvent) -> None:
+        """Tell how far the stage is."""
+        self._last = event
+        if self._log.line.live:
+            if not self._quiet:
+                self._log.line.show(self._stages.told(event.done_ratio, work_text(event)).line)
+        else:
+            self._stages.progress(event.done_ratio, work_text(event))
 
 
 def _told(outcome: RunOutcome, prepared: Prepared, log: Log) -> int:
@@ -285,7 +301,7 @@ def _told(outcome: RunOutcome, prepared: Prepared, log: Log) -> int:
     leaf = outcome.leaf.relative_to(prepared.home.root)
     division = prepared.invocation.place.division
     if outcome.exit_code != SUCCESS:
-        what = "failed" if outcome.exit_code == FAILURE else "was interrupted"
+        what = {INTERRUPTED: "was interrupted", TIMEOUT: "timed out"}.get(outcome.exit_code, "failed")
         log.say("ERROR", f"the {prepared.invocation.place.command} {what}: {outcome.reason}; its leaf is labelled so")
     if prepared.invocation.place.command == "run" and outcome.judgement is not None:
         for finding in outcome.judgement.findings:

@@ -17,15 +17,25 @@ from stoker.bench.report.dlio_files import write_dlio_files
 from stoker.bench.report.submission import write_leaf
 from stoker.bench.rules.mlperf import Judgement, judge_tree, read_tree
 from stoker.bench.run.hosts.events import OnProgress
+from stoker.bench.run.hosts.roll import SILENT
 from stoker.bench.run.hosts.start import Ended
 from stoker.bench.run.mlperf import journal
 from stoker.bench.run.mlperf.engine import COMPLETED, Engine, start_engine, start_ranks_of
-from stoker.bench.run.mlperf.exits import CONFIGURATION, FAILURE, INTERRUPTED, SUCCESS, ConfigurationError, exit_code_of
+from stoker.bench.run.mlperf.exits import (
+    CONFIGURATION,
+    FAILURE,
+    INTERRUPTED,
+    SUCCESS,
+    TIMEOUT,
+    ConfigurationError,
+    exit_code_of,
+)
 from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.generating import generation_program
 from stoker.bench.run.mlperf.prepare import Prepared
 from stoker.bench.run.mlperf.rows import CHECKPOINTING
 from stoker.bench.run.mlperf.system import describe_after
+from stoker.bench.run.mlperf.tee import OnOutput
 from stoker.bench.run.mlperf.validating import Validated, validate
 from stoker.bench.run.recover import load_or_recover
 from stoker.bench.run.signals import SignalWatch
@@ -40,11 +50,12 @@ _TAIL_BYTES: Final = 1 << 14
 
 
 class Watch(msgspec.Struct):
-    """Who is told: a stage as it begins, a warning, how far the run is."""
+    """Who is told: a stage as it begins, a warning, how far the run is, and that the engine will say something now."""
 
     on_stage: Callable[[int, str], None] = lambda _number, _name: None
     on_warning: Callable[[str], None] = lambda _: None
     on_progress: OnProgress = lambda _: None
+    on_output: OnOutput = lambda: None
 
 
 class RunOutcome(msgspec.Struct):
@@ -144,7 +155,7 @@ class _Run:
         name = f"{place.rules_family}_{place.command}"
         if place.command == "datagen" and self._engine.launch is not None:
             program = generation_program(prepared, self._leaf)
-            ended = start_ranks_of(self._engine.launch, program, self._leaf, name, variables=self._variables)
+            ended = start_ranks_of(self._engine.launch, program, self._leaf, name, **self._how)
             return ended, shlex.join(self._engine.launch.words(program, os.environ))
         arguments = engine_arguments(prepared, self._engine, self._leaf, self._evidence)
         ended = start_engine(
@@ -152,16 +163,21 @@ class _Run:
             arguments,
             self._leaf,
             name,
-            on_progress=self._watch.on_progress,
-            variables=self._variables,
+            **self._how,
         )
         return ended, self._engine.command(arguments, os.environ)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        watch = self._watch
+        return {"on_progress": watch.on_progress, "on_output": watch.on_output, "variables": self._variables}
 
     def _finished(self, ended: Ended, command: str) -> RunOutcome:
         code, reason = outcome_of(ended)
         self._recover(ended)
         if code == FAILURE:
             reason = self._last_words() or reason
+            code = TIMEOUT if SILENT in reason else code
         self._label(code, command)
         outcome = RunOutcome(self._leaf, self._evidence, code, self._seconds, reason)
         if self._prepared.invocation.place.command == "run":
