@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cli_place import Done, Place
 
+from stoker.bench.run.mlperf.conducting import judged
 from stoker.bench.run.mlperf.results_dir import initialise
 
 FILES = "dataset.num_files_train=16"
@@ -109,6 +110,35 @@ def test_the_journal_and_the_judge_know_the_run(ran: Place) -> None:
     judged = ran.stoker("check", str(run), "--division", "open", "--json")
     failed = {each["rule"] for each in judged.document["findings"] if each["severity"] == "blocks"}
     assert failed <= {"2.1.11", "3.3.1", "3.3.2", "3.4.2", "CAP-03"}  # the model, too few files, this machine
+
+
+def test_a_what_if_is_judged_with_its_own_models(ran: Place) -> None:
+    (run,) = leaves(ran, "run")
+    found = {}
+    for division in ("whatif", "open"):
+        judgement = judged(run, division)
+        assert judgement is not None
+        found[division] = {each.rule for each in judgement.findings if each.severity == "blocks"}
+    assert "2.1.11" in found["open"] and "2.1.11" not in found["whatif"]
+    assert "3.3.1" in found["whatif"]  # 16 files
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_rank_that_hangs_is_a_time_out(ready: Place) -> None:
+    words = [*RUN]
+    words[words.index("-aip") :] = ["train.epochs=500", "train.computation_time=0.05", "-aip", SAME_DISK]
+    running = ready.start("mlperf", *words)
+    evidence = ready / "results/.mlps/evidence"
+    running.wait_until(lambda: any('"steps"' in log.read_text() for log in evidence.glob("*/ranks/rank-*.jsonl")))
+    (log,) = evidence.glob("*/ranks/rank-*.jsonl")
+    os.kill(int(log.read_text().partition('"pid":')[2].partition(",")[0]), signal.SIGSTOP)
+    done = running.end()
+    assert done.code == 7, done.errors
+    assert "was not heard of for" in done.errors and "the run timed out" in done.errors
+    (run,) = leaves(ready, "run")
+    assert metadata(run)["exit_status"] == 7
+    assert running.leaves_no_process()
 
 
 def test_two_runs_read_in_different_orders(ready: Place) -> None:

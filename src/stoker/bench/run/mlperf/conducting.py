@@ -42,6 +42,7 @@ from stoker.bench.run.signals import SignalWatch
 from stoker.bench.workloads.cache import LIMIT_VARIABLE
 from stoker.core import clock, seed
 from stoker.core.errors import EXIT_PARTIAL, StokerError, UsageError
+from stoker.core.result import load_result
 
 STAGES: Final = ("validate", "collect", "run", "finish")
 _SIGNALLED: Final = 128
@@ -176,7 +177,7 @@ class _Run:
         code, reason = outcome_of(ended)
         self._recover(ended)
         if code == FAILURE:
-            reason = self._last_words() or reason
+            reason = self._last_words() or self._saved_reason() or reason
             code = TIMEOUT if SILENT in reason else code
         self._label(code, command)
         outcome = RunOutcome(self._leaf, self._evidence, code, self._seconds, reason)
@@ -210,6 +211,12 @@ class _Run:
         with suppress(OSError):
             lines = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").splitlines()
             return next((line.removeprefix(_SAYS) for line in reversed(lines) if line.startswith(_SAYS)), "")
+        return ""
+
+    def _saved_reason(self) -> str:
+        """Return why the run failed as its result has it, empty where none was saved."""
+        with suppress(StokerError, OSError):
+            return load_result(self._evidence).reason
         return ""
 
     def _describe(self, outcome: RunOutcome) -> None:
