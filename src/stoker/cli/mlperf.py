@@ -4,7 +4,7 @@ A word that a division does not have is not registered in that division's parser
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import click
@@ -81,7 +81,7 @@ class Tree(NearestGroup):
 
 
 class _Listed(NearestGroup):
-    """A group whose commands are made when they are asked for. `elsewhere` tells which divisions have one of them."""
+    """A group whose commands are made when they are asked for. `elsewhere` tells of a name of other divisions."""
 
     def __init__(
         self, name: str, told: dict[str, str], make: Any, elsewhere: Callable[[str], str] = lambda _: "", **more: Any
@@ -99,9 +99,7 @@ class _Listed(NearestGroup):
         """Return the command that the first word names. Raises UsageError for one that other divisions have."""
         offered = self._elsewhere(args[0]) if args and args[0] not in self._told else ""
         if offered:
-            raise UsageError(
-                f"{args[0]} is offered in {offered}, not here", where=ctx.command_path, remedy=_known(self._told)
-            )
+            raise UsageError(offered, remedy=f"known: {', '.join(self._told)}")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -113,10 +111,6 @@ class _Listed(NearestGroup):
         """Write the list of commands without making any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self._told.items()))
-
-
-def _known(names: Iterable[str]) -> str:
-    return f"known: {', '.join(names)}"
 
 
 class Division(_Listed):
@@ -149,10 +143,14 @@ def _family(division: str, family: str) -> click.Command:
         family,
         names,
         make,
-        lambda name: offered_in(family, name),
+        lambda name: _refusal(division, name, offered_in(family, name)),
         help=FAMILIES[family],
         context_settings=_SETTINGS,
     )
+
+
+def _refusal(division: str, name: str, offered: str) -> str:
+    return f"{name} is offered in {offered}, not in {division}" if offered else ""
 
 
 def _commands_of(family: str) -> tuple[str, ...]:
