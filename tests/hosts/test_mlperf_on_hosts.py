@@ -181,7 +181,24 @@ def test_hosts_lock_and_data_that_are_wrong_are_told_at_once(lab: Lab, ready: Pa
 def test_open_mpi_starts_uneven_ranks(lab: Lab, ready: Path) -> None:
     hosts = [f"{name}:{slots}" for name, slots in zip(lab.names, (3, 2, 1), strict=True)]
     own = ("--mpi-bin", "mpirun", "--allow-run-as-root", "--oversubscribe")
-    words = (*SERIES, *RUN, "-na", "6", "--hosts", *hosts, *FILES[:-2], *own)
+    place = ("-dd", str(ready / "made"))
+    made = stoker(
+        lab,
+        ready,
+        *SERIES,
+        "datagen",
+        "file",
+        "-np",
+        "6",
+        "--hosts",
+        *hosts,
+        *FILES[:-2],
+        *own,
+        *place,
+        MPI_RUN_BIN=open_mpi(),
+    )
+    assert "24 files made by 6 ranks" in made.stdout
+    words = (*SERIES, *RUN, "-na", "6", "--hosts", *hosts, *FILES[:-2], *own, *place)
     done = stoker(lab, ready, *words, MPI_RUN_BIN=open_mpi())
     assert "ranks: 6: Open MPI" in done.stderr
     (leaf,) = runs(ready)
