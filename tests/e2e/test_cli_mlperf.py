@@ -5,12 +5,14 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_place import Done, Place
 
+from stoker.bench.run.mlperf.conducting import judged
 from stoker.bench.run.mlperf.results_dir import initialise
 
 FILES = "dataset.num_files_train=16"
@@ -110,6 +112,35 @@ def test_the_journal_and_the_judge_know_the_run(ran: Place) -> None:
     assert failed <= {"2.1.11", "3.3.1", "3.3.2", "3.4.2", "CAP-03"}  # the model, too few files, this machine
 
 
+def test_a_what_if_is_judged_with_its_own_models(ran: Place) -> None:
+    (run,) = leaves(ran, "run")
+    found = {}
+    for division in ("whatif", "open"):
+        judgement = judged(run, division)
+        assert judgement is not None
+        found[division] = {each.rule for each in judgement.findings if each.severity == "blocks"}
+    assert "2.1.11" in found["open"] and "2.1.11" not in found["whatif"]
+    assert "3.3.1" in found["whatif"]  # 16 files
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_rank_that_hangs_is_a_time_out(ready: Place) -> None:
+    words = [*RUN]
+    words[words.index("-aip") :] = ["train.epochs=500", "train.computation_time=0.05", "-aip", SAME_DISK]
+    running = ready.start("mlperf", *words)
+    evidence = ready / "results/.mlps/evidence"
+    running.wait_until(lambda: any('"steps"' in log.read_text() for log in evidence.glob("*/ranks/rank-*.jsonl")))
+    (log,) = evidence.glob("*/ranks/rank-*.jsonl")
+    os.kill(int(log.read_text().partition('"pid":')[2].partition(",")[0]), signal.SIGSTOP)
+    done = running.end()
+    assert done.code == 7, done.errors
+    assert "was not heard of for" in done.errors and "the run timed out" in done.errors
+    (run,) = leaves(ready, "run")
+    assert metadata(run)["exit_status"] == 7
+    assert running.leaves_no_process()
+
+
 def test_two_runs_read_in_different_orders(ready: Place) -> None:
     good(mlperf(ready, *RUN, SAME_DISK, "--loops", "2"))
     seeds = [
@@ -144,6 +175,28 @@ def test_a_run_that_would_be_invalid_does_not_start(ready: Place) -> None:
     assert done.code == 2
     assert "[3.3.1 trainingRunDataMatchesDatasize]" in done.errors
     assert "add --allow-invalid-params" in done.errors
+    assert ready.tree() == before
+
+
+def test_a_run_starts_only_with_the_locked_packages(ready: Place) -> None:
+    (ready / "right.lock").write_text(f"msgspec=={version('msgspec')}\nnumpy=={version('numpy')}\n")
+    (ready / "wrong.lock").write_text(f"msgspec==0.0.1\nnumpy=={version('numpy')}\n")
+    refused = mlperf(ready, *RUN, SAME_DISK, "--verify-lockfile", "wrong.lock")
+    assert refused.code == 5, refused.errors
+    assert f"msgspec {version('msgspec')} (locked 0.0.1)" in refused.errors and "PKG-03" in refused.errors
+    assert leaves(ready, "run") == []
+    good(mlperf(ready, *RUN, SAME_DISK, "--verify-lockfile", "right.lock"))
+    assert len(leaves(ready, "run")) == 1
+
+
+def test_all_that_is_wrong_is_told_at_once(ready: Place) -> None:
+    before = ready.tree()
+    done = mlperf(ready, *RUN[:-1], "--verify-lockfile", "missing.lock", "--data-dir", "elsewhere")
+    assert done.code == 3, done.errors
+    told = [line for line in done.errors.splitlines() if line.startswith("  ")]
+    assert [line[2:4] for line in told] == ["1.", "2.", "3.", "4."]
+    for line, wanted in zip(told, ("no lock file", "3.3.1", "dataset is not there", "CAP-03"), strict=True):
+        assert wanted in line
     assert ready.tree() == before
 
 

@@ -6,6 +6,7 @@ import click
 
 from stoker.bench.run.dlio_run import DlioJob, DlioOutcome, Watchers, run_dlio
 from stoker.bench.run.hosts.control import tell_progress
+from stoker.bench.run.hosts.events import generation_event
 from stoker.bench.run.launch_mpi import choose_launcher, is_first_rank
 from stoker.bench.run.telling import ProgressEvent
 from stoker.cli.live import Live, live
@@ -14,6 +15,7 @@ from stoker.cli.report import finish
 from stoker.cli.screen import emit_json, emit_text, warn
 from stoker.core.errors import EXIT_GOOD
 from stoker.core.host_series import SAMPLES_MAX
+from stoker.loader.dataset.progress import Progress
 
 
 def _told(outcome: DlioOutcome, job: DlioJob, *, as_json: bool) -> int:
@@ -38,6 +40,20 @@ def _show(shown: Live, event: ProgressEvent) -> None:
     shown.run(event)
     if choose_launcher("auto")[0] == "local":  # the ranks of MPI tell it themselves
         tell_progress(event)
+
+
+def _show_made(shown: Live, event: Progress) -> None:
+    """Show how far a dataset is, here and where a command of ours started this one."""
+    shown.generate(event)
+    tell_progress(
+        generation_event(
+            event.files_done,
+            event.files_total,
+            bytes_per_second=event.bytes_per_second,
+            elapsed_seconds=event.elapsed_seconds,
+            left_seconds=event.eta_seconds,
+        )
+    )
 
 
 @click.command("dlio", context_settings={"ignore_unknown_options": True})
@@ -83,7 +99,9 @@ def command(words: tuple[str, ...], quiet: bool, as_json: bool, **given: Any) ->
     """
     job = DlioJob(words=words, **given)
     with live(quiet=quiet or as_json) as shown:
-        outcomes = run_dlio(job, Watchers(shown.generate, lambda event: _show(shown, event), warn))
+        outcomes = run_dlio(
+            job, Watchers(lambda event: _show_made(shown, event), lambda event: _show(shown, event), warn)
+        )
     if not is_first_rank():
         return EXIT_GOOD
     return max((_told(outcome, job, as_json=as_json) for outcome in outcomes), default=EXIT_GOOD)

@@ -1,12 +1,16 @@
 """Live progress on stderr: a bar on a terminal, nothing off it, nothing when asked to be quiet."""
 
+import os
+import shutil
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
 
 from stoker.bench.report.text import plain
 from stoker.bench.run.conduct import ProgressEvent
+from stoker.bench.run.hosts.events import GENERATE
 from stoker.core.units import format_rate, format_seconds
 from stoker.loader.dataset.progress import Progress as GenerateProgress
 
@@ -41,28 +45,66 @@ class Live:
 
 def run_text(event: ProgressEvent) -> str:
     """Return how far a run is: step, utilisation, rate, share and time left, and of many hosts which are done."""
-    if event.phase in ("save", "load"):
-        words = [f"{event.step}/{event.steps}", format_rate(event.bytes_per_second)]
-        return ", ".join(words + _left(event))
-    words = [f"epoch {event.epoch} step {event.step}/{event.steps}", f"AU {100 * event.au_ratio:.1f} %"]
-    words.append(format_rate(event.bytes_per_second))
-    return ", ".join(words + _left(event))
-
-
-def _left(event: ProgressEvent) -> list[str]:
-    """Return the share and the time left, and of many hosts which are done."""
-    words = []
+    words = _work(event)
     if event.done_ratio is not None and event.left_seconds is not None:
         words.append(f"{100 * event.done_ratio:.0f} %, {format_seconds(event.left_seconds)} left")
-    if event.hosts > 1:
-        words.append(f"{event.hosts_done}/{event.hosts} hosts done" + _ends(event))
-    return words
+    return ", ".join([*words, *hosts_text(event)])
+
+
+def work_text(event: ProgressEvent) -> str:
+    """Return the same without share and time left, for who tells these by itself, and with a checkpoint's phase."""
+    phase = f"{event.phase} " if event.phase in ("save", "load") else ""
+    return phase + ", ".join([*_work(event), *hosts_text(event)])
+
+
+def _work(event: ProgressEvent) -> list[str]:
+    rate = format_rate(event.bytes_per_second)
+    if event.phase == GENERATE:
+        return [f"{event.step}/{event.steps} files", rate]
+    if event.phase in ("save", "load"):
+        return [f"{event.step}/{event.steps}", rate]
+    return [f"epoch {event.epoch} step {event.step}/{event.steps}", f"AU {100 * event.au_ratio:.1f} %", rate]
+
+
+def hosts_text(event: ProgressEvent) -> list[str]:
+    """Return, of many hosts, how many are done, and when the first and the last of them were; nothing of one host."""
+    return [f"{event.hosts_done}/{event.hosts} hosts done" + _ends(event)] if event.hosts > 1 else []
 
 
 def _ends(event: ProgressEvent) -> str:
     if event.first_done_seconds is None or event.last_done_seconds is None:
         return f", slowest {plain(event.slowest_host, 40)}" if event.slowest_host else ""
     return f" (first at {format_seconds(event.first_done_seconds)}, last at {format_seconds(event.last_done_seconds)})"
+
+
+class StatusLine:
+    """One line on a terminal that is written over and over, and gone before anything else is written there.
+
+    Off a terminal nothing is written. Several threads may use it.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._shown = False
+        self.live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def show(self, text: str) -> None:
+        """Replace the line, cut to the width of the terminal."""
+        if self.live:
+            width = shutil.get_terminal_size().columns
+            self._write(f"\r\x1b[2K{plain(text, max(width - 2, 10))}", shown=True)
+
+    def clear(self) -> None:
+        """Take the line away, if there is one."""
+        if self._shown:
+            self._write("\r\x1b[2K", shown=False)
+
+    def _write(self, text: str, *, shown: bool) -> None:
+        with self._lock, suppress(OSError, ValueError):  # a terminal that is gone stops nothing
+            self._shown = shown
+            self._stream.write(text)
+            self._stream.flush()
 
 
 @contextmanager

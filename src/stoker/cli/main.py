@@ -194,12 +194,21 @@ def _usage_error(error: click.ClickException) -> UsageError:
     return UsageError(error.format_message().strip().rstrip("."), remedy=remedy)
 
 
+def _facts(error: StokerError) -> dict[str, Any]:
+    facts = {name: getattr(error, name) for name in ("what", "where", "expected", "got", "remedy")}
+    return {"kind": type(error).__name__, **facts}
+
+
 def _tell(error: StokerError, arguments: list[str]) -> int:
     """Say what went wrong: a sentence on stderr and, when JSON was asked for, an object on stdout. Return the code."""
-    click.echo(f"stoker: {harmless(str(error))}", err=True)
+    several: tuple[StokerError, ...] = getattr(error, "errors", ())
+    click.echo(f"stoker: {harmless(error.what + ':' if several else str(error))}", err=True)
+    for number, each in enumerate(several, 1):
+        click.echo(f"  {number}. {harmless(str(each))}", err=True)
     if "--json" in arguments:
-        facts = {name: getattr(error, name) for name in ("what", "where", "expected", "got", "remedy")}
-        document = {"error": {"kind": type(error).__name__, **facts, "exit_code": error.exit_code}}
+        document = {"error": {**_facts(error), "exit_code": error.exit_code}}
+        if several:
+            document["error"]["errors"] = [_facts(each) for each in several]
         try:
             click.echo(msgspec.json.encode(document).decode())
         except OSError:

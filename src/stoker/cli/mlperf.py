@@ -81,15 +81,26 @@ class Tree(NearestGroup):
 
 
 class _Listed(NearestGroup):
-    """A group whose commands are made when they are asked for."""
+    """A group whose commands are made when they are asked for. `elsewhere` tells of a name of other divisions."""
 
-    def __init__(self, name: str, told: dict[str, str], make: Any, **more: Any) -> None:
+    def __init__(
+        self, name: str, told: dict[str, str], make: Any, elsewhere: Callable[[str], str] = lambda _: "", **more: Any
+    ) -> None:
         super().__init__(name, **more)
-        self._told, self._make = told, make
+        self._told, self._make, self._elsewhere = told, make, elsewhere
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names."""
         return list(self._told)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first word names. Raises UsageError for one that other divisions have."""
+        offered = self._elsewhere(args[0]) if args and args[0] not in self._told else ""
+        if offered:
+            raise UsageError(offered, remedy=f"known: {', '.join(self._told)}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name."""
@@ -115,7 +126,7 @@ _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_
 def _family(division: str, family: str) -> click.Command:
     """Return a family's group: its models and, where the model may be an option, its commands; for the KV cache, which
     has no model there, the commands alone."""
-    from stoker.bench.run.mlperf.lookup import positionals
+    from stoker.bench.run.mlperf.lookup import offered_in, positionals
 
     names = {model: f"Commands for {model}." for model in positionals(division, family)}
     if family == "kvcache":
@@ -128,7 +139,18 @@ def _family(division: str, family: str) -> click.Command:
             return leaf_command(division, family, "", name)
         return _commands(division, family, name, f"{FAMILIES[family][:-1]}: {name}.")
 
-    return _Listed(family, names, make, help=FAMILIES[family], context_settings=_SETTINGS)
+    return _Listed(
+        family,
+        names,
+        make,
+        lambda name: _refusal(division, name, offered_in(family, name)),
+        help=FAMILIES[family],
+        context_settings=_SETTINGS,
+    )
+
+
+def _refusal(division: str, name: str, offered: str) -> str:
+    return f"{name} is offered in {offered}, not in {division}" if offered else ""
 
 
 def _commands_of(family: str) -> tuple[str, ...]:

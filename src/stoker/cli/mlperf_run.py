@@ -3,7 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ from stoker.bench.run.hosts.events import ProgressEvent
 from stoker.bench.run.mlperf import journal
 from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, begin_run, conduct_run
 from stoker.bench.run.mlperf.engine import Engine, engine_of
-from stoker.bench.run.mlperf.exits import FAILURE, SUCCESS
+from stoker.bench.run.mlperf.exits import INTERRUPTED, SUCCESS, TIMEOUT
 from stoker.bench.run.mlperf.generating import program_words
 from stoker.bench.run.mlperf.prepare import Prepared, prepare
 from stoker.bench.run.mlperf.resolving import Invocation, Place, resolve_invocation
@@ -24,11 +25,11 @@ from stoker.bench.run.mlperf.results_dir import earlier_spellings
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
 from stoker.bench.run.mlperf.sizing_leaf import Size, keep_size, next_command, notes_of, onward_words, sizes_of
 from stoker.bench.run.stages import Stages
-from stoker.cli.live import live
+from stoker.cli.live import StatusLine, hosts_text, work_text
 from stoker.cli.mlperf_common import LEVELS, Voice
 from stoker.cli.screen import emit_pairs, emit_text, harmless
 from stoker.core import clock
-from stoker.core.errors import UsageError
+from stoker.core.errors import StokerError, UsageError
 from stoker.core.files import redact_arguments, redact_url
 from stoker.core.units import format_bytes, format_seconds
 
@@ -41,9 +42,11 @@ class Log(Voice):
         color = {"auto": None, "always": True, "never": False}[invocation.value("color")]
         super().__init__("DEBUG" if debug else str(invocation.value("stream_log_level")), color)
         self._kept: list[tuple[str, str]] = []
+        self.line = StatusLine()
 
     def say(self, level: str, text: str) -> None:
         """Tell a note now and, when it is a warning or worse, again at the end."""
+        self.line.clear()
         if LEVELS.index(level) >= LEVELS.index("WARNING"):
             self._kept.append((level, text))
         super().say(level, text)
@@ -179,7 +182,7 @@ def _show_plan(prepared: Prepared) -> None:
     """Print what a run would do, and what the rules say of it now."""
     invocation = prepared.invocation
     emit_text("\n".join([*_option_lines(invocation), *_workload_lines(prepared)]))
-    emit_pairs(_plan_pairs(prepared))
+    emit_pairs({**_plan_pairs(prepared), **_engine_pairs(prepared)})
     verdict = prepared.foretold
     lines = [f"issue: {issue.sentence}" for issue in verdict.issues]
     lines += [f"{HOLDS}: {each.rule} {each.name}: {each.reason}" for each in verdict.of(HOLDS)]
@@ -191,20 +194,24 @@ def _show_plan(prepared: Prepared) -> None:
 
 
 def _plan_pairs(prepared: Prepared) -> dict[str, str]:
-    invocation = prepared.invocation
-    place = invocation.place
+    place = prepared.invocation.place
     pairs = {"division": place.division + _not_submittable(place.division)}
     if prepared.data is not None:
         pairs["data"] = redact_url(prepared.data.url)
     if prepared.extent.files is not None:
         word = prepared.extent.words["dataset.num_files_train"]
         pairs["files"] = f"{prepared.extent.files:,} [{_origin(word.origin, word.where)}]"
-    if place.family in (TRAINING, CHECKPOINTING):
-        engine = engine_of(invocation, os.environ)
-        pairs["ranks"] = f"{invocation.ranks}: {engine.told}"
-        pairs["command"] = _command(prepared, engine)
     pairs["leaf"] = _leaf_told(prepared)
     return pairs
+
+
+def _engine_pairs(prepared: Prepared) -> dict[str, str]:
+    """Return how the engine would be started. Raises PreflightError without a launcher."""
+    invocation = prepared.invocation
+    if invocation.place.family not in (TRAINING, CHECKPOINTING):
+        return {}
+    engine = engine_of(invocation, os.environ)
+    return {"ranks": f"{invocation.ranks}: {engine.told}", "command": _command(prepared, engine)}
 
 
 def _command(prepared: Prepared, engine: Engine) -> str:
@@ -246,30 +253,47 @@ def _run(invocation: Invocation, log: Log) -> int:
         raise UsageError(f"this version holds no {told} workload", remedy="--dry-run shows the plan and the rules")
     quiet = bool(invocation.value("quiet"))
     if not quiet:
-        for name, text in _plan_pairs(prepared).items():
+        pairs = _plan_pairs(prepared)
+        with suppress(StokerError):  # the checks of the run tell it, with all else that is wrong
+            pairs.update(_engine_pairs(prepared))
+        for name, text in pairs.items():
             log.say("INFO", f"{name}: {text}")
-    stages = Stages(STAGES, lambda line: log.say("INFO", line), lambda line: log.say("WARNING", line))
-    with live(quiet=False) as shown:
-
-        def progress(event: ProgressEvent) -> None:
-            shown.run(event)
-            if event.done_ratio is not None and not sys.stderr.isatty():
-                stages.progress(event.done_ratio)
-
-        watch = Watch(_stage_lines(stages), lambda text: log.say("WARNING", text), progress)
+    shown = Shown(log, quiet=quiet)
+    try:
+        watch = Watch(shown.stage, lambda text: log.say("WARNING", text), shown.progress, log.line.clear)
         outcome = conduct_run(prepared, sys.argv[1:], watch)
+    finally:
+        log.line.clear()
     return _told(outcome, prepared, log)
 
 
-def _stage_lines(stages: Stages) -> Callable[[int, str], None]:
-    """Return what tells a stage as it begins, and how long the one before it took."""
+class Shown:
+    """How far a command is: a line a stage and, in it, a line that is written over on a terminal, or one now and then
+    where there is none."""
 
-    def begin(number: int, _: str) -> None:
+    def __init__(self, log: Log, *, quiet: bool) -> None:
+        self._log, self._quiet = log, quiet
+        self._stages = Stages(STAGES, lambda line: log.say("INFO", line), lambda line: log.say("WARNING", line))
+        self._last: ProgressEvent | None = None
+
+    def stage(self, number: int, _: str) -> None:
+        """Tell a stage as it begins, and how long the one before it took, host by host the first and the last."""
         if number > 1:
-            stages.done()
-        stages.begin(number)
+            self._stages.done()
+        if self._last is not None:
+            for text in hosts_text(self._last):
+                self._log.say("INFO", text)
+            self._last = None
+        self._stages.begin(number)
 
-    return begin
+    def progress(self, event: ProgressEvent) -> None:
+        """Tell how far the stage is."""
+        self._last = event
+        if self._log.line.live:
+            if not self._quiet:
+                self._log.line.show(self._stages.told(event.done_ratio, work_text(event)).line)
+        else:
+            self._stages.progress(event.done_ratio, work_text(event))
 
 
 def _told(outcome: RunOutcome, prepared: Prepared, log: Log) -> int:
@@ -277,7 +301,7 @@ def _told(outcome: RunOutcome, prepared: Prepared, log: Log) -> int:
     leaf = outcome.leaf.relative_to(prepared.home.root)
     division = prepared.invocation.place.division
     if outcome.exit_code != SUCCESS:
-        what = "failed" if outcome.exit_code == FAILURE else "was interrupted"
+        what = {INTERRUPTED: "was interrupted", TIMEOUT: "timed out"}.get(outcome.exit_code, "failed")
         log.say("ERROR", f"the {prepared.invocation.place.command} {what}: {outcome.reason}; its leaf is labelled so")
     if prepared.invocation.place.command == "run" and outcome.judgement is not None:
         for finding in outcome.judgement.findings:

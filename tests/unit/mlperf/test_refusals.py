@@ -26,9 +26,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (("closed", "training", "unet3d", "run", "file", "--loops", "6"), 2, "--loops"),
         (("closed", "training", "unet3d", "run", "file", "-aip"), 2, "'-aip'; it is an option of open datasize"),
-        (("closed", "training", "cosmoflow", "run", "file"), 2, "cosmoflow"),
+        (("closed", "training", "cosmoflow", "run", "file"), 2, "cosmoflow is offered in whatif, not in closed"),
+        (("open", "training", "resnet50", "run", "file"), 2, "resnet50 is offered in whatif, not in open"),
+        (("closed", "vectordb", "IVF_FLAT", "run", "file"), 2, "IVF_FLAT is offered in open and whatif, not in closed"),
+        (
+            ("closed", "training", "unet3d", "datasize", "-ma", "1", "-at", "a100", "-cm", "1"),
+            2,
+            "a100 is offered in whatif, not in closed; known: b200",
+        ),
         (("open", "training", "unet3d", "run", "-na", "1", "-at", "b200", "-cm", "1"), 2, "file|object"),
-        (("open", "training", "unet3d", "run", "file", "-na", "1", "-at", "h100", "-cm", "1"), 2, "known: b200"),
+        (
+            ("open", "training", "unet3d", "run", "file", "-na", "1", "-at", "h100", "-cm", "1"),
+            2,
+            "h100 is offered in whatif",
+        ),
         (
             ("open", "training", "unet3d", "run", "object", "-na", "1", "-at", "b200", "-cm", "1", "--o-direct"),
             2,

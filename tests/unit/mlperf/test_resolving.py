@@ -186,14 +186,52 @@ def test_where_objects_lie(data_dir: str, environment: dict[str, str], url: str)
         ("file", "s3://bucket/pre", {}, "say object"),
         ("object", "file:///data", {}, "not a scheme of an object store"),
         ("object", "s3:///pre", {}, "no bucket|names no bucket"),
-        ("object", "b/p", {"S3_ENDPOINT_URIS": "http://a,http://b"}, "several addresses"),
-        ("object", "b/p", {"S3_ENDPOINT_FILE": "x"}, "is not supported"),
+        ("object", "b/p", {"S3_ENDPOINT_FILE": "/no/such/file"}, "S3_ENDPOINT_FILE cannot be read"),
+        ("object", "b/p", {"S3_ENDPOINT_FILE": "/dev/zero"}, "names no file of addresses"),
+        ("object", "b/p", {"S3_ENDPOINT_URIS": " , "}, "holds no address"),
+        ("object", "b/p", {"S3_ENDPOINT_URIS": "http://user:secret@a,http://b"}, "does not hold addresses"),
+        ("object", "b/p", {"S3_ENDPOINT_TEMPLATE": "http://a{8...1}"}, "a range that is none"),
+        ("object", "b/p", {"S3_ENDPOINT_TEMPLATE": "http://a{1...900000000}"}, "a range that is none"),
+        (
+            "object",
+            "b/p",
+            {"S3_ENDPOINT_URIS": "http://a,http://b", "S3_LOAD_BALANCE_STRATEGY": "least_connections"},
+            "S3_LOAD_BALANCE_STRATEGY is not supported: expected round_robin",
+        ),
     ],
 )
 def test_addresses_that_do_not_fit_are_refused(access: str, data_dir: str, environment: Any, words: str) -> None:
     found = resolved(Place("open", "training", "unet3d", "run", access), data_dir=data_dir)
     with pytest.raises(UsageError, match=words):
         data_place(found, environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({"S3_ENDPOINT_URIS": "http://a:1, http://b:2/"}, {"STOKER_S3_ENDPOINTS": "http://a:1,http://b:2"}),
+        (
+            {"S3_ENDPOINT_TEMPLATE": "http://h{9...11}:1"},
+            {"STOKER_S3_ENDPOINTS": "http://h9:1,http://h10:1,http://h11:1"},
+        ),
+        ({"S3_ENDPOINT_FILE": "FILE"}, {"STOKER_S3_ENDPOINTS": "http://a:1,https://b"}),
+        ({"S3_ENDPOINT_TEMPLATE": "http://a:1"}, {"AWS_ENDPOINT_URL": "http://a:1"}),
+        ({"S3_ENDPOINT_URIS": "a:1", "AWS_ENDPOINT_URL": "http://b:2"}, {"AWS_ENDPOINT_URL": "http://a:1"}),
+        ({"S3_ENDPOINT": "a:1"}, {"AWS_ENDPOINT_URL": "http://a:1"}),
+        ({"S3_ENDPOINT": "a:1", "AWS_ENDPOINT_URL": "http://b:2"}, {}),
+        (
+            {"S3_ENDPOINT_URIS": "a:1,b:2", "S3_LOAD_BALANCE_STRATEGY": "round_robin"},
+            {"STOKER_S3_ENDPOINTS": "http://a:1,http://b:2"},
+        ),
+    ],
+)
+def test_endpoints_are_passed_on_in_the_order_of_the_reference(
+    environment: dict[str, str], wanted: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "addresses").write_text("# two\na:1\n\n  https://b\na:1\n")
+    told = {name: str(tmp_path / "addresses") if text == "FILE" else text for name, text in environment.items()}
+    found = resolved(Place("open", "training", "unet3d", "run", "object"), data_dir="b/p")
+    assert data_place(found, told).variables == wanted
 
 
 def test_one_endpoint_is_passed_on() -> None:

@@ -233,6 +233,9 @@ def _take_part(
     watch.finished()
     hosts = collection.finish()
     parts = _collect(comm, *told)
+    if teller is not None:
+        watch.await_finished()
+        teller.close()
     names = comm.gather(signals.name.encode()) or []
     result = b""
     if record is not None:

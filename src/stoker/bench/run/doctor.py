@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import platform
-import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,9 +12,16 @@ from typing import Final
 import psutil
 
 from stoker.bench.run.conduct_tcp import require_ranks
-from stoker.bench.run.doctor_surroundings import credentials, mount_checks, scheduler, ssh_client
+from stoker.bench.run.doctor_surroundings import (
+    credentials,
+    mount_checks,
+    open_files,
+    scheduler,
+    shared_memory,
+    ssh_client,
+)
 from stoker.bench.run.hosts.discover import discover
-from stoker.bench.run.hosts.judging import OPEN_FILES_WANTED, SHARED_MEMORY_WANTED_BYTES, Check
+from stoker.bench.run.hosts.judging import Check
 from stoker.bench.run.hosts.packages import install_command
 from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.lockfile import not_as_locked
@@ -172,25 +178,6 @@ def _kernels() -> Check:
     return Check("kernels", "warn", f"plain twins: {status.reason}", status.remedy)
 
 
-def _open_files() -> Check:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < OPEN_FILES_WANTED:
-        wanted = min(OPEN_FILES_WANTED, hard) if hard > 0 else OPEN_FILES_WANTED
-        return Check("open files", "warn", f"limit {soft}", f"ulimit -n {wanted}")
-    return Check("open files", "ok", f"limit {soft}")
-
-
-def _shared_memory() -> Check:
-    folder = Path("/dev/shm")  # noqa: S108 - the place itself is what is checked
-    if not folder.is_dir():
-        return Check("shared memory", "warn", "no /dev/shm", "mount a tmpfs there")
-    free_bytes = shutil.disk_usage(folder).free
-    status = "ok" if free_bytes >= SHARED_MEMORY_WANTED_BYTES else "warn"
-    return Check(
-        "shared memory", status, f"{format_bytes(free_bytes)} free", "" if status == "ok" else "enlarge /dev/shm"
-    )
-
-
 def _page_locks() -> Check:
     """Take a lock in shared memory whose owner died: without such locks no store of pages can be shared."""
     reason = probe_robust_locks()
@@ -253,8 +240,8 @@ MACHINE_CHECKS: Final[tuple[Callable[[], Check], ...]] = (
     _locked_versions,
     _kernels,
     _read_engine,
-    _open_files,
-    _shared_memory,
+    open_files,
+    shared_memory,
     _page_locks,
     _page_tracking,
     _kernel_counters,

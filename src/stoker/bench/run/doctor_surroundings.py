@@ -2,16 +2,19 @@
 
 import os
 import re
+import resource
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from stoker.bench.run.gates import GateRequest, run_gates
+from stoker.bench.run.gates.looking import LOCAL_SCHEMES, existing
 from stoker.bench.run.hosts.facts import CREDENTIALS
-from stoker.bench.run.hosts.judging import Check
+from stoker.bench.run.hosts.judging import OPEN_FILES_WANTED, SHARED_MEMORY_WANTED_BYTES, Check
 from stoker.bench.run.hosts.packages import install_command
 from stoker.bench.workloads.mounts import Mount, mount_of
+from stoker.core.units import format_bytes
 from stoker.storage.url import parse_url
 
 SCHEMES: Final = {"s3": "Amazon S3 and its kind", "az": "Azure", "gs": "Google"}
@@ -88,6 +91,37 @@ def _mount_remedies(mount: Mount) -> Iterator[str]:
         size = _SIZE.fullmatch(option)
         if size and int(size[2]) < NFS_REQUEST_WANTED:
             yield f"{option}: small requests; {size[1]}={NFS_REQUEST_WANTED} where the server takes it"
+
+
+def open_files() -> Check:
+    """Each rank keeps many files open at once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES_WANTED:
+        wanted = min(OPEN_FILES_WANTED, hard) if hard > 0 else OPEN_FILES_WANTED
+        return Check("open files", "warn", f"limit {soft}", f"ulimit -n {wanted}")
+    return Check("open files", "ok", f"limit {soft}")
+
+
+def shared_memory() -> Check:
+    """Ranks of one host meet in shared memory."""
+    folder = Path("/dev/shm")  # noqa: S108 - the place itself is what is checked
+    if not folder.is_dir():
+        return Check("shared memory", "warn", "no /dev/shm", "mount a tmpfs there")
+    free_bytes = shutil.disk_usage(folder).free
+    status = "ok" if free_bytes >= SHARED_MEMORY_WANTED_BYTES else "warn"
+    return Check(
+        "shared memory", status, f"{format_bytes(free_bytes)} free", "" if status == "ok" else "enlarge /dev/shm"
+    )
+
+
+def preflight_here(target: str) -> Iterator[Check]:
+    """Yield what a run of this host alone leans on: its limits, its shared memory, the credentials and the mount."""
+    yield open_files()
+    yield shared_memory()
+    yield from credentials(target)
+    place = parse_url(target)
+    if place.scheme in LOCAL_SCHEMES:
+        yield from mount_checks(existing(Path(place.path)))
 
 
 def gate_checks(target: str, results: str) -> Iterator[Check]:

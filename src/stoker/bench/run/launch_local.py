@@ -26,7 +26,7 @@ import msgspec
 
 import stoker
 from stoker.bench.run.event_comm import EventCounters
-from stoker.bench.run.hosts.roll import first_names
+from stoker.bench.run.hosts.roll import SILENT, first_names
 from stoker.bench.run.hosts.sources import local_name
 from stoker.bench.run.rank_process import RankTask, Told
 from stoker.bench.workloads.progress import Progress
@@ -170,7 +170,7 @@ class _LocalRanks:
         if silent and not self._kill_at_ns:
             told = first_names([f"rank {child.rank} (pid {child.process.pid})" for child in silent])
             seconds = silent[0].silent_ns(now_ns) / 1e9
-            self._call_off(f"{told} on {local_name()} was not heard of for {seconds:.0f} s")
+            self._call_off(f"{told} on {local_name()} {SILENT} {seconds:.0f} s")
 
     def _call_off(self, reason: str) -> None:
         self.outcome.failure = reason

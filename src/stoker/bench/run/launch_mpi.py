@@ -6,7 +6,7 @@ mpi4py is imported only once a launcher was found. Everything moves as bytes, fo
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NoReturn
 
@@ -25,6 +25,7 @@ _SLURM_SIZE: Final = "SLURM_STEP_NUM_TASKS"
 _SLURM_RANK: Final = "SLURM_PROCID"
 _NUMBERS: Final = 3
 _TAG: Final = 7
+_NEWS_TAG: Final = 8
 _YIELD_NS: Final = 50_000
 _NAP_SECONDS: Final = 50e-6
 _NAP_SECONDS_MAX: Final = 1e-3
@@ -118,14 +119,36 @@ class MpiComm:
         self.rank, self.size = int(self._world.Get_rank()), int(self._world.Get_size())
         self.host_rank, self.host_size = int(host.Get_rank()), int(host.Get_size())
         host.Free()
+        self._told: tuple[Any, npt.NDArray[np.int64]] | None = None
 
     @property
     def library(self) -> str:
         """Return the MPI library's name and version."""
         return " ".join(str(self._mpi.Get_library_version()).partition("\n")[0].strip("\0").split())
 
-    def barrier(self, stop: bool = False) -> bool:
+    def tell(self, numbers: Sequence[int], *, surely: bool = False) -> None:
+        """Send three whole numbers to rank 0, which hears them when it listens.
+
+        They are left out while those before are still on their way, unless they must arrive.
+        """
+        if self._told is not None and not self._told[0].Test():
+            if not surely:
+                return
+            self._told[0].Wait()
+        news = _padded(numbers)
+        self._told = (self._world.Isend(news, dest=0, tag=_NEWS_TAG), news)  # MPI reads it until it has gone
+
+    def hear(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield what was told until now, as rank and numbers."""
+        status, news = self._mpi.Status(), np.zeros(_NUMBERS, np.int64)
+        while self._world.Iprobe(source=self._mpi.ANY_SOURCE, tag=_NEWS_TAG, status=status):
+            self._world.Recv(news, source=status.Get_source(), tag=_NEWS_TAG)
+            yield int(status.Get_source()), [int(number) for number in news]
+
+    def barrier(self, stop: bool = False, *, meanwhile: Callable[[], bool] = lambda: True) -> bool:
         """Wait for all ranks; return whether any asked to stop: one collective does both.
+
+        `meanwhile` is called now and then, and must have returned True, too, before the wait is over.
 
         MPI libraries wait by spinning, which starves the readers where ranks have no core to spare; so after a moment
         this rank naps between looks.
@@ -134,11 +157,14 @@ class MpiComm:
         request = self._world.Iallreduce(mine, all_ranks, op=self._mpi.MAX)
         yield_until_ns = clock.monotonic_ns() + _YIELD_NS
         nap_seconds = _NAP_SECONDS
-        while not request.Test():
+        arrived = False
+        while True:
+            arrived, ready = arrived or request.Test(), meanwhile()
+            if arrived and ready:
+                return bool(all_ranks[0])
             if clock.monotonic_ns() > yield_until_ns:
                 clock.sleep(nap_seconds)
                 nap_seconds = min(nap_seconds * 1.1, _NAP_SECONDS_MAX)
-        return bool(all_ranks[0])
 
     def broadcast(self, data: bytes) -> bytes:
         """Return what rank 0 passed, on every rank."""

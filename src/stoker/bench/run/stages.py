@@ -25,18 +25,23 @@ class StageTold(msgspec.Struct, frozen=True):
     done_ratio: float | None = None
     left_seconds: float | None = None
     ended: bool = False
+    more: str = ""
 
     @property
     def line(self) -> str:
-        """Return it as a line: `2/4 collect`, `3/4 run: 45 %, 1m 20s, 1m 38s left`, `3/4 run: done in 2m 58s`."""
+        """Return it as a line: `2/4 collect`, `3/4 run: 45 %, 1m 20s, 1m 38s left`, `3/4 run: done in 2m 58s`.
+
+        `more` is what else is to be told of the moment.
+        """
         place = f"{self.number}/{self.count} {self.name}"
         elapsed = format_seconds(self.elapsed_seconds)
         if self.ended:
             return f"{place}: done in {elapsed}"
+        more = f"; {self.more}" if self.more else ""
         if self.done_ratio is None:
-            return place
+            return f"{place}: {elapsed}{more}" if more else place
         left = f", {format_seconds(self.left_seconds)} left" if self.left_seconds is not None else ""
-        return f"{place}: {100 * self.done_ratio:.0f} %, {elapsed}{left}"
+        return f"{place}: {100 * self.done_ratio:.0f} %, {elapsed}{left}{more}"
 
 
 class Stages:
@@ -79,20 +84,20 @@ class Stages:
         """Tell how long the stage took."""
         self._say(msgspec.structs.replace(self.told(), ended=True).line)
 
-    def told(self, done_ratio: float | None = None) -> StageTold:
+    def told(self, done_ratio: float | None = None, more: str = "") -> StageTold:
         """Return where the command is."""
         elapsed = (clock.monotonic_ns() - self._began_ns) / 1e9
         ratio = None if done_ratio is None else min(max(done_ratio, 0.0), 1.0)
         left = elapsed * (1 - ratio) / ratio if ratio else None
         name = self._names[self._number - 1] if self._number else ""
-        return StageTold(self._number, len(self._names), name, elapsed, ratio, left)
+        return StageTold(self._number, len(self._names), name, elapsed, ratio, left, more=more)
 
-    def progress(self, done_ratio: float) -> None:
+    def progress(self, done_ratio: float | None, more: str = "") -> None:
         """Tell how far the stage is, if that was not told a moment ago."""
         now_ns = clock.monotonic_ns()
         if now_ns - self._told_ns >= self._every_ns:
             self._told_ns = now_ns
-            self._say(self.told(done_ratio).line)
+            self._say(self.told(done_ratio, more).line)
 
     def warn(self, text: str) -> None:
         """Tell a warning or an error now, and again at the end."""

@@ -22,10 +22,18 @@ class Teller:
     ) -> None:
         self._plan, self._record, self._progress, self._roll = plan, record, progress, roll
         self._told_ns = 0
+        self._ranks: dict[int, Progress] = {}
         self._pass = (-1, -1)
+
+    def close(self) -> None:
+        """Tell, however short ago it was told, how far all came: which hosts were done first and last."""
+        if self._progress is not None and self._ranks:
+            slowest = min(self._ranks.values(), key=lambda told: (told.epoch, told.phase, told.step))
+            self._progress(self._event(slowest, self._ranks))
 
     def tell(self, ranks: dict[int, Progress]) -> None:
         """Take the latest of every rank that has told anything."""
+        self._ranks = ranks
         slowest = min(ranks.values(), key=lambda told: (told.epoch, told.phase, told.step))
         if (slowest.phase, slowest.epoch) != self._pass:
             self._pass = (slowest.phase, slowest.epoch)

@@ -13,6 +13,8 @@ from stoker.storage.backends.object_clients import Client, Request
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 ENDPOINTS_MAX: Final = 64
+VARIABLE: Final = "STOKER_S3_ENDPOINTS"
+"""Addresses of an S3 service, with commas between, where the URL names none: they go before AWS_ENDPOINT_URL."""
 _PART_RETRIES: Final = 3
 
 
@@ -26,12 +28,14 @@ class Endpoint:
 
 
 def connected(request: Request, connect: Callable[[Request], Client]) -> list[Endpoint]:
-    """Return the endpoints that `?endpoint=` names, or the one of the environment.
+    """Return the endpoints that `?endpoint=` names, or those of the environment.
 
     Raises UsageError for what is no address, DeniedError without credentials.
     """
-    given = request.settings["endpoint"]
-    addresses = [""] if given is None else _addresses(given)
+    given, name = request.settings["endpoint"], "?endpoint="
+    if given is None and request.parsed.scheme == "s3":
+        given, name = request.first(VARIABLE) or None, VARIABLE
+    addresses = [""] if given is None else addresses_of(given, name)
     return [
         Endpoint(
             address or "default",
@@ -43,16 +47,20 @@ def connected(request: Request, connect: Callable[[Request], Client]) -> list[En
     ]
 
 
-def _addresses(text: str) -> list[str]:
+def addresses_of(text: str, name: str) -> list[str]:
+    """Return the addresses of a list with commas between; `name` is where it was found.
+
+    Raises UsageError for what is no address, one that comes twice, and too many.
+    """
     addresses = [address.strip().rstrip("/") for address in text.split(",")]
     for address in addresses:
-        _check_address(address)
+        _check_address(address, name)
     if len(set(addresses)) != len(addresses) or len(addresses) > ENDPOINTS_MAX:
-        raise UsageError("?endpoint= names an address twice, or too many", expected=f"at most {ENDPOINTS_MAX}")
+        raise UsageError(f"{name} names an address twice, or too many", expected=f"at most {ENDPOINTS_MAX}")
     return addresses
 
 
-def _check_address(address: str) -> None:
+def _check_address(address: str, name: str) -> None:
     """Raise UsageError, without repeating the address, unless it is a plain URL of HTTP."""
     try:
         parts = urlsplit(address)
@@ -61,7 +69,7 @@ def _check_address(address: str) -> None:
         good = False
     if not good or "@" in address or "?" in address or "#" in address:
         raise UsageError(
-            "?endpoint= does not hold addresses",
+            f"{name} does not hold addresses",
             expected="http://host:port or https://host, several with commas between, and nothing secret in them",
         )
 

@@ -113,19 +113,26 @@ class _Blanks(yaml.SafeDumper):
 _Blanks.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", ""))
 
 
-def drift(path: Path, hosts: Sequence[HostHardware]) -> Drift:
+def drift(path: Path, hosts: Sequence[HostHardware], *, environment: bool = True) -> Drift:
     """Return how the hosts differ from the description at `path`. Raises CorruptError for one that cannot be read.
 
+    Without `environment` that is not compared: who asks hosts before a run does not see the variables of its ranks.
     What the kernel did not tell may have been filled in by hand, and does not differ.
     """
     system = dig(read_description(path), ["system_under_test"])
     seen = nodes_of(hosts)
     told = [_with_known(node, seen) for node in _described(system)]
+    if not environment:
+        told, seen = ([_without_environment(node) for node in nodes] for nodes in (told, seen))
     before, now = (sorted(nodes, key=_facts) for nodes in (told, seen))
     diff = difflib.unified_diff(
         _lines(before), _lines(now), fromfile=f"described/{path.name}", tofile=f"collected/{path.name}"
     )
     return Drift("".join(diff), tuple(_soft(before, now)))
+
+
+def _without_environment(node: Any) -> Any:
+    return {**node, "environment": []} if isinstance(node, dict) else node
 
 
 def _described(system: Any) -> list[Any]:

@@ -22,6 +22,7 @@ from stoker.bench.rules.mlperf.findings import Check, Context, Fault, TreeFindin
 from stoker.bench.rules.mlperf.formulas import CORE_KEYS, comparability_class, core_hash
 from stoker.bench.rules.mlperf.layout import Series, Tree
 from stoker.bench.rules.mlperf.series_checks import measured, warm_up
+from stoker.bench.rules.mlperf.tables import OPEN, WHATIF
 from stoker.core.errors import EXIT_GOOD, EXIT_INVALID, EXIT_NEGATIVE
 
 VALID: Final = "valid"
@@ -188,8 +189,14 @@ def _judge_rule(rule: MlperfRule, context: Context) -> tuple[list[TreeFinding], 
 def _concerned(rule: MlperfRule, tree: Tree) -> bool:
     """Tell whether the tree holds anything that a rule without a check is about."""
     return any(
-        rule.family in ("any", series.family) and series.division in (*rule.divisions, "") for series in tree.series
+        rule.family in ("any", series.family) and _ruled(series.division, tree) in (*rule.divisions, "")
+        for series in tree.series
     )
+
+
+def _ruled(division: str, tree: Tree) -> str:
+    """Return whose rules hold: a what-if has none, and is held to those of open where its verdict is asked for."""
+    return OPEN if division == tree.division == WHATIF else division
 
 
 def _outcome(rule: MlperfRule, counts: dict[str, int], unknown: list[Unknown]) -> RuleOutcome:
@@ -220,7 +227,7 @@ def _subjects(check: Check, rule: MlperfRule, tree: Tree) -> Iterator[Any]:
         "run": [leaf for series in tree.series for leaf in series.runs],
     }
     for subject in every[check.scope]:
-        if subject.division in (*rule.divisions, "") and rule.family in (
+        if _ruled(subject.division, tree) in (*rule.divisions, "") and rule.family in (
             "any",
             getattr(subject, "family", rule.family),
         ):

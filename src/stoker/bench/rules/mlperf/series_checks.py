@@ -7,7 +7,7 @@ from stoker.bench.rules.mlperf.findings import Check, Context, Fault, Said, excu
 from stoker.bench.rules.mlperf.layout import LEAF, PACKAGE, Series
 from stoker.bench.rules.mlperf.leaves import Leaf
 from stoker.bench.rules.mlperf.reading import whole
-from stoker.bench.rules.mlperf.tables import editions, models
+from stoker.bench.rules.mlperf.tables import OPEN, WHATIF, editions, models
 
 HANDOVER_SECONDS_MAX = 30.0
 
@@ -150,7 +150,7 @@ def _open_shape(series: Series, counts: Sequence[tuple[int | None, int | None]])
     reads = [each[1] or 0 for each in counts]
     single = len(counts) == 1 and writes[0] > 0 and reads[0] > 0
     split = len(counts) == 2 and writes[0] > 0 and reads[1] > 0 and writes[1] == reads[0] == 0
-    return series.division == "open" and (single or split)
+    return series.division in (OPEN, WHATIF) and (single or split)
 
 
 def handover_seconds(series: Series) -> float | None:

@@ -208,7 +208,7 @@ def has_results(tree: Tree, _: Context) -> Iterable[Said]:
     """There is a leaf to judge."""
     if not tree.leaves:
         yield Fault("no leaf of a run was found", "at least one", "")
-    elif all(leaf.division == WHATIF for leaf in tree.leaves):
+    elif tree.division != WHATIF and all(leaf.division == WHATIF for leaf in tree.leaves):
         yield Fault("all results are of whatif", "results of closed or open: whatif is never submitted", "")
 
 

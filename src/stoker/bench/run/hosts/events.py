@@ -1,8 +1,11 @@
 """How far a run is, as whoever watches it gets to know."""
 
 from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
+
+GENERATE: Final = "generate"
 
 
 class ProgressEvent(msgspec.Struct, frozen=True):
@@ -35,6 +38,29 @@ class ProgressEvent(msgspec.Struct, frozen=True):
     def left_seconds(self) -> float | None:
         """Return how long it will still last, None when that is unknown."""
         return max(0.0, self.limit_seconds - self.elapsed_seconds) if self.limit_seconds > 0 else None
+
+
+def generation_event(
+    files_done: int,
+    files_total: int,
+    *,
+    bytes_per_second: float,
+    elapsed_seconds: float,
+    left_seconds: float | None,
+    **hosts: Any,
+) -> ProgressEvent:
+    """Return how far a dataset is: steps are files. `hosts` are the fields about hosts."""
+    return ProgressEvent(
+        phase=GENERATE,
+        epoch=0,
+        step=files_done,
+        steps=files_total,
+        au_ratio=0.0,
+        bytes_per_second=bytes_per_second,
+        elapsed_seconds=elapsed_seconds,
+        limit_seconds=elapsed_seconds + left_seconds if left_seconds is not None else 0.0,
+        **hosts,
+    )
 
 
 OnProgress = Callable[[ProgressEvent], None]

@@ -68,6 +68,18 @@ class Meeting:
         with self._changed:
             return self._changed.wait_for(lambda: reached(self), seconds)
 
+    def take_part(self, host: str, pid: int) -> None:
+        """Enter this very process as rank 0."""
+        with self._changed:
+            self.roll.join(0, host, pid, clock.monotonic_ns())
+
+    def note_own(self, progress: Progress | None, *, finished: bool = False) -> None:
+        """Note how far this process's rank is, or that it has done its work."""
+        with self._changed:
+            self.roll.heard(0, clock.monotonic_ns(), progress)
+            if finished:
+                self.roll.finished(0, clock.monotonic_ns())
+
     def ask_stop(self) -> None:
         """Have all ranks stop at the next step."""
         with self._changed:

@@ -14,11 +14,13 @@ import msgspec
 
 from stoker.bench.run.hosts.clocks import Probe
 from stoker.bench.run.hosts.lines import BEATS_A_DEADLINE, Place, Said, Told, reach
+from stoker.bench.run.hosts.roll import SILENT
 from stoker.bench.workloads.comm import RunAborted
 from stoker.bench.workloads.progress import Progress
 from stoker.core import clock
 
 CONNECT_SECONDS: Final = 15.0
+_NEWS_SECONDS: Final = 0.5
 _PIECE_BYTES: Final = 1 << 20
 _BYE_SECONDS: Final = 5.0
 _PROBES_MAX: Final = 31
@@ -49,6 +51,7 @@ class Attendance:
         self._sending = threading.Lock()
         self._leaving = threading.Event()
         self._left = threading.Event()
+        self._news = threading.Event()
         self._progress: Progress | None = None
         self._text = ""
         self._asked_ns = 0
@@ -66,8 +69,9 @@ class Attendance:
         self._progress = progress
 
     def note(self, text: str) -> None:
-        """Let the next sign of life carry a text."""
+        """Let the next sign of life carry a text, and come soon: somebody looks on."""
         self._text = text
+        self._news.set()
 
     def arrive(self, stop: bool) -> bool:
         """Wait for all ranks; return whether any asked to stop. Raises RunAborted when the run is called off."""
@@ -87,12 +91,13 @@ class Attendance:
         with suppress(OSError):
             self._send(Said("failed", text=reason))
 
-    def leave(self, code: int = 0, text: str = "") -> None:
-        """Leave in good order; leaving twice is harmless."""
+    def leave(self, code: int = 0) -> None:
+        """Leave in good order, with the last text that was noted; leaving twice is harmless."""
         if not self._leaving.is_set():
             self._leaving.set()
+            self._news.set()
             with suppress(OSError):
-                self._send(Said("bye", code=code, text=text))
+                self._send(Said("bye", code=code, text=self._text))
                 self._left.wait(_BYE_SECONDS)
             self._wire.close()
 
@@ -101,7 +106,13 @@ class Attendance:
             self._wire.send(said)
 
     def _beat(self) -> None:
-        while not self._leaving.wait(self._deadline_seconds / BEATS_A_DEADLINE):
+        every_seconds = self._deadline_seconds / BEATS_A_DEADLINE
+        pause_seconds = min(_NEWS_SECONDS, every_seconds / 2)
+        while not self._leaving.wait(pause_seconds):
+            self._news.wait(every_seconds - pause_seconds)
+            self._news.clear()
+            if self._leaving.is_set():
+                return
             progress, self._progress = self._progress, None
             self._asked_ns = clock.wall_ns()
             try:
@@ -121,7 +132,7 @@ class Attendance:
                     return
             except TimeoutError:
                 silent_seconds = (clock.monotonic_ns() - began_ns) / 1e9
-                reason = f"the conductor was not heard of for {silent_seconds:.0f} s"
+                reason = f"the conductor {SILENT} {silent_seconds:.0f} s"
                 break
             except (OSError, ValueError, msgspec.DecodeError):
                 break

@@ -12,6 +12,8 @@ import msgspec
 from stoker.bench.workloads.progress import Progress
 
 NAMES_TOLD_MAX: Final = 8
+SILENT: Final = "was not heard of for"
+"""So a sentence tells that something timed out: it goes from process to process as text."""
 
 
 class Member(msgspec.Struct):
@@ -63,6 +65,11 @@ class Roll:
         self._ranks_by_host[host] = self._ranks_by_host.get(host, 0) + 1
         self._running[rank] = None
         return ""
+
+    def join(self, rank: int, host: str, pid: int, now_ns: int) -> None:
+        """Enter the rank that keeps the roll: it counts for its host, and is never lost."""
+        self.members[rank] = Member(rank, host, pid, now_ns)
+        self._ranks_by_host[host] = self._ranks_by_host.get(host, 0) + 1
 
     def ask_stop(self) -> None:
         """Have every barrier from now on tell all ranks to stop."""
@@ -140,7 +147,7 @@ class Roll:
             silent_ns = now_ns - self.members[rank].heard_ns
             if silent_ns < self.deadline_ns:
                 break
-            late.append((rank, f"was not heard of for {silent_ns / 1e9:.0f} s"))
+            late.append((rank, f"{SILENT} {silent_ns / 1e9:.0f} s"))
         return [self.gone(rank, reason) for rank, reason in late]
 
     def waited_for(self) -> list[str]:
@@ -156,6 +163,11 @@ class Roll:
         for host, ends in self._ended_by_host.items():
             if len(ends) == self._ranks_by_host[host]:
                 yield HostDone(host, len(ends), min(ends), max(ends))
+
+    @property
+    def all_finished(self) -> bool:
+        """Tell whether every rank that is here has done its work."""
+        return all(member.ended_ns for member in self.members.values())
 
     @property
     def hosts(self) -> int:

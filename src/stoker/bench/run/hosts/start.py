@@ -253,12 +253,13 @@ class Supervised:
 
     def _show(self) -> None:
         said = self._meeting.said.get(0)
-        if said is not None and said.kind == "beat" and said.text and said.text != self._shown:
+        if said is not None and said.kind in ("beat", "bye") and said.text and said.text != self._shown:
             self._shown = said.text
             with suppress(msgspec.DecodeError):
                 self._on_progress(msgspec.json.decode(said.text, type=ProgressEvent))
 
     def _ended(self, code: int) -> Ended:
+        self._show()
         said = self._meeting.said.get(0)
         folder = self._meeting.given.get(0, b"").decode()
         if said is not None and said.kind == "bye":

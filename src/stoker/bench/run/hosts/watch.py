@@ -22,6 +22,7 @@ from stoker.bench.workloads.progress import Progress
 from stoker.core.errors import StokerError
 
 _SPARE_FILES: Final = 512
+_NEWS_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 10.0
 
 
@@ -52,6 +53,7 @@ class MpiWatch:
             _allow_files(self._comm.size + _SPARE_FILES)
             try:
                 self._meeting = Meeting(self._comm.size, deadline_seconds=self._deadline_seconds, on_lost=self._lost)
+                self._meeting.take_part(local_name(), os.getpid())
                 place = self._meeting.place
             except OSError as error:
                 self.notes.append(f"ranks are not watched, should they hang: {error.strerror}")
@@ -80,6 +82,8 @@ class MpiWatch:
         """Tell rank 0 how far this rank is."""
         if self._attendance is not None:
             self._attendance.tell(progress)
+        if self._meeting is not None:
+            self._meeting.note_own(progress)
 
     def told(self) -> dict[int, Progress]:
         """Return, on rank 0, how far the others are."""
@@ -87,9 +91,16 @@ class MpiWatch:
 
     def finished(self) -> None:
         """Tell rank 0 that this rank has done its work."""
+        if self._meeting is not None:
+            self._meeting.note_own(None, finished=True)
         if self._attendance is not None:
             with suppress(OSError):
                 self._attendance.give(b"")
+
+    def await_finished(self) -> None:
+        """Wait on rank 0 until all ranks told that they have done their work; they have, and the news travels."""
+        if self._meeting is not None:
+            self._meeting.wait(lambda meeting: meeting.roll.all_finished, _NEWS_SECONDS)
 
     def fail(self, reason: str) -> None:
         """Tell rank 0 why this rank ends all."""

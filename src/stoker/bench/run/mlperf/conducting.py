@@ -17,21 +17,32 @@ from stoker.bench.report.dlio_files import write_dlio_files
 from stoker.bench.report.submission import write_leaf
 from stoker.bench.rules.mlperf import Judgement, judge_tree, read_tree
 from stoker.bench.run.hosts.events import OnProgress
+from stoker.bench.run.hosts.roll import SILENT
 from stoker.bench.run.hosts.start import Ended
 from stoker.bench.run.mlperf import journal
 from stoker.bench.run.mlperf.engine import COMPLETED, Engine, start_engine, start_ranks_of
-from stoker.bench.run.mlperf.exits import CONFIGURATION, FAILURE, INTERRUPTED, SUCCESS, ConfigurationError, exit_code_of
+from stoker.bench.run.mlperf.exits import (
+    CONFIGURATION,
+    FAILURE,
+    INTERRUPTED,
+    SUCCESS,
+    TIMEOUT,
+    ConfigurationError,
+    exit_code_of,
+)
 from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.generating import generation_program
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, OPEN
+from stoker.bench.run.mlperf.rows import CHECKPOINTING
 from stoker.bench.run.mlperf.system import describe_after
+from stoker.bench.run.mlperf.tee import OnOutput
 from stoker.bench.run.mlperf.validating import Validated, validate
 from stoker.bench.run.recover import load_or_recover
 from stoker.bench.run.signals import SignalWatch
 from stoker.bench.workloads.cache import LIMIT_VARIABLE
 from stoker.core import clock, seed
 from stoker.core.errors import EXIT_PARTIAL, StokerError, UsageError
+from stoker.core.result import load_result
 
 STAGES: Final = ("validate", "collect", "run", "finish")
 _SIGNALLED: Final = 128
@@ -40,11 +51,12 @@ _TAIL_BYTES: Final = 1 << 14
 
 
 class Watch(msgspec.Struct):
-    """Who is told: a stage as it begins, a warning, how far the run is."""
+    """Who is told: a stage as it begins, a warning, how far the run is, and that the engine will say something now."""
 
     on_stage: Callable[[int, str], None] = lambda _number, _name: None
     on_warning: Callable[[str], None] = lambda _: None
     on_progress: OnProgress = lambda _: None
+    on_output: OnOutput = lambda: None
 
 
 class RunOutcome(msgspec.Struct):
@@ -144,7 +156,7 @@ class _Run:
         name = f"{place.rules_family}_{place.command}"
         if place.command == "datagen" and self._engine.launch is not None:
             program = generation_program(prepared, self._leaf)
-            ended = start_ranks_of(self._engine.launch, program, self._leaf, name, variables=self._variables)
+            ended = start_ranks_of(self._engine.launch, program, self._leaf, name, **self._how)
             return ended, shlex.join(self._engine.launch.words(program, os.environ))
         arguments = engine_arguments(prepared, self._engine, self._leaf, self._evidence)
         ended = start_engine(
@@ -152,16 +164,21 @@ class _Run:
             arguments,
             self._leaf,
             name,
-            on_progress=self._watch.on_progress,
-            variables=self._variables,
+            **self._how,
         )
         return ended, self._engine.command(arguments, os.environ)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        watch = self._watch
+        return {"on_progress": watch.on_progress, "on_output": watch.on_output, "variables": self._variables}
 
     def _finished(self, ended: Ended, command: str) -> RunOutcome:
         code, reason = outcome_of(ended)
         self._recover(ended)
         if code == FAILURE:
-            reason = self._last_words() or reason
+            reason = self._last_words() or self._saved_reason() or reason
+            code = TIMEOUT if SILENT in reason else code
         self._label(code, command)
         outcome = RunOutcome(self._leaf, self._evidence, code, self._seconds, reason)
         if self._prepared.invocation.place.command == "run":
@@ -194,6 +211,12 @@ class _Run:
         with suppress(OSError):
             lines = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").splitlines()
             return next((line.removeprefix(_SAYS) for line in reversed(lines) if line.startswith(_SAYS)), "")
+        return ""
+
+    def _saved_reason(self) -> str:
+        """Return why the run failed as its result has it, empty where none was saved."""
+        with suppress(StokerError, OSError):
+            return load_result(self._evidence).reason
         return ""
 
     def _describe(self, outcome: RunOutcome) -> None:
@@ -248,8 +271,9 @@ def outcome_of(ended: Ended) -> tuple[int, str]:
 
 
 def judged(leaf: Path, division: str) -> Judgement | None:
-    """Return the verdict on a leaf alone, None where the judge cannot read it. A what-if is held to open's rules."""
+    """Return the verdict on a leaf alone, None where the judge cannot read it. A what-if is held to open's rules, but
+    for the models and accelerators: it has more of them."""
     try:
-        return judge_tree(read_tree(leaf, edition="3.0", division=CLOSED if division == CLOSED else OPEN))
+        return judge_tree(read_tree(leaf, edition="3.0", division=division))
     except StokerError:
         return None

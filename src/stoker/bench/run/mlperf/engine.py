@@ -12,7 +12,7 @@ import msgspec
 from stoker.bench.run.hosts.events import OnProgress
 from stoker.bench.run.hosts.start import Ended, Launch, plan_launch, rank_program, start_here, start_program
 from stoker.bench.run.mlperf.resolving import Invocation
-from stoker.bench.run.mlperf.tee import Tee
+from stoker.bench.run.mlperf.tee import OnOutput, Tee
 from stoker.core.errors import EXIT_GOOD, EXIT_INVALID, EXIT_NEGATIVE
 from stoker.core.options import Setting
 
@@ -70,27 +70,45 @@ def start_engine(
     name: str,
     *,
     on_progress: OnProgress,
+    on_output: OnOutput,
     variables: Mapping[str, str],
 ) -> Ended:
-    """Run `stoker` with `arguments`, keep what it says in `<name>.stdout.log` and `.stderr.log`, and return its end."""
-    return _started(leaf, name, lambda streams: _run(engine, arguments, streams, on_progress, variables))
+    """Run `stoker` with `arguments`, keep what it says in `<name>.stdout.log` and `.stderr.log`, and return its end.
+
+    `on_output` is called before something that it says is passed on.
+    """
+    return _started(leaf, name, on_output, lambda streams: _run(engine, arguments, streams, on_progress, variables))
 
 
 def start_ranks_of(
-    launch: Launch, program: Sequence[str], leaf: Path, name: str, *, variables: Mapping[str, str]
+    launch: Launch,
+    program: Sequence[str],
+    leaf: Path,
+    name: str,
+    *,
+    on_progress: OnProgress,
+    on_output: OnOutput,
+    variables: Mapping[str, str],
 ) -> Ended:
     """Do the same with another program, on the hosts of `launch`."""
 
     def run(streams: tuple[int, int]) -> Ended:
-        return start_program(launch, program, deadline_seconds=DEADLINE_SECONDS, streams=streams, more=variables)
+        return start_program(
+            launch,
+            program,
+            deadline_seconds=DEADLINE_SECONDS,
+            on_progress=on_progress,
+            streams=streams,
+            more=variables,
+        )
 
-    return _started(leaf, name, run)
+    return _started(leaf, name, on_output, run)
 
 
-def _started(leaf: Path, name: str, run: Callable[[tuple[int, int]], Ended]) -> Ended:
+def _started(leaf: Path, name: str, on_output: OnOutput, run: Callable[[tuple[int, int]], Ended]) -> Ended:
     with ExitStack() as stack:
-        out = stack.enter_context(Tee(leaf / f"{name}.stdout.log", sys.stdout.buffer))
-        errors = stack.enter_context(Tee(leaf / f"{name}.stderr.log", sys.stderr.buffer))
+        out = stack.enter_context(Tee(leaf / f"{name}.stdout.log", sys.stdout.buffer, on_output))
+        errors = stack.enter_context(Tee(leaf / f"{name}.stderr.log", sys.stderr.buffer, on_output))
         return run((out.end, errors.end))
 
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from stoker.bench.run.gathered import SeveralError
 from stoker.core.errors import (
     EXIT_TIMEOUT,
     DeniedError,
@@ -41,7 +42,9 @@ class MissingPathError(NotFoundError):
 
 
 def exit_code_of(error: BaseException) -> int:
-    """Return the code of the reference tool for an error of ours, or of the system."""
+    """Return the code of the reference tool for an error of ours, or of the system; of several the first one's."""
+    if isinstance(error, SeveralError):
+        return exit_code_of(error.errors[0])
     for kinds, code in _CODES:
         if isinstance(error, kinds):
             return code

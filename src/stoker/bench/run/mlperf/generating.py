@@ -15,7 +15,9 @@ from stoker.bench.report.dlio_files import write_hydra_files
 from stoker.bench.run.credentials import apply_credentials
 from stoker.bench.run.dlio import to_plan
 from stoker.bench.run.hosts.control import attend, leave
+from stoker.bench.run.hosts.sources import local_name
 from stoker.bench.run.launch_mpi import MpiComm, abort_all, world
+from stoker.bench.run.mlperf.generation_news import Telling
 from stoker.bench.run.mlperf.prepare import Prepared
 from stoker.bench.run.mlperf.words import CONFIG_FOLDER
 from stoker.bench.run.process import die_with_parent
@@ -73,7 +75,10 @@ def _make(comm: MpiComm, url: str, spec: DatasetSpec, before: int) -> None:
     store = open_store(url, create=True)
     try:
         options = GenerateOptions(rank=comm.rank, world=comm.size, files_before=before, check_space=comm.rank == 0)
-        report = generate(store, spec, options) if comm.rank < spec.files else None
+        telling = Telling(comm, spec.files, local_name())
+        report = generate(store, spec, options, progress=telling.progress) if comm.rank < spec.files else None
+        share = len(range(comm.rank, spec.files, comm.size))
+        telling.ended(share, report.bytes_made if report is not None else 0)
         told = comm.gather(msgspec.json.encode(report))
         if told is not None:
             reports = [

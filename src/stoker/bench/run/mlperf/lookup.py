@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Final
 
-from stoker.bench.rules.mlperf.tables import CLOSED, models, training_models
+from stoker.bench.rules.mlperf.tables import CLOSED, OPEN, WHATIF, models, training_models
 from stoker.bench.run.mlperf.families import ROWS
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, TRAINING, VECTORDB, Row
 from stoker.core.options import Option
 
 EDITION: Final = "3.0"
+DIVISIONS: Final = (CLOSED, OPEN, WHATIF)
 
 
 def positionals(division: str, family: str) -> tuple[str, ...]:
@@ -18,6 +19,16 @@ def positionals(division: str, family: str) -> tuple[str, ...]:
     if family == CHECKPOINTING:
         return tuple(models().checkpointing)
     return indexes(division) if family == VECTORDB else ()
+
+
+def offered_in(family: str, name: str) -> str:
+    """Return the divisions whose models, or indexes, hold the name: `open and whatif`; nothing where none does."""
+    return " and ".join(division for division in DIVISIONS if name in positionals(division, family))
+
+
+def accelerator_offered_in(family: str, model: str, name: str) -> str:
+    """Return the divisions that offer an accelerator for a model, nothing where none does."""
+    return " and ".join(division for division in DIVISIONS if name in accelerators(division, family, model))
 
 
 def indexes(division: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from stoker.bench.rules.mlperf.tables import CLOSED, override_breach
 from stoker.bench.run.dlio.tree import Leaf, Node, leaves
 from stoker.bench.run.dlio.yaml_text import load_file
 from stoker.bench.run.hosts.names import Host, parse_hosts
-from stoker.bench.run.mlperf.lookup import needed, options_of, rows_of
+from stoker.bench.run.mlperf.lookup import accelerator_offered_in, accelerators, needed, options_of, rows_of
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, RULES_FAMILY, TAKES_ACCESS
 from stoker.core.errors import UsageError
 from stoker.core.options import Candidate, Option, Setting, candidates, refuse_unknown, settled
@@ -124,6 +124,7 @@ def resolve_invocation(
     refuse_unknown(file, [option.name for option in options])
     found = candidates(options, flags=flags, file=_without_params(file), environment=known, places=places)
     params = _params(flags.get(PARAMS) or (), file.get(PARAMS))
+    _refuse_accelerator(found, place)
     settings = {option.name: _setting(option, found[option.name]) for option in options}
     invocation = Invocation(place, settings, found, params)
     if strict:
@@ -138,6 +139,17 @@ def _refuse_absent(options: Sequence[Option], flags: Mapping[str, Any], place: P
     for name, value in flags.items():
         if value not in (None, ()) and name not in known:
             raise UsageError(f"--{name.replace('_', '-')} does not go with {place.access}", remedy="leave it out")
+
+
+def _refuse_accelerator(found: Mapping[str, Sequence[Candidate]], place: Place) -> None:
+    """Raise UsageError, with the divisions that have it, for an accelerator that this one has not."""
+    winner = next(iter(found.get("accelerator_type", ())), None)
+    if winner is None or winner.value in (known := accelerators(place.division, place.family, place.model)):
+        return
+    offered = accelerator_offered_in(place.family, place.model, str(winner.value))
+    if offered:
+        told = f"--accelerator-type: {winner.value} is offered in {offered}, not in {place.division}"
+        raise UsageError(told, remedy=f"known: {', '.join(known)}")
 
 
 def _without_params(file: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from typing import Final
 
 import msgspec
 
+from stoker.bench.run.mlperf.endpoints import endpoint_variables
 from stoker.bench.run.mlperf.resolving import Invocation
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, OBJECT
 from stoker.core.errors import UsageError
 from stoker.core.files import is_secret_name, redact_url
 
 SCHEMES: Final = {"s3": "s3", "az": "az", "gs": "gs", "file": "file", "direct": "file"}
-_ENDPOINTS: Final = ("S3_ENDPOINT_URIS", "S3_ENDPOINT_TEMPLATE", "S3_ENDPOINT_FILE")
 _CLIENTS: Final = ("AWS_", "AZURE_", "GOOGLE_", "S3_")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -87,24 +87,7 @@ def _object(told: str, model: str, environment: Mapping[str, str], flag: str, ow
     if parts[-1:] != [model]:
         parts.append(model)
     prefix = "/".join(parts)
-    return DataPlace(f"{scheme}://{bucket}/{prefix}", "", scheme, bucket, prefix, _variables(environment))
-
-
-def _variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the endpoint in the variable that stores read. Raises UsageError for more than one endpoint."""
-    if environment.get("AWS_ENDPOINT_URL"):
-        return {}
-    for name in _ENDPOINTS[1:]:
-        if environment.get(name):
-            raise UsageError(f"{name} is not supported", remedy="set AWS_ENDPOINT_URL to one address")
-    listed = [word for word in re.split(r"[,\s]+", environment.get(_ENDPOINTS[0], "")) if word]
-    if len(listed) > 1:
-        raise UsageError(
-            "S3_ENDPOINT_URIS names several addresses, and one is used here",
-            got=f"{len(listed)}",
-            remedy="put a load balancer before them, or name one",
-        )
-    return {"AWS_ENDPOINT_URL": listed[0]} if listed else {}
+    return DataPlace(f"{scheme}://{bucket}/{prefix}", "", scheme, bucket, prefix, endpoint_variables(environment))
 
 
 def store_notes(place: DataPlace, environment: Mapping[str, str]) -> list[str]:

@@ -1,7 +1,7 @@
 """The description of the system under test: drafted after its first run, and held against every later one (E404).
 
-This host is held against it before a run, since hours are lost otherwise; other hosts are, once their facts came with
-the run.
+All hosts are held against it before a run, since hours are lost otherwise: other hosts are asked over SSH, and their
+ranks' environment is compared once it came with the run.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,19 @@ def this_host() -> HostHardware:
 
 
 def require_described(prepared: Prepared, on_warning: Callable[[str], None]) -> None:
-    """Before a run of this host alone: raise ConfigurationError when it is not the described one (E404), or when the
-    description cannot be read (E104)."""
-    if description_path(prepared).is_file() and prepared.invocation.here_only:
+    """Before a run: raise ConfigurationError when its hosts are not the described ones (E404), or when the description
+    cannot be read (E104). Hosts that do not answer are left to the checks of hosts, and nothing is compared."""
+    if not description_path(prepared).is_file():
+        return
+    if prepared.invocation.here_only:
         _hold(prepared, [this_host()], on_warning)
+        return
+    series = inventory([host.name for host in prepared.invocation.hosts])
+    silent = [each.host for each in series if not each.start]
+    if silent:
+        on_warning(f"hosts are not held against the system's description: {', '.join(silent)} told nothing")
+        return
+    _hold(prepared, [host_hardware(each) for each in series], on_warning, environment=False)
 
 
 def describe_after(prepared: Prepared, run_folder: Path, on_warning: Callable[[str], None]) -> None:
@@ -50,10 +59,12 @@ def describe_after(prepared: Prepared, run_folder: Path, on_warning: Callable[[s
         _hold(prepared, hosts, on_warning)
 
 
-def _hold(prepared: Prepared, hosts: list[HostHardware], on_warning: Callable[[str], None]) -> None:
+def _hold(
+    prepared: Prepared, hosts: list[HostHardware], on_warning: Callable[[str], None], *, environment: bool = True
+) -> None:
     path = description_path(prepared)
     try:
-        found = drift(path, hosts)
+        found = drift(path, hosts, environment=environment)
     except CorruptError as error:
         raise ConfigurationError(
             "E104: the system's description cannot be read", where=str(path), got=str(error), remedy="mend it by hand"

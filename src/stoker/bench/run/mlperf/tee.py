@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -9,15 +10,18 @@ from typing import BinaryIO, Final, Self
 
 _CHUNK_BYTES: Final = 1 << 16
 _JOIN_SECONDS: Final = 5.0
+OnOutput = Callable[[], None]
 
 
 class Tee:
     """A pipe that a thread empties into a file and, where told, into a stream of ours. `end` is for the child.
 
-    A stream of ours that is gone changes nothing: the file gets all.
+    A stream of ours that is gone changes nothing: the file gets all. `before` is called, on the pipe's thread, before
+    something is passed on.
     """
 
-    def __init__(self, file: Path, onward: BinaryIO | None) -> None:
+    def __init__(self, file: Path, onward: BinaryIO | None, before: OnOutput = lambda: None) -> None:
+        self._before = before
         self._file = file.open("wb")
         self._onward = onward
         self.error: OSError | None = None
@@ -44,6 +48,7 @@ class Tee:
         if self._onward is None:
             return
         try:
+            self._before()
             self._onward.write(data)
             self._onward.flush()
         except (OSError, ValueError):

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stoker.bench.rules.mlperf.verifier import INVALID
+from stoker.bench.run.doctor import require_target
+from stoker.bench.run.doctor_surroundings import preflight_here
 from stoker.bench.run.gates import GateReport, GateRequest, run_gates
+from stoker.bench.run.gathered import Findings, require_results
 from stoker.bench.run.hosts.require import require_hosts
+from stoker.bench.run.hosts.start import Launch
 from stoker.bench.run.launch_mpi import is_one_of_several
 from stoker.bench.run.lockfile import require_locked
 from stoker.bench.run.mlperf.dataset import require_dataset, require_files
@@ -32,8 +36,10 @@ class Validated:
 def validate(prepared: Prepared, say: Say) -> Validated:
     """Return how to start. `say` gets the warnings.
 
-    Raises UsageError for a run that would be invalid and was not allowed to be, PreflightError and its kind for
-    packages that are not as locked, hosts that are not fit, a dataset that is not there, and gates that are shut.
+    All is tried before anything is raised, so that everything is mended at once; what failed alone is raised as it is:
+    UsageError for a run that would be invalid and was not allowed to be, PreflightError and its kind for packages that
+    are not as locked, hosts that are not fit, a dataset that is not there, and gates that are shut. Several are a
+    SeveralError.
     """
     invocation = prepared.invocation
     if is_one_of_several():
@@ -42,26 +48,50 @@ def validate(prepared: Prepared, say: Say) -> Validated:
         )
     for note in prepared.notes:
         say(note)
+    findings = Findings()
     if invocation.value("verify_lockfile"):
-        require_locked(invocation.value("verify_lockfile"))
-    refuse_invalid(prepared, say)
-    engine = engine_of(invocation, os.environ)
-    _require_data(prepared)
+        findings.tried(lambda: require_locked(invocation.value("verify_lockfile")))
+    findings.tried(lambda: refuse_invalid(prepared, say))
+    findings.tried(lambda: require_results(prepared.home.root))
+    engine = findings.tried(lambda: engine_of(invocation, os.environ))
+    findings.tried(lambda: _require_data(prepared, begin=not findings.errors))
     if invocation.place.command == "run":
-        require_described(prepared, say)
-    if engine.launch is not None and not invocation.value("skip_validation"):
-        require_hosts(engine.launch, prepared.target.url, on_warning=say)
-    return Validated(engine, _gates(prepared, engine, say))
+        findings.tried(lambda: require_described(prepared, say))
+    fit = _hosts_fit(prepared, engine, findings, say)
+    # ranks that look at the target are started only where they can be: this host looks alone else
+    launch = engine.launch if engine is not None and fit else None
+    gates = findings.tried(lambda: _gates(prepared, launch, say))
+    findings.require()
+    assert engine is not None
+    assert gates is not None
+    return Validated(engine, gates)
 
 
-def _gates(prepared: Prepared, engine: Engine, say: Say) -> GateReport:
+def _hosts_fit(prepared: Prepared, engine: Engine | None, findings: Findings, say: Say) -> bool:
+    """Try the hosts, also where no launcher was found, and tell what is doubtful; return whether ranks can start."""
+    invocation, target = prepared.invocation, prepared.target
+    url = target.url if not target.folder or Path(target.folder).is_dir() else ""  # its lack is told, or it is made
+    if not invocation.over_mpi:
+        for check in preflight_here(target.url):
+            if check.status != "ok":
+                say(f"{check.name}: {check.observed}" + (f"; {check.remedy}" if check.remedy else ""))
+        return True
+    if invocation.value("skip_validation"):
+        return True
+    launch = engine.launch if engine is not None else None
+    hosts = launch.hosts if launch is not None else invocation.hosts
+    tried = findings.tried(lambda: require_hosts(hosts, url, on_warning=say, launch=launch))
+    return tried is not None
+
+
+def _gates(prepared: Prepared, launch: Launch | None, say: Say) -> GateReport:
     """Return what the gates found. Raises PreflightError when one is shut."""
     report = run_gates(
         GateRequest(
             target=prepared.target.url,
             results=str(prepared.home.root),
             needed_bytes=needed_bytes(prepared),
-            launch=engine.launch,
+            launch=launch,
             skip_separation=bool(prepared.invocation.value("skip_fs_separation_gate")),
         )
     )
@@ -87,8 +117,11 @@ def refuse_invalid(prepared: Prepared, say: Say) -> None:
         say(issue.sentence + (f"; INVALID for {division}, and run all the same" if issue.validation == INVALID else ""))
 
 
-def _require_data(prepared: Prepared) -> None:
-    """Have a dataset to read, or a folder to write into."""
+def _require_data(prepared: Prepared, *, begin: bool) -> None:
+    """Have a dataset to read, or a place to write to; a folder is made where the run may `begin`.
+
+    A place is tried as the run will use it: an object store is listed, what is written to takes a small object.
+    """
     place, data = prepared.invocation.place, prepared.target
     if place.family == TRAINING:
         require_files(prepared.extent, prepared.invocation)
@@ -97,5 +130,7 @@ def _require_data(prepared: Prepared) -> None:
     writes = place.command == "datagen" or (
         place.family == CHECKPOINTING and prepared.invocation.value("num_checkpoints_write")
     )
-    if writes and data.folder:
+    if writes and data.folder and begin:
         Path(data.folder).mkdir(parents=True, exist_ok=True)
+    if data.is_object or (writes and Path(data.folder).is_dir()):
+        require_target(data.url, write=bool(writes))
