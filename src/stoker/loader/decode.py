@@ -11,7 +11,7 @@ from stoker.core.plan import Spread
 from stoker.core.seed import derive
 from stoker.formats.api import Array, Block, CorruptExtentError, DecodedMany, DecodesMany, Format
 from stoker.formats.many import decode_one_of, extents_in
-from stoker.loader.batch import BlockColumns, Part, Slot, picked, picked_bytes, run_of
+from stoker.loader.batch import BlockColumns, Part, Slot, picked_bytes, run_of
 from stoker.loader.fetch import Loaded, LoadedBundle
 from stoker.loader.layouts import Piece
 from stoker.loader.located import located
@@ -53,9 +53,9 @@ class ManyColumns:
         """Return the names of the columns that every extent has."""
         return self._many.names
 
-    def values(self, name: str, wanted: Sequence[int] | Int64s) -> list[Array]:
-        """Return a column's values of some samples."""
-        return picked(self._many.column(name), wanted)
+    def rows(self, name: str) -> list[Array]:
+        """Return a column's values of all samples."""
+        return self._many.column(name)
 
     def row_bytes(self, wanted: Sequence[int] | Int64s) -> int:
         """Return the bytes of all columns; bundles are always taken whole."""
@@ -184,7 +184,7 @@ def _part(block: Block, wanted: Sequence[int] | Int64s, places: Sequence[int] | 
     primary = block.columns[block.primary]
     run = run_of(places)
     return Part(
-        samples=picked(primary, wanted),
+        rows=primary,
         places=[int(place) - first for place in places] if run is None else range(run.start - first, run.stop - first),
         wanted=wanted,
         columns=BlockColumns(block),
