@@ -9,6 +9,8 @@ NB_MODULE(_native, module) {
   bind_delta(module);
   bind_replay(module);
   bind_unpack(module);
+  bind_unpack_pages(module);
+  bind_permute(module);
   bind_fill(module);
   bind_mapping(module);
   bind_writer(module);
