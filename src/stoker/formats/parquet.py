@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stoker.core.errors import CorruptError, UsageError
-from stoker.formats.api import Array, Block, ContentSource, Extent, Layout, RangeSource, SampleSpec
+from stoker.formats.api import Array, Block, ContentSource, Extent, Layout, Lend, RangeSource, SampleSpec
 from stoker.formats.base import (
     Expectation,
     FormatBase,
@@ -129,6 +129,10 @@ class Parquet(FormatBase):
 
     def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
         """Return the columns that are read. Parquet's pages have to be unpacked, so every byte counts as copied."""
+        return self.decode_into(data, extent, layout, _new_memory)
+
+    def decode_into(self, data: memoryview, extent: Extent, layout: Layout, lend: Lend) -> Block:
+        """Do as `decode` does; plain numbers go to memory from `lend`."""
         view = extent_bytes(data, extent)
         context = layout.context
         if not isinstance(context, ParquetContext) or extent.first_sample not in context.groups:
@@ -136,7 +140,7 @@ class Parquet(FormatBase):
         plain = context.plain.get(extent.first_sample)
         found: dict[str, Array | list[Array]] = {}
         if plain is not None and plain.ranges == extent.ranges:
-            found.update(plain_columns(np.frombuffer(view, np.uint8), plain, extent.samples, context.leaves))
+            found.update(plain_columns(np.frombuffer(view, np.uint8), plain, extent.samples, context.leaves, lend))
         rest = [name for name in context.names if name not in found]
         if rest:
             table = _read_group(view, context, extent, rest)
@@ -145,7 +149,15 @@ class Parquet(FormatBase):
         columns = {name: found[name] for name in context.names}
         columns[context.primary] = _as_told(columns[context.primary], extent, context)
         copied_bytes = sum(_held_bytes(values) for values in columns.values())
-        return Block(columns, primary=context.primary, samples=extent.samples, copied_bytes=copied_bytes)
+        even = all(isinstance(values, np.ndarray) for values in columns.values())
+        row_bytes = copied_bytes // extent.samples if even else None
+        return Block(
+            columns, primary=context.primary, samples=extent.samples, copied_bytes=copied_bytes, row_bytes=row_bytes
+        )
+
+
+def _new_memory(size_bytes: int) -> Array:
+    return np.empty(size_bytes, np.uint8)
 
 
 def _columns_option(options: Mapping[str, Any]) -> tuple[Column, ...] | None:

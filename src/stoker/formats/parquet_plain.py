@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stoker.formats.api import Array, Int64s
+from stoker.formats.api import Array, Int64s, Lend
 from stoker.formats.parquet_footer import LIBRARY_ERRORS, Chunk, RowGroup
 from stoker.kernels.page_jobs import (
     JOB_AT,
@@ -143,10 +143,13 @@ def _job(chunk: Chunk | None, leaf: Leaf, rows: int, ranges: Sequence[tuple[int,
 
 
 def plain_columns(
-    data: NDArray[np.uint8], group: PlainGroup, rows: int, leaves: Mapping[str, Leaf]
+    data: NDArray[np.uint8], group: PlainGroup, rows: int, leaves: Mapping[str, Leaf], lend: Lend
 ) -> dict[str, Array]:
-    """Return the columns of a row group that turn out to be usual, each an aligned array, sample axis first."""
-    out = np.empty(group.out_bytes + _ALIGNED_BYTES, np.uint8)
+    """Return the columns of a row group that turn out to be usual, each an aligned array, sample axis first.
+
+    All lie in one block of memory from `lend`.
+    """
+    out = lend(group.out_bytes + _ALIGNED_BYTES)
     skew = -out.ctypes.data % _ALIGNED_BYTES
     out = out[skew : skew + group.out_bytes]
     statuses = unpack_columns(data, group.jobs, out)

@@ -39,17 +39,22 @@ def permute(index: Int64s, size: int | Int64s, key: int | UInt64s, repeats: Int6
         sizes = np.ascontiguousarray(np.broadcast_to(np.asarray(size, np.int64), repeats.shape))
         keys = np.ascontiguousarray(np.broadcast_to(word, repeats.shape))
     out = np.empty_like(index)
-    if len(index):
+    module = native_kernels()
+    if module is None:
         _check(index, sizes, repeats)
-        module = native_kernels()
-        kernels = plain_permuting if module is None else module
-        kernels.permute(index, sizes.view(np.uint64), keys, repeats, rounds, out)
+    columns = (index, sizes.view(np.uint64), keys, repeats)
+    try:
+        (plain_permuting if module is None else module).permute(*columns, rounds, out)
+    except ValueError as error:  # the native kernel checks for itself, which costs a tenth
+        raise UsageError("numbers cannot be permuted so", got=str(error)) from error
     return out
 
 
 def _check(index: Int64s, sizes: Int64s, repeats: Int64s) -> None:
-    if repeats.shape != sizes.shape or int(repeats.sum()) != len(index) or int(repeats.min()) < 0:
+    if repeats.shape != sizes.shape or int(repeats.sum()) != len(index) or bool((repeats < 0).any()):
         raise UsageError("stretches do not cover the indices", got=f"{len(index)} indices, {repeats.shape} stretches")
+    if not len(index):
+        return
     limits = sizes if len(sizes) == 1 else np.repeat(sizes, repeats)
     if int(index.min()) < 0 or bool((index >= limits).any()) or int(sizes.max()) >= _SIZE_MAX:
         raise UsageError("an index is not below its size", got=f"{index.max()}")

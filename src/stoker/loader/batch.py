@@ -61,6 +61,8 @@ class BlockColumns:
 
     def row_bytes(self, wanted: Sequence[int] | Int64s) -> int:
         """Return the bytes of all columns of some samples."""
+        if self._block.row_bytes is not None:
+            return self._block.row_bytes * len(wanted)
         return sum(picked_bytes(values, wanted) for values in self._block.columns.values())
 
 
@@ -273,9 +275,9 @@ def _common_form(rows: Sequence[PartRows]) -> Form:
 
 
 def _forms(part: Part, rows: Array | Sequence[Array]) -> Iterator[tuple[int, Form]]:
-    """Yield places of a batch with the form of the sample there; one is enough where all of a part are alike."""
+    """Yield places of a batch with the form of the sample there; the first is enough where all of a part are alike."""
     if isinstance(rows, np.ndarray):
-        yield min(part.places), (rows.shape[1:], rows.dtype)
+        yield part.places[0], (rows.shape[1:], rows.dtype)
         return
     for place, sample in zip(part.places, picked(rows, part.wanted), strict=True):
         yield place, (sample.shape, sample.dtype)

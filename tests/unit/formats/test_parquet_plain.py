@@ -37,13 +37,14 @@ def _written(columns, **options):
 
 def _without_arrow(data, options=None):
     """Return, for each row group, the columns that are read without Arrow."""
+    lend = partial(np.empty, dtype=np.uint8)
     source = MemorySource(data)
     layout = FORMAT.layout(source, options or {})
     found = []
     for extent in layout.extents:
         plain = layout.context.plain.get(extent.first_sample)
         view = np.frombuffer(extent_data(source, extent), np.uint8)
-        found.append({} if plain is None else plain_columns(view, plain, extent.samples, layout.context.leaves))
+        found.append({} if plain is None else plain_columns(view, plain, extent.samples, layout.context.leaves, lend))
     return found
 
 
