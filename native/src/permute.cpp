@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 namespace stoker {
 namespace {
@@ -12,7 +13,7 @@ constexpr std::uint64_t mix_one = 0xBF58476D1CE4E5B9;
 constexpr std::uint64_t mix_two = 0x94D049BB133111EB;
 constexpr unsigned rounds_max = 64;
 // So many indices go through the network side by side: a processor multiplies several at a time.
-constexpr std::size_t lanes = 16;
+constexpr std::size_t lanes = 8;
 
 std::uint64_t mix(std::uint64_t word) {
   word = (word ^ word >> 30) * mix_one;
@@ -37,12 +38,20 @@ struct Network {
   unsigned rounds;
   std::array<std::uint64_t, rounds_max> keys;
 
-  void move(std::uint64_t* values, std::size_t count) const {
-    std::array<std::uint64_t, lanes> left, right;
-    for (std::size_t lane = 0; lane < count; ++lane) {
-      left[lane] = values[lane] / columns;
-      right[lane] = values[lane] % columns;
+  // Both halves are below 2^32, and nearly always the value is, too: then a division takes half the time.
+  void split(std::uint64_t value, std::uint64_t* left, std::uint64_t* right) const {
+    if (value <= std::numeric_limits<std::uint32_t>::max()) {
+      *left = static_cast<std::uint32_t>(value) / static_cast<std::uint32_t>(columns);
+    } else {
+      *left = value / columns;
     }
+    *right = value - *left * columns;
+  }
+
+  template <std::size_t count>
+  void move(std::uint64_t* values) const {
+    std::array<std::uint64_t, count> left, right;
+    for (std::size_t lane = 0; lane < count; ++lane) split(values[lane], &left[lane], &right[lane]);
     for (unsigned number = 0; number < rounds; number += 2) {
       for (std::size_t lane = 0; lane < count; ++lane) {
         left[lane] = add_below(left[lane], below(right[lane], keys[number], rows), rows);
@@ -64,11 +73,11 @@ void permute(const std::int64_t* index, std::size_t count, std::uint64_t size, s
   for (unsigned number = 0; number < network.rounds; ++number) network.keys[number] = mix(key + golden * (number + 1));
   for (std::size_t start = 0; start < count; start += lanes) {
     const std::size_t here = std::min(lanes, count - start);
-    std::array<std::uint64_t, lanes> values;
+    std::array<std::uint64_t, lanes> values{};
     for (std::size_t lane = 0; lane < here; ++lane) values[lane] = static_cast<std::uint64_t>(index[start + lane]);
-    network.move(values.data(), here);
+    network.move<lanes>(values.data());
     for (std::size_t lane = 0; lane < here; ++lane) {
-      while (values[lane] >= size) network.move(&values[lane], 1);
+      while (values[lane] >= size) network.move<1>(&values[lane]);
       out[start + lane] = static_cast<std::int64_t>(values[lane]);
     }
   }
