@@ -27,6 +27,7 @@ from stoker.loader.options import LoaderOptions
 CEILING = "plain reads, nothing decoded"
 READ_ONCE = "stoker, the consumer reads every byte"
 COPIED = "stoker, mapping turned off"
+GATHERED = "stoker, every column asked for as one array a batch"
 _TFRECORD_IMAGE_BYTES = 114_660
 
 
@@ -121,12 +122,20 @@ def contenders_of(case: Case, made: Made, conditions: Conditions) -> Taking:
             script_contender(READ_ONCE, ours, "stoker_epoch", **{**common, **loader}, read_samples=True),
             script_contender(COPIED, ours, "stoker_epoch", **{**common, **copied}),
         ]
+    columns = _columns_read(case)
+    if columns:
+        found.append(script_contender(GATHERED, ours, "stoker_epoch", **common, **loader, arrays=columns))
     missing: dict[str, str] = {}
     for peer in case.peers:
         more, gone = _PEERS[peer](case, made, conditions, common)
         found += more
         missing |= gone
     return found, missing
+
+
+def _columns_read(case: Case) -> list[str]:
+    """Return the names of the columns that a consumer of the dataset reads."""
+    return [column["name"] for column in case.spec.options.get("columns", []) if column["read"]]
 
 
 def _torch(kinds: tuple[str, ...], _: Case, __: Made, conditions: Conditions, common: dict[str, Any]) -> Taking:
@@ -157,7 +166,7 @@ def _tf(_: Case, __: Made, conditions: Conditions, common: dict[str, Any]) -> Ta
 
 
 def _loop(library: str, case: Case, __: Made, conditions: Conditions, common: dict[str, Any]) -> Taking:
-    columns = [column["name"] for column in case.spec.options.get("columns", []) if column["read"]]
+    columns = _columns_read(case)
     name = f"{library} loop in worker processes"
     return [script_contender(name, conditions.python, "plain_epoch", **common, columns=columns)], {}
 

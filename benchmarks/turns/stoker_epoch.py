@@ -1,5 +1,5 @@
 """Ours: epochs through the Loader. Arguments: url, spec (fields of DatasetSpec), loader (LoaderOptions), epochs, and
-read_samples to read every byte of the samples, as a consumer would.
+what a consumer would do: read_samples reads every byte of the samples, arrays asks for an array of each column named.
 """
 
 import numpy as np
@@ -24,6 +24,8 @@ def main():
             for batch in loader.epoch(loader.next_epoch):
                 payload_bytes += batch.payload_bytes
                 samples += len(batch)
+                for name in asked.get("arrays", ()):
+                    batch.array(name)
                 if asked.get("read_samples"):
                     for sample in batch.samples:
                         np.bitwise_xor.reduce(np.asarray(sample).reshape(-1))

@@ -11,6 +11,8 @@ void bind_delta(nanobind::module_& module);
 void bind_replay(nanobind::module_& module);
 void bind_rows(nanobind::module_& module);
 void bind_unpack(nanobind::module_& module);
+void bind_unpack_pages(nanobind::module_& module);
+void bind_permute(nanobind::module_& module);
 void bind_fill(nanobind::module_& module);
 void bind_mapping(nanobind::module_& module);
 void bind_writer(nanobind::module_& module);

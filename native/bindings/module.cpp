@@ -10,6 +10,8 @@ NB_MODULE(_native, module) {
   bind_replay(module);
   bind_rows(module);
   bind_unpack(module);
+  bind_unpack_pages(module);
+  bind_permute(module);
   bind_fill(module);
   bind_mapping(module);
   bind_writer(module);

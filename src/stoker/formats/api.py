@@ -82,13 +82,17 @@ class Block:
 
     `columns` maps a name to an array (or a list of arrays for ragged columns) whose first axis is the sample.
     Arrays are views into the bytes given wherever the format allows; `copied_bytes` tells how much was not.
-    The primary column, the training input, is `primary`.
+    The primary column, the training input, is `primary`. `row_bytes` is what a sample takes in all columns together,
+    where the format says so and it is the same for all.
     """
 
-    __slots__ = ("columns", "copied_bytes", "primary", "samples")
+    __slots__ = ("columns", "copied_bytes", "primary", "row_bytes", "samples")
 
-    def __init__(self, columns: Columns, *, primary: str, samples: int, copied_bytes: int) -> None:
+    def __init__(
+        self, columns: Columns, *, primary: str, samples: int, copied_bytes: int, row_bytes: int | None = None
+    ) -> None:
         self.columns = columns
+        self.row_bytes = row_bytes
         self.primary = primary
         self.samples = samples
         self.copied_bytes = copied_bytes
@@ -220,6 +224,18 @@ class DecodesMany(Protocol):
         is worked out once. Raises CorruptExtentError for the first corrupt extent, UsageError for extents outside
         `data`.
         """
+
+
+Lend = Callable[[int], NDArray[np.uint8]]
+"""Gives so many bytes of memory of undefined content, flat, for as long as somebody looks into it."""
+
+
+@runtime_checkable
+class DecodesInto(Protocol):
+    """What a format offers that has to move the bytes: the memory they go to may be lent to it, and used again."""
+
+    def decode_into(self, data: memoryview, extent: Extent, layout: Layout, lend: Lend) -> Block:
+        """Do as `decode` does, with memory from `lend`."""
 
 
 def reading_options(spec: SampleSpec) -> dict[str, Any]:

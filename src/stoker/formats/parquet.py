@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stoker.core.errors import CorruptError, UsageError
-from stoker.formats.api import Array, Block, ContentSource, Extent, Layout, RangeSource, SampleSpec
+from stoker.formats.api import Array, Block, ContentSource, Extent, Layout, Lend, RangeSource, SampleSpec
 from stoker.formats.base import (
     Expectation,
     FormatBase,
@@ -41,13 +41,17 @@ from stoker.formats.parquet_columns import (
     to_numpy,
 )
 from stoker.formats.parquet_footer import LIBRARY_ERRORS, group_ranges, leaf_paths, read_footer
+from stoker.formats.parquet_plain import Leaf, PlainGroup, plain_columns, plain_group, plain_leaves
 from stoker.formats.ranges import PieceSource, RangeFile
 
 _ROW_GROUP_ROWS: Final = 1024
 
 
 class ParquetContext(msgspec.Struct, frozen=True):
-    """What decoding needs beside the bytes: the footer, the columns to read, and which group starts at which row."""
+    """What decoding needs beside the bytes: the footer, the columns to read, and which group starts at which row.
+
+    `leaves` are the columns that may be read without Arrow, `plain` how, for each group that starts at a row.
+    """
 
     metadata: Any
     names: tuple[str, ...]
@@ -55,6 +59,8 @@ class ParquetContext(msgspec.Struct, frozen=True):
     size_bytes: int
     groups: Mapping[int, int]
     told: Expectation
+    leaves: Mapping[str, Leaf]
+    plain: Mapping[int, PlainGroup]
 
 
 class Parquet(FormatBase):
@@ -103,36 +109,55 @@ class Parquet(FormatBase):
         paths = leaf_paths(footer.groups, names)
         extents: list[Extent] = []
         groups: dict[int, int] = {}
+        # Only Arrow compares the checksums of pages.
+        leaves = {} if told.verify else plain_leaves(footer.metadata, names)
+        plain: dict[int, PlainGroup] = {}
         first = 0
         for number, group in enumerate(footer.groups):
             if group.rows:
                 extents.append(Extent(group_ranges(group, paths, footer.start_bytes), first, group.rows))
                 groups[first] = number
+                found = plain_group(group, extents[-1].ranges, leaves)
+                if found is not None:
+                    plain[first] = found
             first += group.rows
         if told.samples not in (None, first):
             raise CorruptError("parquet: wrong number of rows", expected=str(told.samples), got=str(first))
         primary = DATA_COLUMN if columns is None and DATA_COLUMN in names else names[0]
-        context = ParquetContext(footer.metadata, names, primary, source.size_bytes, groups, told)
+        context = ParquetContext(footer.metadata, names, primary, source.size_bytes, groups, told, leaves, plain)
         return Layout(tuple(extents), context)
 
     def decode(self, data: memoryview, extent: Extent, layout: Layout) -> Block:
         """Return the columns that are read. Parquet's pages have to be unpacked, so every byte counts as copied."""
+        return self.decode_into(data, extent, layout, _new_memory)
+
+    def decode_into(self, data: memoryview, extent: Extent, layout: Layout, lend: Lend) -> Block:
+        """Do as `decode` does; plain numbers go to memory from `lend`."""
         view = extent_bytes(data, extent)
         context = layout.context
         if not isinstance(context, ParquetContext) or extent.first_sample not in context.groups:
             raise UsageError("parquet: an extent can be decoded only with the layout it came from")
-        pieces: list[tuple[int, memoryview]] = []
-        at = 0
-        for start, length in extent.ranges:
-            pieces.append((start, view[at : at + length]))
-            at += length
-        table = _read_group(PieceSource(context.size_bytes, pieces), context, extent)
-        columns: dict[str, Array | list[Array]] = {}
-        for name in context.names:
-            columns[name] = to_numpy(table.column(name), name)
+        plain = context.plain.get(extent.first_sample)
+        found: dict[str, Array | list[Array]] = {}
+        if plain is not None and plain.ranges == extent.ranges:
+            found.update(plain_columns(np.frombuffer(view, np.uint8), plain, extent.samples, context.leaves, lend))
+        rest = [name for name in context.names if name not in found]
+        if rest:
+            table = _read_group(view, context, extent, rest)
+            for name in rest:
+                found[name] = to_numpy(table.column(name), name)
+        columns = {name: found[name] for name in context.names}
         columns[context.primary] = _as_told(columns[context.primary], extent, context)
         copied_bytes = sum(_held_bytes(values) for values in columns.values())
-        return Block(columns, primary=context.primary, samples=extent.samples, copied_bytes=copied_bytes)
+        even = all(isinstance(values, np.ndarray) for values in columns.values())
+        row_bytes = copied_bytes // extent.samples if even else None
+        return Block(
+            columns, primary=context.primary, samples=extent.samples, copied_bytes=copied_bytes, row_bytes=row_bytes
+        )
+
+
+def _new_memory(size_bytes: int) -> Array:
+    return np.empty(size_bytes, np.uint8)
 
 
 def _columns_option(options: Mapping[str, Any]) -> tuple[Column, ...] | None:
@@ -166,16 +191,22 @@ def _wanted_names(metadata: Any, columns: tuple[Column, ...] | None) -> tuple[st
     return names
 
 
-def _read_group(source: PieceSource, context: ParquetContext, extent: Extent) -> Any:
+def _read_group(view: memoryview, context: ParquetContext, extent: Extent, names: list[str]) -> Any:
+    """Return some columns of a row group as Arrow reads them. Raises CorruptError."""
     group = context.groups[extent.first_sample]
+    pieces: list[tuple[int, memoryview]] = []
+    at = 0
+    for start, length in extent.ranges:
+        pieces.append((start, view[at : at + length]))
+        at += length
     try:
         file = pq.ParquetFile(
-            RangeFile(source),
+            RangeFile(PieceSource(context.size_bytes, pieces)),
             metadata=context.metadata,
             pre_buffer=False,
             page_checksum_verification=bool(context.told.verify),
         )
-        table = file.read_row_group(group, columns=list(context.names), use_threads=False)
+        table = file.read_row_group(group, columns=names, use_threads=False)
         table.validate()
     except LIBRARY_ERRORS as error:
         raise CorruptError("parquet: row group cannot be read", got=str(error)) from error

@@ -26,9 +26,9 @@ _SLACK: Final = 16 * MiB
 _FILE_ROWS, _FILE_GROUPS = 3, 4
 _GROUP_COLUMNS, _GROUP_ROWS = 1, 3
 _CHUNK_PATH, _CHUNK_META = 1, 3
-_META_PATH, _META_VALUES, _META_UNPACKED, _META_PACKED, _META_DATA, _META_DICTIONARY = 3, 5, 6, 7, 9, 11
+_META_PATH, _META_CODEC, _META_VALUES, _META_UNPACKED, _META_PACKED, _META_DATA, _META_DICTIONARY = 3, 4, 5, 6, 7, 9, 11
 _META_WANTED: Final[Wanted] = dict.fromkeys(
-    (_META_PATH, _META_VALUES, _META_UNPACKED, _META_PACKED, _META_DATA, _META_DICTIONARY)
+    (_META_PATH, _META_CODEC, _META_VALUES, _META_UNPACKED, _META_PACKED, _META_DATA, _META_DICTIONARY)
 )
 _WANTED: Final[Wanted] = {
     _FILE_ROWS: None,
@@ -37,13 +37,14 @@ _WANTED: Final[Wanted] = {
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """One column of one row group: its path in the schema and where it lies."""
+    """One column of one row group: its path in the schema, where it lies, and how it is packed (0: not)."""
 
     path: str
     offset_bytes: int
     length_bytes: int
     unpacked_bytes: int
     values: int
+    codec: int = 0
 
 
 class RowGroup(msgspec.Struct, frozen=True):
@@ -120,6 +121,7 @@ def _chunk(told: Any) -> Chunk:
         length_bytes=_number(meta, _META_PACKED),
         unpacked_bytes=_number(meta, _META_UNPACKED),
         values=_number(meta, _META_VALUES),
+        codec=_number(meta, _META_CODEC),
     )
 
 

@@ -28,6 +28,19 @@ def examples_locate(
 def records_scan(
     window: NDArray[np.uint8], left_bytes: int, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[int, int, int]: ...
+def unpack_columns(
+    data: NDArray[np.uint8], jobs: NDArray[np.int64], out: NDArray[np.uint8], statuses: NDArray[np.int64]
+) -> None: ...
+
+# permute
+def permute(
+    index: NDArray[np.int64],
+    sizes: NDArray[np.uint64],
+    keys: NDArray[np.uint64],
+    repeats: NDArray[np.int64],
+    rounds: int,
+    out: NDArray[np.int64],
+) -> None: ...
 
 class MappingWatch:
     torn_tag: int

@@ -9,11 +9,12 @@ from stoker.core import clock
 from stoker.core.errors import CorruptError
 from stoker.core.plan import Spread
 from stoker.core.seed import derive
-from stoker.formats.api import Array, Block, CorruptExtentError, DecodedMany, DecodesMany, Format
+from stoker.formats.api import Array, Block, CorruptExtentError, DecodedMany, DecodesInto, DecodesMany, Format
 from stoker.formats.many import decode_one_of, extents_in
-from stoker.loader.batch import BlockColumns, Part, Slot, picked, picked_bytes, run_of
+from stoker.loader.batch import BlockColumns, Part, Slot, picked_bytes, run_of
 from stoker.loader.fetch import Loaded, LoadedBundle
 from stoker.loader.layouts import Piece
+from stoker.loader.lending import Lender
 from stoker.loader.located import located
 from stoker.loader.manifest import Manifest
 from stoker.loader.order import Int64s
@@ -53,9 +54,9 @@ class ManyColumns:
         """Return the names of the columns that every extent has."""
         return self._many.names
 
-    def values(self, name: str, wanted: Sequence[int] | Int64s) -> list[Array]:
-        """Return a column's values of some samples."""
-        return picked(self._many.column(name), wanted)
+    def rows(self, name: str) -> list[Array]:
+        """Return a column's values of all samples."""
+        return self._many.column(name)
 
     def row_bytes(self, wanted: Sequence[int] | Int64s) -> int:
         """Return the bytes of all columns; bundles are always taken whole."""
@@ -73,11 +74,14 @@ class Decoder:
         tally: Tally,
         preprocessing: Preprocessing,
         batch_size: int,
+        lender: Lender,
         context: Any = None,
     ) -> None:
         """`context` belongs to the layouts of files that are bundled."""
         self._context = context
+        self._lender = lender
         self._format = data_format
+        self._into = data_format if isinstance(data_format, DecodesInto) else None
         self._manifest = manifest
         self._tally = tally
         self._preprocessing = preprocessing
@@ -142,7 +146,10 @@ class Decoder:
                 raise located(error, self._manifest.keys[file]) from error
 
     def _block(self, piece: Piece, data: memoryview) -> Block:
-        block = self._format.decode(data, piece.extent, piece.layout)
+        if self._into is not None:
+            block = self._into.decode_into(data, piece.extent, piece.layout, self._lender.lend)
+        else:
+            block = self._format.decode(data, piece.extent, piece.layout)
         if block.samples != piece.extent.samples:
             raise CorruptError(
                 "decoding gave another number of samples", expected=str(piece.extent.samples), got=str(block.samples)
@@ -150,14 +157,12 @@ class Decoder:
         return block
 
     def _by_step(self, task: Task, blocks: list[tuple[Piece, Block]]) -> Iterator[tuple[int, list[Part]]]:
-        steps = [np.asarray(piece.places) // self._batch_size for piece, _ in blocks]
         for step in range(task.step, task.last_step + 1):
-            parts: list[Part] = []
-            for (piece, block), made_for in zip(blocks, steps, strict=True):
-                low, high = np.searchsorted(made_for, (step, step + 1)).tolist()
+            first, parts = step * self._batch_size, []
+            for piece, block in blocks:
+                low, high = _between(piece.places, first, first + self._batch_size)
                 if low < high:
-                    wanted, places = piece.wanted[low:high], piece.places[low:high]
-                    parts.append(_part(block, wanted, places, step * self._batch_size))
+                    parts.append(_part(block, piece.wanted[low:high], piece.places[low:high], first))
             yield step, parts
 
     @property
@@ -179,12 +184,20 @@ class Decoder:
         self._tally.end(worker, TRANSFORM, step, begun_ns)
 
 
+def _between(places: Sequence[int] | Int64s, first: int, end: int) -> tuple[int, int]:
+    """Return which of ascending places lie from `first` to `end`: as a slice's borders."""
+    if isinstance(places, range):
+        return min(max(first - places.start, 0), len(places)), min(max(end - places.start, 0), len(places))
+    low, high = np.searchsorted(places, (first, end)).tolist()
+    return low, high
+
+
 def _part(block: Block, wanted: Sequence[int] | Int64s, places: Sequence[int] | Int64s, first: int) -> Part:
     """Return some samples of a block as a part of the batch whose first place is `first`."""
     primary = block.columns[block.primary]
     run = run_of(places)
     return Part(
-        samples=picked(primary, wanted),
+        rows=primary,
         places=[int(place) - first for place in places] if run is None else range(run.start - first, run.stop - first),
         wanted=wanted,
         columns=BlockColumns(block),

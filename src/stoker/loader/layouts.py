@@ -25,6 +25,9 @@ from stoker.storage.buffers import fresh_view
 
 LAYOUT_BYTES_MAX: Final = 256 * MiB
 _EXTENT_BYTES: Final = 512
+_RANGE_BYTES: Final = 256
+"""What an extent takes for each range beyond the first, with what a format's context tells of it."""
+
 _BASE_BYTES: Final = 1024
 _PROBES: Final = 3
 
@@ -128,17 +131,21 @@ class FileLayout:
         counts = [extent.samples for extent in layout.extents]
         self.samples = sum(counts)
         self.samples_max = max(counts, default=0)
-        self.held_bytes = _BASE_BYTES + _EXTENT_BYTES * len(counts)
+        more_ranges = sum(len(extent.ranges) - 1 for extent in layout.extents)
+        self.held_bytes = _BASE_BYTES + _EXTENT_BYTES * len(counts) + _RANGE_BYTES * more_ranges
 
     def pieces(self, samples: Sequence[int] | Int64s, first_place: int) -> list[Piece]:
         """Return what to read for samples of the file that take neighbouring places from `first_place` on."""
         wanted = np.asarray(samples, dtype=np.int64)
         if self.columns is not None and self.joined == 1:
             return self._singles(self.columns, wanted, first_place)
-        if self.columns is not None:
-            which = wanted // self.joined
-        else:
-            which = np.searchsorted(self._firsts, wanted, side="right") - 1
+        if len(wanted) > 1:
+            ends = self._numbers(np.array([wanted.min(), wanted.max()]))
+            if ends[0] == ends[1]:  # nearly always: what is read as one comes as one
+                ((_, extent),) = self._extents_of(ends[:1])
+                here = range(first_place, first_place + len(wanted))
+                return [Piece(extent, Layout((extent,), self._context), wanted - extent.first_sample, here)]
+        which = self._numbers(wanted)
         places = np.arange(first_place, first_place + len(wanted))
         pieces = []
         # Not np.unique, which drops the GIL in C++: a thread that finds Python gone when it comes back aborts there.
@@ -147,6 +154,12 @@ class FileLayout:
             layout = Layout((extent,), self._context)
             pieces.append(Piece(extent, layout, wanted[here] - extent.first_sample, places[here]))
         return pieces
+
+    def _numbers(self, wanted: Int64s) -> Int64s:
+        """Return the number of the extent that holds each sample."""
+        if self.columns is not None:
+            return wanted // self.joined
+        return np.searchsorted(self._firsts, wanted, side="right") - 1
 
     def _extents_of(self, numbers: Int64s) -> Iterator[tuple[int, Extent]]:
         if self.columns is None:

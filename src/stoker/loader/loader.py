@@ -212,6 +212,7 @@ class Loader:
                 self._tally,
                 Preprocessing(options.preprocess, options.seed, self.rank),
                 options.batch_size,
+                self._lender,
                 None if self._whole_files is None else self._whole_files.context,
             ),
             Assembler(

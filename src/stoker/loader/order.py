@@ -1,9 +1,8 @@
 """The order in which an epoch visits the samples: pure, counter-based, with random access and no list in memory.
 
 A sample's *number* counts through the manifest's files; a *position* counts through the epoch. `EpochOrder.at` maps
-positions to numbers. Shuffling is a keyed permutation: a Feistel network over the rectangle a x b that just holds the
-domain, with cycle walking for the few values outside it (Black and Rogaway, "Ciphers with arbitrary finite
-domains", 2002). It is deterministic and spread out, not secret.
+positions to numbers. Shuffling is a keyed permutation (`stoker.kernels.permuting`): deterministic and spread out, not
+secret.
 
 Where several samples can only be read together (a file of npz, a row group of Parquet) the permutation moves such
 windows as a whole and shuffles inside each, so that a window is read about once an epoch.
@@ -16,32 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.seed import derive
+from stoker.kernels.permuting import GOLDEN, mix, permute
 
 Int64s = NDArray[np.int64]
-UInt64s = NDArray[np.uint64]
 
 ORDERS: Final = ("shuffled", "sequential", "dlio")
-_ROUNDS_SMALL: Final = 12
-_ROUNDS_LARGE: Final = 6
-_LARGE_DOMAIN: Final = 1 << 20
-"""Below it a round function takes few values: six rounds left some orders of five samples three times as likely as
-others, twelve do not. Above it six are plenty (four make a strong permutation of ideal round functions)."""
-
 _CHUNK: Final = 1 << 14
-_WORD_MASK: Final = (1 << 64) - 1
-_GOLDEN: Final = 0x9E3779B97F4A7C15
 _U: Final = np.uint64
-# Multipliers of SplitMix64 (Steele, Lea and Flood 2014).
-_MIX_ONE: Final = _U(0xBF58476D1CE4E5B9)
-_MIX_TWO: Final = _U(0x94D049BB133111EB)
 _DIGEST_SALT: Final = _U(0x5354_4F4B_4552_0001)
-
-
-def mix(words: UInt64s) -> UInt64s:
-    """Return the SplitMix64 finaliser of each word: a bijection whose output bits all depend on all input bits."""
-    words = (words ^ (words >> _U(30))) * _MIX_ONE
-    words = (words ^ (words >> _U(27))) * _MIX_TWO
-    return words ^ (words >> _U(31))
 
 
 def digest(sample_ids: Int64s) -> int:
@@ -53,68 +34,8 @@ def digest(sample_ids: Int64s) -> int:
     total = 0
     for start in range(0, len(sample_ids), _CHUNK):
         words = sample_ids[start : start + _CHUNK].astype(np.uint64)
-        total ^= int(np.bitwise_xor.reduce(mix(mix(words + _DIGEST_SALT) + _U(_GOLDEN))))
+        total ^= int(np.bitwise_xor.reduce(mix(mix(words + _DIGEST_SALT) + _U(GOLDEN))))
     return total
-
-
-def permute(index: Int64s, size: int | Int64s, key: int | UInt64s, repeats: Int64s | None = None) -> Int64s:
-    """Return where the permutation `key` of `range(size)` takes each index. Shape (n,); sizes and keys may vary.
-
-    With `repeats` each size and key stands for so many neighbours. Every index must be below its size. Memory is a
-    few times that of `index`; O(1) for each value.
-    """
-    assert index.ndim == 1
-    if isinstance(size, int) and isinstance(key, int) and len(index) > _CHUNK:
-        out = np.empty_like(index)
-        for start in range(0, len(index), _CHUNK):  # stays in the processor's cache
-            out[start : start + _CHUNK] = permute(index[start : start + _CHUNK], size, key)
-        return out
-    domain = np.asarray(size, dtype=np.uint64).reshape(-1)
-    rows = np.ceil(np.sqrt(domain.astype(np.float64))).astype(np.uint64)
-    columns = (domain + rows - _U(1)) // rows
-    rounds = _ROUNDS_LARGE if isinstance(size, int) and size >= _LARGE_DOMAIN else _ROUNDS_SMALL
-    keys = _round_keys(key, rounds)
-    if repeats is not None:
-        domain, rows, columns = (np.repeat(each, repeats) for each in (domain, rows, columns))
-        keys = [np.repeat(each, repeats) for each in keys]
-    moved = _feistel(index.astype(np.uint64), rows, columns, keys)
-    outside = np.flatnonzero(moved >= domain)
-    while len(outside):  # the walk ends: the network permutes the rectangle, so each cycle comes back inside
-        step = _feistel(
-            moved[outside], _pick(rows, outside), _pick(columns, outside), [_pick(key, outside) for key in keys]
-        )
-        moved[outside] = step
-        outside = outside[step >= _pick(domain, outside)]
-    return moved.astype(np.int64)
-
-
-def _round_keys(key: int | UInt64s, rounds: int) -> list[UInt64s]:
-    base = np.asarray([key & _WORD_MASK], dtype=np.uint64) if isinstance(key, int) else key
-    return [mix(base + _U(_GOLDEN * (number + 1) & _WORD_MASK)) for number in range(rounds)]
-
-
-def _pick(values: UInt64s, where: NDArray[np.intp]) -> UInt64s:
-    return values if len(values) == 1 else values[where]
-
-
-def _feistel(index: UInt64s, rows: UInt64s, columns: UInt64s, keys: list[UInt64s]) -> UInt64s:
-    left, right = np.divmod(index, columns)
-    for number in range(0, len(keys), 2):
-        left = _add_below(left, _below(right, keys[number], rows), rows)
-        right = _add_below(right, _below(left, keys[number + 1], columns), columns)
-    return left * columns + right
-
-
-def _below(words: UInt64s, key: UInt64s, limit: UInt64s) -> UInt64s:
-    """Return a keyed hash of each word, reduced below `limit` (< 2^32) by multiply and shift."""
-    words = (words + key) * _MIX_ONE
-    words = (words ^ (words >> _U(32))) * _MIX_TWO
-    return ((words >> _U(32)) * limit) >> _U(32)
-
-
-def _add_below(one: UInt64s, other: UInt64s, limit: UInt64s) -> UInt64s:
-    total = one + other
-    return total - limit * (total >= limit)
 
 
 class SampleSpace:
@@ -134,8 +55,7 @@ class SampleSpace:
     def locate(self, sample_ids: Int64s) -> tuple[Int64s, Int64s]:
         """Return each sample's file and its index within the file."""
         if self._starts is None:
-            files, offsets = np.divmod(sample_ids, max(self.largest, 1))
-            return files, offsets
+            return _divided(sample_ids, max(self.largest, 1))
         files = np.searchsorted(self._starts, sample_ids, side="right").astype(np.int64) - 1
         return files, sample_ids - self._starts[files]
 
@@ -192,7 +112,7 @@ class EpochOrder:
         """Return, for each position, the file's place in the epoch, the file, and the offset within its turn."""
         space = self._space
         if space.uniform:
-            slots, offsets = np.divmod(positions, space.largest)
+            slots, offsets = _divided(positions, space.largest)
             heads, counts = _heads(slots)
             return slots, np.repeat(permute(slots[heads], space.files, self._key), counts), offsets
         if self._slots is None:
@@ -215,13 +135,19 @@ class EpochOrder:
         counts = self._space.counts(own_files)
         whole = counts // window
         last = own_ordinal >= whole
-        keys = mix(own_files.astype(np.uint64) * _U(_GOLDEN) + _U(self._key))
+        keys = mix(own_files.astype(np.uint64) * _U(GOLDEN) + _U(self._key))
         moved = np.where(last, whole, permute(np.where(last, 0, own_ordinal), np.maximum(whole, 1), keys))
         sizes = np.where(last, counts - whole * window, window)
         inner_keys = mix(keys + moved.astype(np.uint64) + _U(1))
         inner = permute(offsets - ordinal * window, sizes, inner_keys, repeats)
         ids: Int64s = np.repeat(self._space.starts(own_files) + moved * window, repeats) + inner
         return ids
+
+
+def _divided(values: Int64s, divisor: int) -> tuple[Int64s, Int64s]:
+    """Return quotients and rests of numbers that are not negative; half of the time of divmod."""
+    quotients: Int64s = values // divisor
+    return quotients, values - quotients * divisor
 
 
 def _heads(values: Int64s) -> tuple[Int64s, Int64s]:

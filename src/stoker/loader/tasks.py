@@ -12,9 +12,10 @@ import numpy as np
 
 from stoker.core.seed import derive
 from stoker.core.units import KiB, MiB
+from stoker.kernels.permuting import mix
 from stoker.loader.epoch import EpochPlan
 from stoker.loader.manifest import Manifest
-from stoker.loader.order import Int64s, SampleSpace, mix
+from stoker.loader.order import Int64s, SampleSpace
 
 # Planning many samples at once costs a third for each; the first batch does not wait for many.
 _SEGMENT_SAMPLES_FIRST: Final = 1024
