@@ -34,10 +34,10 @@ demo: $(VENV)/base.stamp ## Install, feed emulated accelerators from this disk, 
 	@scripts/demo.sh
 
 test: $(VENV)/full.stamp .tools/azurite/stamp lint native-test ## Everything that decides whether a change may land (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal -m "not slow"
 
 test-all: $(VENV)/full.stamp .tools/azurite/stamp lint lock-check native-test sanitize ## The slow suites too
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS)
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal
 
 native-test: ## The tests of the C++ kernels
 	@scripts/native_tests.sh

@@ -112,6 +112,7 @@ def on_a_terminal(lab: Lab, folder: Path, *words: str) -> str:
         "MLPSTORAGE_SYSTEMNAME": "sysA",
         "MLPSTORAGE_DATA_DIR": str(folder / "data"),
         "TERM": "xterm",
+        "COLUMNS": "200",  # of wherever the tests run, it would count more than the terminal's own
     }
     command = f"stty cols 200; exec {shlex.join([str(STOKER), *words])}"
     done = subprocess.run(
@@ -143,6 +144,7 @@ def test_progress_of_many_hosts_stands_on_the_terminal(lab: Lab, tmp_path: Path)
     assert re.search(r"3/3 hosts done \(first at .*, last at .*\)", ran), ran
 
 
+@pytest.mark.slow
 def test_other_hosts_than_the_described_ones_are_found_before_the_start(lab: Lab, ready: Path) -> None:
     hosts = [f"{name}:1" for name in lab.names[:2]]
     words = (*SERIES, *RUN, "-na", "2", "--hosts", *hosts, *FILES)

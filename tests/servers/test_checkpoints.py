@@ -10,6 +10,7 @@ from typing import Any
 import obstore
 import pytest
 from benchmarks.loopback import free_ports
+from buckets import client_of
 from obstore.store import S3Store
 from test_mpi_cli import MPIEXEC, STOKER, end
 
@@ -105,16 +106,7 @@ def test_ranks_that_meet_over_tcp_save_and_load(tmp_path: Path) -> None:
 
 @pytest.fixture
 def bucket(seaweedfs_endpoint: Any) -> S3Store:
-    client = S3Store(
-        "stoker-checkpoints",
-        endpoint=seaweedfs_endpoint.url,
-        access_key_id=seaweedfs_endpoint.variables["AWS_ACCESS_KEY_ID"],
-        secret_access_key=seaweedfs_endpoint.variables["AWS_SECRET_ACCESS_KEY"],
-        region="us-east-1",
-        client_options={"allow_http": True},
-    )
-    obstore.put(client, "beside", b"the bucket is there")
-    return client
+    return client_of(seaweedfs_endpoint, "stoker-checkpoints")
 
 
 def test_s3_takes_files_in_parts_and_gives_every_byte_back(

@@ -10,7 +10,7 @@ from typing import Any
 import obstore
 import pytest
 from azurite_blobs import make_container
-from obstore.store import S3Store
+from buckets import client_of
 
 pytestmark = pytest.mark.server
 STOKER = str(Path(sys.executable).with_name("stoker"))
@@ -32,15 +32,7 @@ def feed(url: str, folder: Path, variables: dict[str, str], *more: str) -> Any:
 def test_feed_from_s3_counts_the_bytes_on_the_wire_and_removes_what_it_made(
     seaweedfs_endpoint: Any, tmp_path: Path
 ) -> None:
-    client = S3Store(
-        "stoker-tests",
-        endpoint=seaweedfs_endpoint.url,
-        access_key_id=seaweedfs_endpoint.variables["AWS_ACCESS_KEY_ID"],
-        secret_access_key=seaweedfs_endpoint.variables["AWS_SECRET_ACCESS_KEY"],
-        region="us-east-1",
-        client_options={"allow_http": True},
-    )
-    obstore.put(client, "beside", b"the bucket is there")
+    client = client_of(seaweedfs_endpoint, "stoker-tests")
     told = feed("s3://stoker-tests/feed", tmp_path, seaweedfs_endpoint.variables)
     assert told["status"] == "complete"
     counters, ledger = told["evidence"]["counters"], told["evidence"]["ledger"]

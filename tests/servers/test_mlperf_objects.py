@@ -11,7 +11,7 @@ from typing import Any
 
 import obstore
 import pytest
-from obstore.store import S3Store
+from buckets import client_of
 
 from stoker.bench.run.mlperf.results_dir import initialise
 
@@ -27,20 +27,6 @@ def stoker(folder: Path, variables: dict[str, str], *words: str) -> subprocess.C
     )
     assert done.returncode == 0, done.stderr
     return done
-
-
-def client_of(endpoint: Any, bucket: str) -> S3Store:
-    """Return a client of a bucket that is there: the server makes it when something is put."""
-    client = S3Store(
-        bucket,
-        endpoint=endpoint.url,
-        access_key_id=endpoint.variables["AWS_ACCESS_KEY_ID"],
-        secret_access_key=endpoint.variables["AWS_SECRET_ACCESS_KEY"],
-        region="us-east-1",
-        client_options={"allow_http": True},
-    )
-    obstore.put(client, "beside", b"the bucket is there")
-    return client
 
 
 def variables_of(endpoint: Any, folder: Path, **more: str) -> dict[str, str]:
