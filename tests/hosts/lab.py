@@ -49,12 +49,11 @@ class Lab:
         self.names = [f"stk{number}-{place}" for place in range(hosts)]
         self.address = {name: f"{self._prefix}.{10 + place}" for place, name in enumerate(self.names)}
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
-        self._made_folder = not _SSHD_FOLDER.exists()
         self._make_keys()
 
     def start(self) -> None:
         """Make the hosts and wait until each answers."""
-        _SSHD_FOLDER.mkdir(exist_ok=True)
+        _SSHD_FOLDER.mkdir(exist_ok=True)  # and it stays: another test process may have hosts that need it
         run("ip", "link", "add", self._tag, "type", "bridge")
         run("ip", "addr", "add", f"{self.own}/24", "dev", self._tag)
         run("ip", "link", "set", self._tag, "up")
@@ -142,8 +141,6 @@ class Lab:
             run("ip", "link", "del", f"{self._tag}v{place}", check=False)
             run("ip", "netns", "del", name, check=False)
         run("ip", "link", "del", self._tag, check=False)
-        if self._made_folder and _SSHD_FOLDER.exists() and not any(_SSHD_FOLDER.iterdir()):
-            _SSHD_FOLDER.rmdir()
 
 
 def _command(pid: int) -> str:
