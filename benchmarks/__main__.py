@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.conditions import Conditions
 from benchmarks.goals import goals_markdown
 from benchmarks.peers import HOMES, find_peers
-from benchmarks.table import NAME, ROWS, new_document, run_row, write
+from benchmarks.table import NAME, ROWS, kept_rows, new_document, run_row, write
 
 ROUNDS = {"quick": 3, "default": 5, "full": 7}
 
@@ -65,7 +65,7 @@ def main(words: list[str] | None = None) -> None:
     document = new_document(conditions, command_of(options))
     before = options.out / f"{NAME}.json"
     if options.keep_rows and before.is_file():
-        document["rows"] = json.loads(before.read_text())["rows"]
+        document["rows"] = kept_rows(json.loads(before.read_text()))
     for letter in options.only.split(","):
         print(f"{letter}. {ROWS[letter].title} …", file=sys.stderr, flush=True)
         document["rows"][letter] = run_row(letter, conditions, document["command"])

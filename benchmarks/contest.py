@@ -103,6 +103,12 @@ def ratio(mine: Contender, other: Contender) -> dict[str, Any]:
     return result
 
 
+def of_ours(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the ratios of our first contender: the others of ours show what it does in another way."""
+    ratios: list[dict[str, Any]] = document.get("ratios", [])
+    return [item for item in ratios if item["ours"] == ratios[0]["ours"]]
+
+
 def contest_markdown(document: dict[str, Any]) -> str:
     """Return a contest as a Markdown table."""
     lines = [f"### {document['key']}", "", *([document["note"], ""] if document["note"] else [])]
@@ -114,7 +120,7 @@ def contest_markdown(document: dict[str, Any]) -> str:
         )
         lines.append("|---|---|---|---|---|---|---|---|---|---|")
     top = next((entry for entry in document["contenders"] if entry["name"] == document["ceiling"]), None)
-    lines += [_contest_row(entry, top, document["ratios"]) for entry in document["contenders"]]
+    lines += [_contest_row(entry, top, of_ours(document)) for entry in document["contenders"]]
     lines += _missing(document)
     return "\n".join(lines) + "\n"
 

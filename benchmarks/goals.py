@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from benchmarks.contest import of_ours
 from stoker.core.units import GiB, MiB
 
 Found = tuple[float, str]
@@ -49,7 +50,7 @@ def ratios(start: str, peer: str, measure: str, *, only: str = "", least: bool =
         found = [
             (item[measure]["median"], f"{entry['key']} against {item['to']}")
             for entry in named
-            for item in entry.get("ratios", ())
+            for item in of_ours(entry)
             if item["to"].startswith(peer) and measure in item
         ]
         if not found:

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import series_markdown
+from benchmarks.contest import of_ours, series_markdown
 from benchmarks.goals import goals_markdown
-from benchmarks.table import NAME
+from benchmarks.table import NAME, elsewhere
 from stoker.core.units import format_bytes, format_rate
 
 PAGE = Path("docs/guide/performance.md")
@@ -24,6 +24,8 @@ def summary(document: dict[str, Any]) -> str:
     lines += [f"Machine: {facts}. Peers: {peers}.", "", "### Figures to reach", "", goals_markdown(document)]
     for row in document["rows"].values():
         lines += [f"### {row['title']}", "", row["what"], "", f"`{row['command']}`, {row['rounds']} rounds.", ""]
+        other = elsewhere(document, row)
+        lines += [other, ""] if other else []
         contests = [entry for entry in row["entries"] if entry["kind"] == "contest" and entry["contenders"]]
         if contests:
             lines.append("| work | contender | median | CPU s/GiB | memory | stoker / it | same, per CPU second |")
@@ -37,7 +39,7 @@ def contest_lines(entry: dict[str, Any]) -> list[str]:
     """Return a contest's lines, one a contender."""
     lines = []
     for number, contender in enumerate(entry["contenders"]):
-        ratio = next((item for item in entry["ratios"] if item["to"] == contender["name"]), {})
+        ratio = next((item for item in of_ours(entry) if item["to"] == contender["name"]), {})
         peak = contender["peak_bytes"]["median"]
         cells = [
             "" if number else entry["key"],

@@ -69,7 +69,20 @@ def run_row(letter: str, conditions: Conditions, command: str) -> dict[str, Any]
         found, failed = [], str(error)
     seconds = time.perf_counter() - start
     head = {"title": row.title, "what": row.what, "command": command, "utc": utc_text(), "rounds": conditions.rounds}
-    return {**head, "seconds": seconds, "failed": failed, "entries": found}
+    return {**head, "machine": machine(), "seconds": seconds, "failed": failed, "entries": found}
+
+
+def kept_rows(before: dict[str, Any]) -> dict[str, Any]:
+    """Return the rows of an earlier table, each with the machine it was measured on."""
+    return {letter: {"machine": before["machine"], **row} for letter, row in before["rows"].items()}
+
+
+def elsewhere(document: dict[str, Any], row: dict[str, Any]) -> str:
+    """Return the machine of a row as a sentence, nothing where it is the table's own."""
+    own = row.get("machine", document["machine"])
+    if own == document["machine"]:
+        return ""
+    return f"Measured on another machine: {', '.join(f'{name} {value}' for name, value in own.items())}."
 
 
 def page(document: dict[str, Any]) -> str:
@@ -84,6 +97,8 @@ def page(document: dict[str, Any]) -> str:
     for letter, row in document["rows"].items():
         lines += [f"## {letter}. {row['title']}", "", row["what"], ""]
         lines += [f"`{row['command']}`, {row['rounds']} rounds, {row['seconds']:.0f} s, at {row['utc'][:19]}.", ""]
+        other = elsewhere(document, row)
+        lines += [other, ""] if other else []
         lines += [f"Not measured: {row['failed']}.", ""] if row["failed"] else []
         lines += [markdown(entry) for entry in row["entries"]]
     return "\n".join(lines)

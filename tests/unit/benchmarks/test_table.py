@@ -8,8 +8,8 @@ import pytest
 from benchmarks import table
 from benchmarks.__main__ import main, parsed
 from benchmarks.conditions import Conditions
-from benchmarks.contest import Contest, Series, markdown
-from benchmarks.goals import GOALS, judge
+from benchmarks.contest import Contest, Series, markdown, of_ours
+from benchmarks.goals import GOALS, judge, ratios
 from benchmarks.harness import Contender, PeerError, Turn, race
 from benchmarks.peers import Peers, find_peers, run_turn
 
@@ -202,3 +202,35 @@ def test_the_command_writes_both_files_and_keeps_other_rows(tmp_path: Path, monk
     assert "Not measured: no such command." in page
     assert "`python -m benchmarks --quick --only a`, 3 rounds" in page
     assert str(tmp_path) not in page
+
+
+def test_figures_are_those_of_our_first_contender_however_many_there_are() -> None:
+    ours, other, peer = (
+        Contender(name, turns(n, n, n)) for name, n in (("stoker", 1.0), ("stoker, slowly", 4.0), ("peer", 8.0))
+    )
+    document = raced(ours, other, peer)
+    assert [(item["ours"], item["to"]) for item in of_ours(document)] == [
+        ("stoker", "stoker, slowly"),
+        ("stoker", "peer"),
+    ]
+    table = {"rows": {"a": {"entries": [document]}}}
+    assert ratios("a/contest", "peer", "bytes_per_second")(table) == (8.0, "a/contest against peer")
+
+
+def test_a_kept_row_tells_the_machine_it_was_measured_on() -> None:
+    row = {
+        "title": "T",
+        "what": "W",
+        "command": "c",
+        "utc": "u",
+        "rounds": 1,
+        "seconds": 1.0,
+        "failed": "",
+        "entries": [],
+    }
+    before = {"machine": {"cpu": "one"}, "rows": {"a": row, "b": {**row, "machine": {"cpu": "two"}}}}
+    kept = table.kept_rows(before)
+    assert [kept[letter]["machine"]["cpu"] for letter in "ab"] == ["one", "two"]
+    now = {"machine": {"cpu": "two"}}
+    assert table.elsewhere(now, kept["a"]) == "Measured on another machine: cpu one."
+    assert table.elsewhere(now, kept["b"]) == ""
