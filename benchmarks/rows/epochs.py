@@ -3,8 +3,8 @@
 Every contender runs in a fresh process, delivers two epochs unmeasured and then some measured ones; what counts is
 samples per CPU second and bytes a second. They do not do the same, and the differences favour the others: s3dlio hands
 on undecoded bytes, DLIO drops the array and hands on one constant, the plain loops hand on nothing at all. One thing
-favours us: what is large and cached is lent as a mapping, so its bytes move only when somebody reads them. So two more of
-ours stand beside: one whose consumer reads every byte, and one with mapping turned off.
+favours us: what is large and cached is lent as a mapping, so its bytes move only when somebody reads them. So two more
+of ours stand beside: one whose consumer reads every byte, and one with mapping turned off.
 """
 
 from dataclasses import replace
