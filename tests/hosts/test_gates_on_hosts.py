@@ -54,10 +54,9 @@ def data(tmp_path: Path) -> Path:
 
 def on(lab: Lab, name: str, words: str) -> None:
     """Run a command on a host; busy machines reset a connection now and then, so it is tried again."""
+    ssh = ["ssh", "-F", str(lab.folder / "ssh_config"), "-o", "StrictHostKeyChecking=accept-new"]
     for _ in range(5):
-        ended = subprocess.run(
-            ["ssh", "-F", str(lab.folder / "ssh_config"), name, words], timeout=30, capture_output=True, text=True
-        )
+        ended = subprocess.run([*ssh, name, words], timeout=30, capture_output=True, text=True)
         if ended.returncode != 255:
             break
         time.sleep(0.5)
