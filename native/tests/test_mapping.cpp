@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <numeric>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -18,9 +19,11 @@ constexpr std::size_t kPage = 4096;
 
 // An unlinked file of `size_bytes` bytes, byte i being i % 251.
 int made_file(std::size_t size_bytes) {
-  char name[] = "/tmp/stoker-mapping-XXXXXX";
-  const int file = mkstemp(name);
-  unlink(name);
+  const char* base = std::getenv("TMPDIR");
+  std::string name = std::string(base != nullptr ? base : "/tmp") + "/stoker-mapping-XXXXXX";
+  const int file = mkstemp(name.data());
+  if (file < 0) std::abort();
+  unlink(name.c_str());
   std::vector<std::uint8_t> bytes(size_bytes);
   for (std::size_t i = 0; i < size_bytes; ++i) bytes[i] = static_cast<std::uint8_t>(i % 251);
   if (write(file, bytes.data(), size_bytes) != static_cast<ssize_t>(size_bytes)) std::abort();

@@ -1,6 +1,7 @@
 """The plain twin of the kernel of rows: MessagePack by msgspec."""
 
 from itertools import accumulate
+from types import GenericAlias
 from typing import Any, Final
 
 import msgspec
@@ -23,15 +24,15 @@ def encode_rows(kinds: bytes, numbers: NDArray[np.uint64], places: NDArray[np.ui
 
 def decode_rows(kinds: bytes, message: memoryview) -> tuple[list[list[int]], list[list[bytes]]] | None:
     """Return numbers and blobs of each row of a whole array; None where it is none, or of other kinds."""
-    fields: list[Any] = [int if kind == _NUMBER else bytes for kind in kinds]
+    row = GenericAlias(tuple, tuple(int if kind == _NUMBER else bytes for kind in kinds))
     try:
-        rows = msgspec.msgpack.decode(message, type=list[tuple[tuple(fields)]])  # type: ignore[misc]
+        rows: Any = msgspec.msgpack.decode(message, type=GenericAlias(list, (row,)))
     except msgspec.MsgspecError:
         return None
-    numbers = [[field for field in row if isinstance(field, int)] for row in rows]
-    if any(number < 0 for row in numbers for number in row):
+    numbers = [[field for field in each if isinstance(field, int)] for each in rows]
+    if any(number < 0 for each in numbers for number in each):
         return None
-    return numbers, [[field for field in row if isinstance(field, bytes)] for row in rows]
+    return numbers, [[field for field in each if isinstance(field, bytes)] for each in rows]
 
 
 def places_of(blobs: list[list[bytes]], blobs_a_row: int) -> tuple[NDArray[np.uint64], bytes]:

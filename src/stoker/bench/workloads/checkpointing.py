@@ -4,18 +4,15 @@ All ranks stop together: whoever finds a reason says so at a barrier. A save tha
 the next run that comes this way knows it for torn.
 """
 
-import os
-import socket
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Final
 
 from stoker.bench.workloads.checkpoint_work import CheckpointWork, plan_of
-from stoker.bench.workloads.comm import RunAborted
-from stoker.bench.workloads.counters import Sources, usable_cpus
+from stoker.bench.workloads.counters import Sources
 from stoker.bench.workloads.meters import Meters
 from stoker.bench.workloads.progress import Progress
-from stoker.bench.workloads.rank_log import RankLog
-from stoker.bench.workloads.reports import LOG_NAME, RankReport, RankStart
+from stoker.bench.workloads.rank_book import RankBook, seen_through
+from stoker.bench.workloads.reports import RankReport
 from stoker.bench.workloads.source import store_facts
 from stoker.bench.workloads.steps import LOAD as LOAD_PHASE
 from stoker.bench.workloads.steps import SAVE as SAVE_PHASE
@@ -25,8 +22,7 @@ from stoker.checkpoint.layout import checkpoint_id
 from stoker.checkpoint.manifest import list_checkpoints
 from stoker.core import clock
 from stoker.core.checkpoints import SAVE, CheckpointNote
-from stoker.core.errors import NotFoundError, StokerError
-from stoker.core.result import RANKS_FOLDER
+from stoker.core.errors import NotFoundError
 from stoker.storage.api import Store
 from stoker.storage.opening import open_store
 
@@ -41,13 +37,7 @@ def run_checkpoints(job: RankJob) -> tuple[RankReport, Rows]:
     log ends with the reason then.
     """
     with closing(open_store(job.target_url, create=True)) as store:
-        rank = _Rank(job, store)
-        try:
-            rank.run()
-        except BaseException as error:
-            rank.broken_off(error)
-            raise
-        return rank.ended()
+        return seen_through(_Rank(job, store))
 
 
 class _Rank:
@@ -58,18 +48,9 @@ class _Rank:
         self._meters = Meters(Sources(store, host_wide=job.comm.host_rank == 0))
         self._recorder = StepRecorder(1)
         self._seen_ns = 0
-        start = RankStart(
-            rank=job.comm.rank,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            host_rank=job.comm.host_rank,
-            usable_cpus=usable_cpus(),
-            store=store_facts(store, job.target_url),
-        )
-        self._report = RankReport(start)
-        path = job.folder / RANKS_FOLDER / LOG_NAME.format(rank=job.comm.rank)
-        self._log = RankLog(path, self._recorder, self._meters.snapshot, on_tick=self._tick)
-        self._log.event("rank_started", start=start)
+        facts = store_facts(store, job.target_url)
+        self._book = RankBook(job.comm, job.folder, facts, self._recorder, self._meters.snapshot, self._tick)
+        self._report, self._log = self._book.report, self._book.log
         self._work = CheckpointWork(job.plan, job.comm, store, self._meters, job.stopped, self._note)
 
     def run(self) -> None:
@@ -134,20 +115,7 @@ class _Rank:
 
     def broken_off(self, error: BaseException) -> None:
         """End the log with the reason: an error of this rank's own, or that of another."""
-        report = self._report
-        name = "rank_stopped" if isinstance(error, RunAborted) else "rank_failed"
-        told = str(error) if isinstance(error, StokerError) else f"{type(error).__name__}: {error}"
-        report.error = "" if name == "rank_stopped" else told
-        with suppress(Exception):  # the log itself may be what failed; the first error is the one to raise
-            self._log.event(
-                name,
-                error=report.error,
-                notes=[*self._work.remarks, *([told] if name == "rank_stopped" else [])],
-                histograms=self._work.histograms,
-                snapshot=self._meters.snapshot(),
-            )
-        with suppress(OSError):
-            self._log.close()
+        self._book.broken_off(error, self._work.remarks, histograms=self._work.histograms)
 
     def ended(self) -> tuple[RankReport, Rows]:
         """End the log and return the report, and no steps."""

@@ -7,32 +7,28 @@ All ranks stop at the same step: whoever finds a reason (the time is up, a signa
 barrier tells all. Where steps have no barrier, each stops by itself and the epoch's end makes all agree.
 """
 
-import os
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, cast
 
 from stoker.bench.workloads import cache
 from stoker.bench.workloads.accelerator import Accelerator
-from stoker.bench.workloads.comm import Comm, RunAborted
-from stoker.bench.workloads.counters import Sources, usable_cpus
+from stoker.bench.workloads.comm import Comm
+from stoker.bench.workloads.counters import Sources
 from stoker.bench.workloads.meters import Meters
 from stoker.bench.workloads.progress import Progress, progress_of, step_histograms
-from stoker.bench.workloads.rank_log import RankLog
+from stoker.bench.workloads.rank_book import RankBook, seen_through
 from stoker.bench.workloads.reading import reading_of
-from stoker.bench.workloads.reports import LOG_NAME, PhaseNote, RankReport, RankStart
+from stoker.bench.workloads.reports import PhaseNote, RankReport
 from stoker.bench.workloads.source import dataset_manifest, evaluation_loader, store_facts, training_loader
 from stoker.bench.workloads.steps import EVALUATION, TRAIN, Rows, StepRecorder, column
 from stoker.bench.workloads.training_saves import TrainingSaves
 from stoker.core import clock
 from stoker.core.checkpoints import CheckpointNote
-from stoker.core.errors import StokerError
 from stoker.core.histogram import merge_encoded
 from stoker.core.plan import TrainingPlan
-from stoker.core.result import RANKS_FOLDER
 from stoker.core.seed import derive
 from stoker.loader.batch import Batch
 from stoker.loader.loader import Loader
@@ -95,13 +91,7 @@ def run_rank(job: RankJob) -> tuple[RankReport, Rows]:
     the reason then.
     """
     with closing(open_store(job.target_url)) as store:
-        rank = _Rank(job, store)
-        try:
-            rank.run()
-        except BaseException as error:
-            rank.broken_off(error)
-            raise
-        return rank.ended()
+        return seen_through(_Rank(job, store))
 
 
 class _Rank:
@@ -115,18 +105,9 @@ class _Rank:
         self._stop = False
         self._block = _FIRST_BLOCK
         self._deadline_ns = 0
-        start = RankStart(
-            rank=job.comm.rank,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            host_rank=job.comm.host_rank,
-            usable_cpus=usable_cpus(),
-            store=store_facts(store, job.target_url),
-        )
-        self._report = RankReport(start)
-        path = job.folder / RANKS_FOLDER / LOG_NAME.format(rank=job.comm.rank)
-        self._log = RankLog(path, self._recorder, self._meters.snapshot, on_tick=self._tell)
-        self._log.event("rank_started", start=start)
+        facts = store_facts(store, job.target_url)
+        self._book = RankBook(job.comm, job.folder, facts, self._recorder, self._meters.snapshot, self._tell)
+        self._report, self._log = self._book.report, self._book.log
         self._saver = self._made_saver()
 
     def _made_saver(self) -> TrainingSaves | None:
@@ -300,20 +281,7 @@ class _Rank:
     def broken_off(self, error: BaseException) -> None:
         """End the log with the reason: an error of this rank's own, or that of another."""
         report = self._report
-        name = "rank_stopped" if isinstance(error, RunAborted) else "rank_failed"
-        told = str(error) if isinstance(error, StokerError) else f"{type(error).__name__}: {error}"
-        report.error = "" if name == "rank_stopped" else told
-        with suppress(Exception):  # the log itself may be what failed; the first error is the one to raise
-            self._log.event(
-                name,
-                error=report.error,
-                notes=[*report.notes, told] if name == "rank_stopped" else report.notes,
-                histograms=report.histograms,
-                snapshot=self._meters.snapshot(),
-                reading=report.reading,
-            )
-        with suppress(OSError):
-            self._log.close()
+        self._book.broken_off(error, report.notes, histograms=report.histograms, reading=report.reading)
 
     def ended(self) -> tuple[RankReport, Rows]:
         """End the log and return the report and the steps."""

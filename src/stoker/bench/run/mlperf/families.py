@@ -21,6 +21,7 @@ from stoker.bench.run.mlperf.rows import (
     text,
     whole,
 )
+from stoker.core.options import Option
 
 _MANY: Final = 1 << 40
 _DATA: Final = ("datasize", "datagen")
@@ -88,8 +89,8 @@ VECTORDB_ROWS: Final = (
 _BOTH_KV: Final = ("datasize", "run")
 
 
-def _loose(option: object) -> Row:
-    return Row(option, _BOTH_KV, LOOSE)  # type: ignore[arg-type]
+def _loose(option: Option) -> Row:
+    return Row(option, _BOTH_KV, LOOSE)
 
 
 KVCACHE_ROWS: Final = (

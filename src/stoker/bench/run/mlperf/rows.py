@@ -4,7 +4,7 @@ A row says for which family, commands, divisions and access it exists; where it 
 the rules limit (models, accelerators, indexes, counts) stands in the tables of the rules and is only referred to here.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -57,29 +57,28 @@ class Row(msgspec.Struct, frozen=True):
         return there and (not access or access in self.access)
 
 
-def text(name: str, told: str, *spellings: str, **more: object) -> Option:
+def text(name: str, told: str, *spellings: str, **more: Any) -> Option:
     """Return an option that takes a text and has no variable unless one is told."""
     return _option(name, "text", told, spellings, more)
 
 
-def whole(name: str, told: str, *spellings: str, **more: object) -> Option:
+def whole(name: str, told: str, *spellings: str, **more: Any) -> Option:
     """Return an option that takes a whole number."""
     return _option(name, "int", told, spellings, more)
 
 
-def number(name: str, told: str, *spellings: str, **more: object) -> Option:
+def number(name: str, told: str, *spellings: str, **more: Any) -> Option:
     """Return an option that takes a number."""
     return _option(name, "float", told, spellings, more)
 
 
-def flag(name: str, told: str, *spellings: str, **more: object) -> Option:
+def flag(name: str, told: str, *spellings: str, **more: Any) -> Option:
     """Return an option that is either given or not."""
     return _option(name, "flag", told, spellings, {"default": False, **more})
 
 
-def _option(name: str, kind: str, told: str, spellings: tuple[str, ...], more: dict[str, object]) -> Option:
-    facts: dict[str, object] = {"environment": "", **more}
-    return Option(name, kind, told, spellings=spellings, **facts)  # type: ignore[arg-type]
+def _option(name: str, kind: str, told: str, spellings: tuple[str, ...], more: dict[str, Any]) -> Option:
+    return Option(name, kind, told, spellings=spellings, **{"environment": "", **more})
 
 
 UNIVERSAL: Final = (
