@@ -99,6 +99,14 @@ def test_the_terminal_tells_both_clocks_and_the_stages(tmp_path: Path) -> None:
     assert "none was seen through" in out.getvalue()
 
 
+def test_the_page_of_checkpoints_alone_tells_nothing_of_epochs_or_utilisation(tmp_path: Path) -> None:
+    saved(tmp_path / "run")
+    page = write_report(tmp_path / "run").read_text()
+    assert 'id="checkpoints"' in page
+    assert "#epochs" not in page and "No epoch" not in page
+    assert '<th scope="row">AU</th>' not in page and '<th scope="row">stall</th>' in page
+
+
 def test_json_has_the_figures(tmp_path: Path) -> None:
     result = saved(tmp_path / "run")
     document = json.loads(json.dumps(summary_dict(result, judge(result))))

@@ -67,6 +67,7 @@ def build(saved: Saved) -> dict[str, Any]:
         "ledger": tables.ledger_rows(result),
         "counters": tables.counter_rows(result),
         "agreement": tables.agreement(result),
+        "trains": not saves_alone(result),
         "epochs": tables.epoch_rows(result),
         "epochs_left": max(0, len(result.epochs) - tables.EPOCHS_MAX),
         "ranks": tables.rank_rows(result),

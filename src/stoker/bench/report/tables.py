@@ -221,8 +221,10 @@ def rank_spread(result: Result) -> list[tuple[str, str, str, str]]:
     """Return (quantity, least, median, greatest) over the ranks."""
     if not result.ranks:
         return []
+    utilised = [_au(rank) for rank in result.ranks]
+    trained = [("AU", [au or 0.0 for au in utilised], lambda value: text.percent(value, 2))]
     columns = (
-        ("AU", [_au(rank) or 0.0 for rank in result.ranks], lambda value: text.percent(value, 2)),
+        *(trained if any(au is not None for au in utilised) else ()),
         ("stall", [_stall(rank) for rank in result.ranks], text.duration),
         ("delivered", [float(rank.ledger.delivered_bytes) for rank in result.ranks], text.size),
         ("CPU time", [rank.cpu_seconds for rank in result.ranks], text.duration),
