@@ -2,9 +2,10 @@
 
 What lies in the page cache measures the client, what goes past it (O_DIRECT) the device under the client. Both run for
 equal seconds in turn. fio's CPU is the user and system share it tells of its own job; ours is the whole process, kernel
-worker threads included. `fio io_uring` has nothing but engine, depth and block size set. Past the cache ours reads into
-memory that it told the kernel of beforehand, which the tuned fio does, too. fio reuses as many blocks of memory as its
-depth; ours fills a batch of blocks at each call.
+worker threads included. `fio io_uring` has nothing but engine, depth and block size set. fio reuses as many blocks of
+memory as its depth; ours fills a batch of blocks at each call, from the cache as many. Ours reads as the loader does,
+into memory of the kind that its pool lends: huge pages asked for, and not told to the kernel beforehand, as the tuned
+fio's is.
 """
 
 import json
@@ -46,8 +47,9 @@ class Case(NamedTuple):
 
     @property
     def batch_bytes(self) -> int:
-        """Return how much one call of ours reads: past the cache enough that draining the queue is rare."""
-        blocks = 16 * self.depth if self.direct else max(2 * self.depth, _CACHED_BATCH_BYTES // self.block_bytes)
+        """Return how much one call of ours reads: past the cache enough that draining the queue is rare, from it as
+        many blocks as fio fills in turn, or 2 MiB of small ones."""
+        blocks = 16 * self.depth if self.direct else max(self.depth, _CACHED_BATCH_BYTES // self.block_bytes)
         return max(self.block_bytes, min(blocks * self.block_bytes, _DIRECT_BATCH_BYTES_MAX))
 
 
