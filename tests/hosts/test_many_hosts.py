@@ -29,8 +29,14 @@ pytestmark = [
 
 
 def open_mpi() -> str:
-    """Return the path of an Open MPI launcher, empty where there is none."""
-    for path in (shutil.which("mpirun.openmpi"), shutil.which("mpirun"), "/usr/bin/mpirun"):
+    """Return the path of an Open MPI launcher, empty where there is none; STOKER_OPEN_MPI names another than the
+    system's, such as version 5 of pip."""
+    for path in (
+        os.environ.get("STOKER_OPEN_MPI"),
+        shutil.which("mpirun.openmpi"),
+        shutil.which("mpirun"),
+        "/usr/bin/mpirun",
+    ):
         try:
             if path and os.access(path, os.X_OK) and identify(path).kind == "openmpi":
                 return path

@@ -1,5 +1,6 @@
 """Signals: a command ends where it is, a run at its next step, and nobody's wish to ignore a signal is overruled."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -8,6 +9,12 @@ from typing import Any, Final, Self
 from stoker.core.errors import InterruptedRunError
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def signal_self(number: int) -> None:
+    """Act as if one of `SIGNALS` had come to this process; any other number is passed over. From any thread."""
+    if number in SIGNALS:
+        os.kill(os.getpid(), number)
 
 
 class _Watch:

@@ -14,6 +14,7 @@ from stoker.bench.run.hosts.events import ProgressEvent
 from stoker.bench.run.hosts.lines import place_of
 from stoker.bench.run.hosts.member import Attendance
 from stoker.bench.run.hosts.sources import local_name
+from stoker.bench.run.signals import signal_self
 from stoker.core.errors import StokerError
 
 VARIABLE: Final = "STOKER_CONTROL_TOKEN"
@@ -23,6 +24,7 @@ class _Line:
     """The one line of this process."""
 
     attendance: Attendance | None = None
+    others: Callable[[int], None] | None = None
 
 
 def attend(on_lost: Callable[[str], None]) -> bool:
@@ -31,10 +33,21 @@ def attend(on_lost: Callable[[str], None]) -> bool:
     if place is None:
         return False
     try:
-        _Line.attendance = Attendance(place, 0, local_name(), os.getpid(), on_lost=on_lost)
+        _Line.attendance = Attendance(place, 0, local_name(), os.getpid(), on_lost=on_lost, on_stop=_stop)
     except StokerError:
         return False
     return True
+
+
+def pass_signals_to(others: Callable[[int], None] | None) -> None:
+    """Let a signal that who started us passes on go to the other ranks, too, from now on; None ends that."""
+    _Line.others = others
+
+
+def _stop(number: int) -> None:
+    if _Line.others is not None:
+        _Line.others(number)
+    signal_self(number)
 
 
 def tell_folder(folder: Path) -> None:

@@ -37,10 +37,10 @@ class Told(msgspec.Struct, omit_defaults=True):
     """The conductor's line.
 
     `welcome` has the deadline in seconds and the task, `go` lets a rank out of the barrier, `pong` answers a sign of
-    life, `abort` calls the run off and says why.
+    life, `stop` passes on the number of a signal, `abort` calls the run off and says why.
     """
 
-    kind: Literal["welcome", "refused", "go", "pong", "abort", "bye"]
+    kind: Literal["welcome", "refused", "go", "pong", "stop", "abort", "bye"]
     stop: bool = False
     text: str = ""
     data: bytes = b""

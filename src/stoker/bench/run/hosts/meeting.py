@@ -85,12 +85,19 @@ class Meeting:
         with self._changed:
             self.roll.ask_stop()
 
+    def pass_on(self, number: int) -> None:
+        """Have every rank that is here act as if a signal had come to it."""
+        self._tell_all(Told("stop", text=str(number)))
+
     def abort(self, reason: str) -> None:
         """Call the run off: every rank that is here is told why."""
+        self._tell_all(Told("abort", text=reason))
+
+    def _tell_all(self, told: Told) -> None:
         with self._changed:
             for guest in list(self._guests.values()):
                 if guest.rank >= 0:
-                    self._tell(guest, Told("abort", text=reason))
+                    self._tell(guest, told)
 
     def close(self) -> None:
         """End the thread and all connections; closing twice is harmless."""
@@ -184,9 +191,7 @@ class Meeting:
         answer = self.roll.arrive(rank, now_ns, stop=stop)
         if answer is None:
             return
-        for guest in list(self._guests.values()):
-            if guest.rank >= 0:
-                self._tell(guest, Told("go", stop=answer))
+        self._tell_all(Told("go", stop=answer))
 
     def _tell(self, guest: _Guest, told: Told) -> None:
         try:

@@ -15,6 +15,7 @@ import msgspec
 from stoker.bench.run.hosts.clocks import Probe
 from stoker.bench.run.hosts.lines import BEATS_A_DEADLINE, Place, Said, Told, reach
 from stoker.bench.run.hosts.roll import SILENT
+from stoker.bench.run.signals import signal_self
 from stoker.bench.workloads.comm import RunAborted
 from stoker.bench.workloads.progress import Progress
 from stoker.core import clock
@@ -40,13 +41,14 @@ class Attendance:
         pid: int,
         *,
         on_lost: Callable[[str], None],
+        on_stop: Callable[[int], None] = signal_self,
         connect_seconds: float = CONNECT_SECONDS,
     ) -> None:
         """Raises StokerError when the conductor cannot be reached or refuses."""
         self._wire, welcome = reach(place, Said("hello", rank=rank, host=host, pid=pid), seconds=connect_seconds)
         self.task = welcome.data
         self._deadline_seconds = float(welcome.text)
-        self._on_lost = on_lost
+        self._on_lost, self._on_stop = on_lost, on_stop
         self._answers: queue.SimpleQueue[Told] = queue.SimpleQueue()
         self._sending = threading.Lock()
         self._leaving = threading.Event()
@@ -146,6 +148,8 @@ class Attendance:
             return False
         if told.kind == "pong" and told.text.isdecimal():
             self.probes = [*self.probes[-_PROBES_MAX:], Probe(self._asked_ns, int(told.text), clock.wall_ns())]
+        if told.kind == "stop" and told.text.isdecimal():
+            self._on_stop(int(told.text))
         if told.kind == "go":
             self._answers.put(told)
         elif told.kind == "abort":

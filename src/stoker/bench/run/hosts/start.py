@@ -1,7 +1,9 @@
 """Starting the ranks on many hosts: the same command again, under mpirun or mpiexec, watched until all has ended.
 
-The launcher is our child and speaks on our terminal. A signal is passed on once, then the launcher is given time; after
-that it is killed. The ranks end by themselves when their launcher or the first rank is gone (see `watch`).
+The launcher is our child and speaks on our terminal. A signal goes to rank 0 over its line to us, and from there to all
+ranks, for launchers leave those little time: Open MPI 5 kills them half a second after a signal. The launcher gets it
+where there is no such line, when that did not help, and when a second one comes; in the end it is killed. The ranks end
+by themselves when their launcher or the first rank is gone (see `watch`).
 """
 
 import os
@@ -37,6 +39,7 @@ from stoker.bench.run.launch_mpi import is_one_of_several
 from stoker.core.errors import EXIT_FAILED, UsageError
 
 STOP_SECONDS: Final = 20.0
+_GENTLE_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.2
 STARTED_VARIABLE: Final = "STOKER_STARTED_WITH"
 _PROGRAM: Final = "from stoker.cli.main import main; main()"
@@ -209,13 +212,13 @@ class Supervised:
         self._streams = streams
         self._words, self._environment, self._meeting, self._lost = list(words), dict(environment), meeting, lost
         self._on_progress, self._shown = on_progress, ""
-        self._asked = 0
+        self._asked, self._signals, self._passed, self._gently = 0, 0, 0, False
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> Ended:
         """Run it to its end and return how that came."""
         watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._pass_on) for number in watched}
+        before = {number: signal.signal(number, self._note) for number in watched}
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the launcher that was asked for
                 self._words,
@@ -233,10 +236,9 @@ class Supervised:
                 signal.signal(number, handler)
         return self._ended(code)
 
-    def _pass_on(self, number: int, _: FrameType | None) -> None:
+    def _note(self, number: int, _: FrameType | None) -> None:
         self._asked = self._asked or number
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+        self._signals += 1
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
         """Wait for the launcher; once it was asked to end, or rank 0 has ended or is lost, not for long."""
@@ -246,10 +248,23 @@ class Supervised:
                 return process.wait(_POLL_SECONDS)
             except subprocess.TimeoutExpired:
                 self._show()
+                self._pass_on(process, late=left_seconds <= STOP_SECONDS - _GENTLE_SECONDS)
                 over = self._asked or self._lost or (self._meeting.roll.members and self._meeting.roll.all_ended)
                 left_seconds -= _POLL_SECONDS if over else 0.0
                 if left_seconds <= 0:
                     return -signal.SIGKILL
+
+    def _pass_on(self, process: subprocess.Popen[bytes], *, late: bool) -> None:
+        """Pass the first signal on to rank 0 where it is there to hear it, else, or when `late`, to the launcher."""
+        if self._signals <= self._passed and not (late and self._gently):
+            return
+        number = signal.SIGINT if self._asked == signal.SIGINT else signal.SIGTERM
+        self._gently = self._passed == 0 and self._signals == 1 and bool(self._meeting.roll.members)
+        self._passed = self._signals
+        if self._gently:
+            self._meeting.pass_on(number)
+        else:
+            process.send_signal(number)
 
     def _show(self) -> None:
         said = self._meeting.said.get(0)

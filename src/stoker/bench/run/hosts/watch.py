@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from stoker.bench.run.hosts.control import pass_signals_to
 from stoker.bench.run.hosts.lines import Place
 from stoker.bench.run.hosts.meeting import Meeting
 from stoker.bench.run.hosts.member import Attendance
@@ -54,6 +55,7 @@ class MpiWatch:
             try:
                 self._meeting = Meeting(self._comm.size, deadline_seconds=self._deadline_seconds, on_lost=self._lost)
                 self._meeting.take_part(local_name(), os.getpid())
+                pass_signals_to(self._meeting.pass_on)
                 place = self._meeting.place
             except OSError as error:
                 self.notes.append(f"ranks are not watched, should they hang: {error.strerror}")
@@ -114,6 +116,7 @@ class MpiWatch:
         if self._attendance is not None:
             self._attendance.leave()
         if self._meeting is not None:
+            pass_signals_to(None)
             self._meeting.wait(lambda meeting: meeting.roll.all_ended, 2.0)
             self._meeting.close()
 
