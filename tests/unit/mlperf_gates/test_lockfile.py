@@ -9,6 +9,7 @@ import pytest
 
 from stoker.bench.run.lock_making import without_registries
 from stoker.bench.run.lockfile import (
+    applies,
     generate_lockfile,
     installed_versions,
     not_as_locked,
@@ -17,7 +18,6 @@ from stoker.bench.run.lockfile import (
     same_version,
     verify_lockfile,
 )
-from stoker.bench.run.markers import applies
 from stoker.core.errors import CorruptError, MissingExtraError, NotFoundError, PreflightError, StokerError, UsageError
 
 

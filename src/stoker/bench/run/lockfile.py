@@ -7,16 +7,18 @@ repository are skipped, as are packages that a skip pattern names; a requirement
 import fnmatch
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import distributions
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from stoker.bench.run.lock_making import generate_lockfile
-from stoker.bench.run.markers import applies, surroundings
 from stoker.core.errors import CorruptError, NotFoundError, PreflightError
 
 __all__ = (
@@ -31,6 +33,8 @@ __all__ = (
 SKIP_DEFAULT: Final = ("mpi4py",)
 LOCK_BYTES_MAX: Final = 16 << 20
 TOLD_MAX: Final = 12
+_MARKER_CHARACTERS_MAX: Final = 2_000
+_BRACKETS_MAX: Final = 40
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(.*)")
 _EXACT: Final = re.compile(r"===?\s*([A-Za-z0-9][A-Za-z0-9._!+-]*)")
 _REPOSITORY: Final = re.compile(r"(?:git|hg|svn|bzr)\+|[A-Za-z][A-Za-z0-9+.-]*://|[./]")
@@ -137,18 +141,13 @@ def not_as_locked() -> list[str]:
     return [f"{each.name} {each.actual} (locked {each.expected})" for each in states if each.status == "mismatched"]
 
 
-def plain_name(name: str) -> str:
-    """Return a package's name as all its spellings are compared: lower case, one dash for each run of `-_.`."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def installed_versions() -> dict[str, str]:
-    """Return the versions of all installed packages by their plain names; of two of one name the first on the path."""
+    """Return the versions of all installed packages by canonical name; of two of one name the first on the path."""
     found: dict[str, str] = {}
     for item in distributions():
         name = item.metadata["Name"]
         if name:
-            found.setdefault(plain_name(name), item.version)
+            found.setdefault(canonicalize_name(name), item.version)
     return found
 
 
@@ -190,7 +189,7 @@ def _pin(line: str) -> Pin | None:
     found = _REQUIREMENT.fullmatch(body.strip())
     if found is None:
         return None
-    name, rest = plain_name(found[1]), found[2].strip()
+    name, rest = canonicalize_name(found[1]), found[2].strip()
     if rest.startswith("@"):
         return Pin(name, "", marker.strip(), rest, skipped="a URL, a folder or a repository")
     exact = _EXACT.fullmatch(rest)
@@ -201,14 +200,13 @@ def _pin(line: str) -> Pin | None:
 
 def _states(pins: Iterable[Pin], installed: dict[str, str], patterns: Sequence[str]) -> Iterator[PackageState]:
     """Yield the state of every package; of lines for other Pythons and platforms none counts unless all are such."""
-    names = surroundings()
     plain_patterns = [re.sub(r"[-_.]+", "-", pattern).lower() for pattern in patterns]
     packages: dict[str, list[Pin]] = {}
     for pin in pins:
         packages.setdefault(pin.name, []).append(pin)
     for name, lines in packages.items():
         actual = installed.get(name, "")
-        here = [pin for pin in lines if _holds(pin.marker, names)]
+        here = [pin for pin in lines if _holds(pin.marker)]
         expected = " or ".join(pin.version or pin.text for pin in here or lines)
         pattern = next((each for each in plain_patterns if fnmatch.fnmatchcase(name, each)), "")
         why = f"matches {pattern}" if pattern else "" if here else "for other machines"
@@ -224,26 +222,36 @@ def _states(pins: Iterable[Pin], installed: dict[str, str], patterns: Sequence[s
             yield PackageState(name, expected, actual, "mismatched", reason)
 
 
-def _holds(marker: str, names: dict[str, str]) -> bool:
+def _holds(marker: str) -> bool:
     """Tell whether a line concerns this machine; one whose marker cannot be read does, so that it is not overlooked."""
     try:
-        return applies(marker, names)
+        return applies(marker)
     except ValueError:
         return True
 
 
+def applies(marker: str, names: Mapping[str, str] | None = None) -> bool:
+    """Tell whether a marker such as `python_full_version < '3.12'` holds: on this machine, but for what `names` has.
+
+    Raises ValueError for a text that is none, and for a long one: readers of nested brackets go as deep as they do.
+    """
+    if not marker.strip():
+        return True
+    if len(marker) > _MARKER_CHARACTERS_MAX or marker.count("(") > _BRACKETS_MAX:
+        raise ValueError(f"a marker of more than {_MARKER_CHARACTERS_MAX} characters or {_BRACKETS_MAX} brackets")
+    try:
+        return Marker(marker).evaluate(dict(names or {}))
+    except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName) as error:
+        raise ValueError(f"no marker: {error}") from error
+
+
 def same_version(pinned: str, actual: str) -> bool:
     """Tell whether an installed version is the pinned one: `1.0` is `1.0.0`; a local part counts if it is pinned."""
-    one, other = pinned.strip().lower(), actual.strip().lower()
-    if "+" not in one:
-        other = other.partition("+")[0]
-    return one == other or _padded(one) == _padded(other)
-
-
-def _padded(version: str) -> str:
-    """Return a version without the zeros that end its release: `1.0.0rc1` and `1rc1` are one."""
-    found = re.match(r"v?((?:\d+!)?\d+(?:\.\d+)*)", version)
-    return re.sub(r"(\.0+)+$", "", found[1]) + version[found.end() :] if found else version
+    try:
+        one, other = Version(pinned), Version(actual)
+    except InvalidVersion:
+        return pinned.strip() == actual.strip()
+    return one == other or (one.local is None and one == Version(other.public))
 
 
 def _text(place: Path) -> str:
