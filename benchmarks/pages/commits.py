@@ -50,9 +50,8 @@ def stoker_group(store: Store, pages: list[int], group: int) -> Callable[[], Non
     turns = Turns(group)
 
     def work() -> None:
-        for number, data in turns():
-            store.write(pages[number], data)
-        store.sync("data")
+        asked = turns()
+        store.write_each([pages[number] for number, _ in asked], [data for _, data in asked], durability="data")
 
     return work
 

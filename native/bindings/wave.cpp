@@ -11,6 +11,24 @@ namespace nb = nanobind;
 using Pages = std::vector<std::uint64_t>;
 using stoker::Waves;
 
+namespace {
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  return nb::inst_ready(self) ? nb::inst_ptr<WaveEngine>(self)->visit(visit, arg) : 0;
+}
+
+int clear(PyObject* self) {
+  if (nb::inst_ready(self)) nb::inst_ptr<WaveEngine>(self)->clear();
+  return 0;
+}
+
+PyType_Slot kSlots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
+                        {Py_tp_clear, reinterpret_cast<void*>(clear)},
+                        {0, nullptr}};
+
+}  // namespace
+
 void bind_wave(nb::module_& module) {
   nb::class_<Waves::Report>(module, "WaveReport")
       .def_ro("lsn", &Waves::Report::lsn)
@@ -20,7 +38,7 @@ void bind_wave(nb::module_& module) {
       .def_ro("failed", &Waves::Report::failed)
       .def_ro("stale", &Waves::Report::stale)
       .def_ro("marked", &Waves::Report::marked);
-  nb::class_<WaveEngine>(module, "WaveEngine")
+  nb::class_<WaveEngine>(module, "WaveEngine", nb::type_slots(kSlots))
       .def(nb::init<std::uintptr_t, std::size_t>())
       .def("node", [](WaveEngine& self, std::uint64_t page, std::int32_t height) { self.waves().node(page, height); })
       .def("edges", [](WaveEngine& self, std::uint64_t page, const Pages& pushed,
@@ -39,6 +57,9 @@ void bind_wave(nb::module_& module) {
       .def("report", [](WaveEngine& self) { return self.waves().report(); })
       .def("mirror", &WaveEngine::mirror)
       .def("output", &WaveEngine::output)
+      .def("prepare", &WaveEngine::prepare)
+      .def("unprepare", &WaveEngine::unprepare)
+      .def("make", &WaveEngine::make)
       .def("fill", &WaveEngine::fill)
       .def("give", &WaveEngine::give)
       .def("fail", &WaveEngine::fail)

@@ -11,7 +11,15 @@ void die_here();
 
 // Between any two of these the process may die; the tests make it so.
 inline void step() {
-  if (kill_countdown != 0 && --kill_countdown == 0) die_here();
+  if (kill_countdown != 0) [[unlikely]] {
+    if (--kill_countdown == 0) die_here();
+  }
+}
+
+constexpr std::size_t kAheadBytes = 1024;  // of the ring, fetched before it is written
+
+inline void fetch_to_write(const std::uint8_t* begin, std::size_t size_bytes) {
+  for (std::size_t at = 0; at < size_bytes; at += 64) __builtin_prefetch(begin + at, 1);
 }
 
 // Holds readers off a slot; returns what `finish_overwrite` wants.

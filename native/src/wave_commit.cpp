@@ -201,7 +201,7 @@ void write_record(std::uint8_t* out, const std::uint64_t* at, const std::uint8_t
   } else if (whole) {
     std::memcpy(payload, image, size_bytes);
   }
-  std::memset(payload + payload_bytes, 0, padded(payload_bytes) - payload_bytes);
+  pad(payload, payload_bytes);
   put<std::uint64_t>(out, at[kId]);
   put<std::uint64_t>(out + 8, at[kEpoch] + 1);
   put<std::uint32_t>(out + 16, static_cast<std::uint32_t>(payload_bytes));
@@ -235,8 +235,9 @@ bool Waves::commit(std::uint32_t source) {
       const std::uint64_t* const at = node.slot;
       const bool good = load(at[kId]) == node.page && at[kSize] == node.image_bytes && (at[kSeq] & 1) == 0;
       if (!good || at[kBytesLsn] < pinned) return false;
-      write_record(frame + kFrameHeaderBytes + sizes.payload_bytes, at, arena_.base_ + at[kOffset],
-                   images_.get() + node.image, node.image_bytes, sizes);
+      std::uint8_t* const record = frame + kFrameHeaderBytes + sizes.payload_bytes;
+      fetch_to_write(record + kAheadBytes, kWaveRecordBytes + std::min(node.image_bytes, kAheadBytes));
+      write_record(record, at, arena_.base_ + at[kOffset], images_.get() + node.image, node.image_bytes, sizes);
     }
     arena_.frame(writing, 0, 0, kWave, kRaw, 1, sizes.payload_bytes);
     writing.changed_bytes = sizes.changed_bytes;
@@ -258,7 +259,7 @@ bool Waves::commit(std::uint32_t source) {
     for (std::size_t order = 0; order < staged_.size(); ++order) {
       const std::uint32_t index = staged_[order];
       if (order + kAhead < staged_.size()) __builtin_prefetch(nodes_[staged_[order + kAhead]].slot, 1);
-      const Node& node = nodes_[index];
+      Node& node = nodes_[index];
       std::uint64_t* const at = node.slot;
       const std::uint8_t* const record = wave + place;
       const std::uint64_t sequence = begin_change(at);
@@ -270,7 +271,9 @@ bool Waves::commit(std::uint32_t source) {
       finish_overwrite(at, sequence, get<std::uint64_t>(record + 8), lsn);
       ++(record[20] == kImage ? writing.images : writing.deltas);
       place += kWaveRecordBytes + padded(get<std::uint32_t>(record + 16));
-      remember(index, at[kEpoch], wave_position);
+      ++node.epoch;
+      remember(index, node.epoch, wave_position);
+      is_new(node, index);
     }
     ++lsn;
   }
@@ -310,6 +313,12 @@ void Waves::learn(std::uint32_t index) {
   }
 }
 
+// The page is what this wave made of it. Parents come before children: their epochs are the new ones.
+void Waves::is_new(Node& node, std::uint32_t index) {
+  if (node.mirror != 0 && mirrors_[node.mirror].wave == wave_) mirrors_[node.mirror].epoch = node.epoch;
+  learn(index);
+}
+
 // The wave is committed: what was made is up to date, and all that was changed before is dealt with.
 void Waves::settle(std::uint64_t lsn) {
   const bool committed_here = here_;
@@ -322,13 +331,8 @@ void Waves::settle(std::uint64_t lsn) {
     own_ = false;
     position_ = end;
   }
-  for (std::size_t order = 0; order < staged_.size(); ++order) {
-    if (order + kAhead < staged_.size()) __builtin_prefetch(&nodes_[staged_[order + kAhead]], 1);
-    Node& node = nodes_[staged_[order]];
-    node.epoch += committed_here ? 1 : 0;
-    Buffer& mirror = mirrors_[node.mirror];
-    if (node.mirror != 0 && mirror.wave == wave_) mirror.epoch = node.epoch;
-    learn(staged_[order]);  // parents come before children: their epochs are the new ones
+  if (!committed_here) {
+    for (const std::uint32_t index : staged_) is_new(nodes_[index], index);
   }
   for (const std::uint32_t index : unchanged_) learn(index);
   ++wave_;  // what was staged is in the pages

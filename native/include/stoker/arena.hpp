@@ -66,6 +66,7 @@ class Arena {
   bool diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data,
                   bool more);
   void raise_floor(std::uint64_t least);
+  void map_ahead(std::uint64_t end);
   std::uint64_t ring_at(std::uint64_t position) const;
   std::uint64_t take_extent(std::uint32_t kind);
   void give_extent(std::uint64_t offset, std::uint64_t kind);
@@ -80,6 +81,8 @@ class Arena {
   bool keep_unflushed_;
   // Where the last commit and the floor lie in the ring: a division for each frame would cost as much as its checksum.
   mutable std::uint64_t end_ = 0, end_at_ = 0, floor_ = 0, floor_at_ = 0;
+  // Up to which position the ring is mapped, and how much of it was not when last looked.
+  std::uint64_t mapped_ = 0, unmapped_ = ~std::uint64_t{0};
 };
 
 // Has this process killed at the count-th step from now, 0 for never: for tests.

@@ -60,8 +60,8 @@ class Propagation(Building):
         self._teller = Teller(store, self.graph)
         self.events = self._teller.events = Subscriptions(self._listen)
         idle = (self.graph.touched, self._pending, self._errors, store.listeners)
-        methods = (Propagation.stabilize, Propagation._mended)
-        self._short = short_waves(self._engine, weakref.ref(self), idle, methods)
+        methods = (Propagation.stabilize, Propagation._mended, Propagation._take_over)
+        self._short = short_waves(self._engine, weakref.ref(self), idle, methods, self._lock, self._makers)
         self._restore()
         self._listen()
         store.closing.append(self.close)
@@ -89,6 +89,7 @@ class Propagation(Building):
         finally:
             self._all_native = False
             self._judge_short()
+            self._caller.forget()
             self._engine = cast(WaveEngine, ClosedEngine())
             if self._pool:
                 self._pool.shutdown()
@@ -169,7 +170,8 @@ class Propagation(Building):
 
     def _judge_short(self) -> None:
         if self._short:
-            self._short.ready = self._all_native and not self._told
+            self._short.ready = not (self._told or self._closed)
+            self._short.calls = self._pool is None
             self._short.writer = self._writer
 
     def _wave(self, only: list[int] | None) -> WaveReport:
@@ -192,6 +194,17 @@ class Propagation(Building):
         finally:
             engine.hold(-1)
             self._lock.release()
+
+    def _take_over(self, left: list[tuple[int, Exception | None]] | None, step: WaveReport | int) -> WaveReport:
+        """Go on with a wave whose functions the short way called, all but those that are left; it holds the lock."""
+        self._see_to(left)
+        report = step if left is None else self._engine.advance(self._writer, None)
+        if isinstance(report, int):
+            report = self._go_on(report, None)
+        if self._told or self._errors or self.store.listeners:
+            self._makers.discard(threading.get_ident())
+            self._end(report)
+        return report
 
     def refresh(self, page: int | Page) -> WaveReport:
         """Make one page, and what it depends on, up to date, lazy or not. Raises DeriveError when that fails,
@@ -265,18 +278,15 @@ class Propagation(Building):
             if sum(costs.values()) > _WORTH_A_THREAD_NS * len(pages):
                 self._make_in_threads(sorted(pages, key=lambda page: -costs[page]))
                 return
-        engine, prepared = self._engine, self._caller.prepared
-        for page in pages:
-            call = prepared.get(page)
-            if call is None or engine.fill(page):
-                call = self._call_of(page)
-                if call is None:
-                    continue
-            error = self._try(page, call)
-            if error is None:
-                engine.give(page)
-            else:
+        self._see_to([(page, None) for page in pages] if self._pool else self._engine.make())
+
+    def _see_to(self, left: Iterable[tuple[int, Exception | None]] | None) -> None:
+        """Call pages that the engine did not, and take the errors of those that it did."""
+        for page, error in left or ():
+            if error is not None:
                 self._take(page, error)
+            elif (call := self._call_of(page)) is not None:
+                self._take(page, self._try(page, call))
 
     def _make_in_threads(self, pages: Sequence[int]) -> None:
         assert self._pool is not None
