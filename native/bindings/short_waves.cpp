@@ -21,16 +21,14 @@ class ShortWaves {
   static constexpr std::size_t kStabilize = 0, kMended = 1, kTakeOver = 2;
 
   // `graph` is a weak reference: the graph holds this, not the other way round. `idle` are dicts and lists that must be
-  // empty; `methods` are its class's functions, in this order. `lock` is what it holds while waves run,
-  // `makers` its set of threads that make pages.
-  ShortWaves(WaveEngine& engine, nb::object graph, nb::tuple idle, nb::tuple methods, nb::object lock, nb::set makers)
+  // empty; `methods` are its class's functions, in this order. `lock` is what it holds while waves run.
+  ShortWaves(WaveEngine& engine, nb::object graph, nb::tuple idle, nb::tuple methods, nb::object lock)
       : engine_(engine),
         graph_(std::move(graph)),
         idle_(std::move(idle)),
         methods_(std::move(methods)),
         acquire_(lock.attr("acquire")),
-        release_(lock.attr("release")),
-        makers_(std::move(makers)) {
+        release_(lock.attr("release")) {
     for (const nb::handle one : idle_) {
       if (!PyDict_CheckExact(one.ptr()) && !PyList_CheckExact(one.ptr())) throw nb::type_error("neither dict nor list");
     }
@@ -54,59 +52,72 @@ class ShortWaves {
   }
 
   nb::object stabilize() {
-    const int step = quick() ? engine_.quickly(writer, calls) : WaveEngine::kBusy;
-    if (step == 0) return engine_.made();
-    const nb::object graph = graph_.is_valid() ? graph_() : nb::none();
-    if (graph.is_none()) {
-      engine_.waves().abandon();
-      PyErr_SetString(PyExc_TypeError, "graph of pages is gone");
-      throw nb::python_error();
-    }
-    if (step == WaveEngine::kCall) {
+    int step = WaveEngine::kBusy;
+    if (quick() && calls && engine_.has_functions()) {
       const Exclusive exclusive(*this);
-      if (exclusive.held) return call(graph);
-      engine_.waves().abandon();
-    } else if (step == WaveEngine::kOwnerDead) {
-      methods_[kMended](graph, step);
+      step = quick() ? engine_.quickly(writer, true) : WaveEngine::kBusy;
+      if (step == WaveEngine::kCall) return call();
+    } else if (quick()) {
+      step = engine_.quickly(writer, false);
     }
-    return methods_[kStabilize](graph);
+    if (step == 0) return engine_.made();
+    const nb::object found = graph();
+    if (step == WaveEngine::kOwnerDead) methods_[kMended](found, step);
+    return methods_[kStabilize](found);
   }
 
  private:
-  // As the graph's own waves: its lock, the engine kept from others, this thread known as one that makes pages.
+  // The lock that the graph's own waves hold.
   struct Exclusive {
-    explicit Exclusive(ShortWaves& waves) : short_waves(waves), thread(nb::int_(PyThread_get_thread_ident())) {
-      PyObject* const now = Py_False;  // others are not waited for: the graph does that better
-      held = nb::steal(PyObject_Vectorcall(waves.acquire_.ptr(), &now, 1, nullptr)).is(Py_True);
-      if (!held) PyErr_Clear();
-      if (held && PySet_Add(waves.makers_.ptr(), thread.ptr()) != 0) PyErr_Clear();  // no memory: it is made all the same
-      waves.engine_.hold(held ? 1 : 0);
+    explicit Exclusive(ShortWaves& waves) : release(waves.release_) {
+      if (!nb::steal(PyObject_CallNoArgs(waves.acquire_.ptr())).is_valid()) throw nb::python_error();
     }
     ~Exclusive() {
-      if (!held) return;
       const nb::error_scope kept;
-      short_waves.engine_.hold(-1);
-      PySet_Discard(short_waves.makers_.ptr(), thread.ptr());
-      Py_XDECREF(PyObject_CallNoArgs(short_waves.release_.ptr()));
+      Py_XDECREF(PyObject_CallNoArgs(release.ptr()));
     }
     Exclusive(const Exclusive&) = delete;
     Exclusive& operator=(const Exclusive&) = delete;
 
-    ShortWaves& short_waves;
-    nb::object thread;
-    bool held = false;
+    const nb::object release;
   };
 
+  // Keeps the engine from others, and says who makes pages.
+  struct Making {
+    explicit Making(WaveEngine& waves) : engine(waves) {
+      engine.hold(1);
+      engine.set_maker(PyThread_get_thread_ident());
+    }
+    ~Making() {
+      engine.set_maker(0);
+      engine.hold(-1);
+    }
+    Making(const Making&) = delete;
+    Making& operator=(const Making&) = delete;
+
+    WaveEngine& engine;
+  };
+
+  nb::object graph() const {
+    nb::object found = graph_.is_valid() ? graph_() : nb::none();
+    if (found.is_none()) {
+      PyErr_SetString(PyExc_TypeError, "graph of pages is gone");
+      throw nb::python_error();
+    }
+    return found;
+  }
+
   // Makes what the wave waits for, level by level; whatever is more than that is for the graph.
-  nb::object call(const nb::object& graph) {
+  nb::object call() {
+    const Making making(engine_);
     try {
       while (true) {
         const nb::object left = engine_.make();
-        if (!left.is_none()) return methods_[kTakeOver](graph, left, static_cast<int>(WaveEngine::kCall));
-        const int step = engine_.advanced(writer, nullptr);
+        const int step = left.is_none() ? engine_.advanced(writer, nullptr) : 0;
         if (step == WaveEngine::kCall) continue;
-        if (step == 0 && quick()) return engine_.made();
-        return methods_[kTakeOver](graph, nb::none(), step == 0 ? engine_.made() : nb::int_(step));
+        if (step == 0 && left.is_none() && quick()) return engine_.made();
+        engine_.set_maker(0);
+        return methods_[kTakeOver](graph(), left, step == 0 ? engine_.made() : nb::int_(step));
       }
     } catch (...) {
       engine_.waves().abandon();
@@ -126,7 +137,6 @@ class ShortWaves {
   nb::object graph_;
   nb::tuple idle_, methods_;
   nb::object acquire_, release_;
-  nb::set makers_;
 };
 
 PyObject* call_stabilize(PyObject* self, PyObject*) {
@@ -160,7 +170,7 @@ PyType_Slot kSlots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
 
 void bind_short_waves(nb::module_& module) {
   nb::class_<ShortWaves>(module, "ShortWaves", nb::type_slots(kSlots))
-      .def(nb::init<WaveEngine&, nb::object, nb::tuple, nb::tuple, nb::object, nb::set>(), nb::keep_alive<1, 2>())
+      .def(nb::init<WaveEngine&, nb::object, nb::tuple, nb::tuple, nb::object>(), nb::keep_alive<1, 2>())
       .def_rw("ready", &ShortWaves::ready)
       .def_rw("calls", &ShortWaves::calls)
       .def_rw("writer", &ShortWaves::writer)

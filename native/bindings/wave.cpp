@@ -60,6 +60,7 @@ void bind_wave(nb::module_& module) {
       .def("prepare", &WaveEngine::prepare)
       .def("unprepare", &WaveEngine::unprepare)
       .def("make", &WaveEngine::make)
+      .def("maker", &WaveEngine::maker)
       .def("fill", &WaveEngine::fill)
       .def("give", &WaveEngine::give)
       .def("fail", &WaveEngine::fail)

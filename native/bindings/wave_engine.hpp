@@ -108,6 +108,10 @@ class WaveEngine {
   void clear() { functions_.clear(); }
   int visit(visitproc visit, void* arg) const { return functions_.visit(visit, arg); }
   void hold(int more) { held_ += more; }
+  bool has_functions() const { return functions_.any(); }
+  // The thread that calls functions by `make`, 0 for none.
+  std::uint64_t maker() const { return maker_; }
+  void set_maker(std::uint64_t thread) { maker_ = thread; }
 
   void mirror(std::uint64_t page, const nanobind::object& array) {
     ByteView view(array, true);
@@ -167,6 +171,7 @@ class WaveEngine {
   stoker::Arena arena_;
   stoker::Waves waves_;
   int held_ = 0;
+  std::uint64_t maker_ = 0;
   WaveFunctions functions_;
   nanobind::object last_;
   std::unordered_map<std::uint64_t, nanobind::object> kept_, outputs_;  // the memory of mirrors and outputs

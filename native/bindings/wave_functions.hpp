@@ -31,6 +31,7 @@ class WaveFunctions {
   }
   void drop(std::uint64_t page) { calls_.erase(page); }
   void clear() { calls_.clear(); }
+  bool any() const { return !calls_.empty(); }
 
   const Call* find(std::uint64_t page) const {
     const auto found = calls_.find(page);

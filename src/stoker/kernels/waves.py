@@ -155,6 +155,9 @@ class WaveEngine(Protocol):
         the exception. Raises what is no Exception.
         """
 
+    def maker(self) -> int:
+        """Return the thread that calls functions on the short way, 0 for none."""
+
     def mirror(self, page: int, array: NDArray[Any]) -> None:
         """Give the memory that holds what a page is, for those that are called with it."""
 
@@ -210,7 +213,6 @@ def short_waves(
     idle: tuple[Any, ...],
     methods: tuple[Callable[..., Any], ...],
     lock: Any,
-    makers: set[int],
 ) -> ShortWaves | None:
     """Return the short way of a graph, None for an engine that is not native.
 
@@ -218,12 +220,12 @@ def short_waves(
     idle     dicts and lists: while one of them holds anything, waves go the graph's own way
     methods  functions of its class: stabilize; what mends what a dead owner of the lock left, by its WaveStep; what goes
              on with a wave under way, from what `WaveEngine.make` left and the step it came to, or its report
-    lock     what the graph holds while functions are called; makers  its threads that do so
+    lock     what the graph holds while waves run
     """
     native = native_kernels()
     if native is None or type(engine) is not native.WaveEngine:
         return None
-    found: ShortWaves = native.ShortWaves(engine, graph, idle, methods, lock, makers)
+    found: ShortWaves = native.ShortWaves(engine, graph, idle, methods, lock)
     return found
 
 

@@ -61,7 +61,7 @@ class Propagation(Building):
         self.events = self._teller.events = Subscriptions(self._listen)
         idle = (self.graph.touched, self._pending, self._errors, store.listeners)
         methods = (Propagation.stabilize, Propagation._mended, Propagation._take_over)
-        self._short = short_waves(self._engine, weakref.ref(self), idle, methods, self._lock, self._makers)
+        self._short = short_waves(self._engine, weakref.ref(self), idle, methods, self._lock)
         self._restore()
         self._listen()
         store.closing.append(self.close)
@@ -74,8 +74,7 @@ class Propagation(Building):
     @property
     def running(self) -> bool:
         """Tell whether this thread is inside a wave, or what follows one."""
-        thread = threading.get_ident()
-        return thread in self._makers or thread in self._unheard_of
+        return self._is_making() or threading.get_ident() in self._unheard_of
 
     def close(self) -> None:
         """Stop listening, keep the signatures, end the threads; the store does so when it closes. Twice is no error."""
@@ -136,8 +135,7 @@ class Propagation(Building):
     # -- running -------------------------------------------------------------------------------------------------
 
     def _committed(self, lsn: int, pages: Sequence[int]) -> None:
-        thread = threading.get_ident()
-        if thread in self._makers or thread in self._unheard_of:
+        if self.running:
             return
         self._teller.tell_commit(lsn, pages)
         if self._mode == "immediate" and any(self.graph.has_children(page) for page in pages):
@@ -176,7 +174,7 @@ class Propagation(Building):
 
     def _wave(self, only: list[int] | None) -> WaveReport:
         # As `_exclusive`, without the price of a context manager.
-        if threading.get_ident() in self._makers:
+        if self._is_making():
             raise inside_a_wave()
         engine = self._engine
         self._lock.acquire()
@@ -197,12 +195,16 @@ class Propagation(Building):
 
     def _take_over(self, left: list[tuple[int, Exception | None]] | None, step: WaveReport | int) -> WaveReport:
         """Go on with a wave whose functions the short way called, all but those that are left; it holds the lock."""
-        self._see_to(left)
-        report = step if left is None else self._engine.advance(self._writer, None)
-        if isinstance(report, int):
-            report = self._go_on(report, None)
+        if left is not None:
+            thread = threading.get_ident()
+            self._makers.add(thread)
+            try:
+                self._see_to(left)
+            finally:
+                self._makers.discard(thread)
+            step = self._engine.advance(self._writer, None)
+        report = self._go_on(step, None) if isinstance(step, int) else step
         if self._told or self._errors or self.store.listeners:
-            self._makers.discard(threading.get_ident())
             self._end(report)
         return report
 
