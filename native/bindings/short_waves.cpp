@@ -22,8 +22,9 @@ class ShortWaves {
 
   // `graph` is a weak reference: the graph holds this, not the other way round. `idle` are dicts and lists that must be
   // empty; `methods` are its class's functions, in this order. `lock` is what it holds while waves run.
-  ShortWaves(WaveEngine& engine, nb::object graph, nb::tuple idle, nb::tuple methods, nb::object lock)
-      : engine_(engine),
+  ShortWaves(nb::object engine, nb::object graph, nb::tuple idle, nb::tuple methods, nb::object lock)
+      : engine_(nb::cast<WaveEngine&>(engine)),
+        kept_(std::move(engine)),
         graph_(std::move(graph)),
         idle_(std::move(idle)),
         methods_(std::move(methods)),
@@ -37,8 +38,9 @@ class ShortWaves {
   bool ready = false, calls = false;
   std::uint32_t writer = 0;
 
-  // For the collector of cycles: errors may hold the graph, which holds this.
+  // For the collector of cycles: errors and functions may hold the graph, which holds this.
   int visit(visitproc visit, void* arg) const {
+    Py_VISIT(kept_.ptr());
     Py_VISIT(graph_.ptr());
     Py_VISIT(idle_.ptr());
     Py_VISIT(methods_.ptr());
@@ -46,6 +48,7 @@ class ShortWaves {
   }
   void clear() {
     ready = false;
+    kept_.reset();
     graph_.reset();
     idle_.reset();
     methods_.reset();
@@ -134,6 +137,7 @@ class ShortWaves {
   }
 
   WaveEngine& engine_;
+  nb::object kept_;  // the engine: used only while `ready`
   nb::object graph_;
   nb::tuple idle_, methods_;
   nb::object acquire_, release_;
@@ -170,7 +174,7 @@ PyType_Slot kSlots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
 
 void bind_short_waves(nb::module_& module) {
   nb::class_<ShortWaves>(module, "ShortWaves", nb::type_slots(kSlots))
-      .def(nb::init<WaveEngine&, nb::object, nb::tuple, nb::tuple, nb::object>(), nb::keep_alive<1, 2>())
+      .def(nb::init<nb::object, nb::object, nb::tuple, nb::tuple, nb::object>())
       .def_rw("ready", &ShortWaves::ready)
       .def_rw("calls", &ShortWaves::calls)
       .def_rw("writer", &ShortWaves::writer)

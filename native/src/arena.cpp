@@ -70,20 +70,11 @@ void Arena::unlock() { pthread_mutex_unlock(reinterpret_cast<pthread_mutex_t*>(w
 
 void Arena::count(std::size_t counter, std::uint64_t more) const { words_[kCounters + counter] += more; }
 
-// Where the slot of a page is or would be, null for an id that can have none.
-std::uint64_t* Arena::seat(std::uint64_t page) const {
-  const std::uint64_t number = page & kSlotMask;
-  if (number == 0 || number > page_slots_) return nullptr;
-  return reinterpret_cast<std::uint64_t*>(base_ + slot_offset_ + number * kSlotBytes);
-}
-
-// The slot of a live page whose bytes lie in the arena, else null.
-std::uint64_t* Arena::slot(std::uint64_t page) const {
-  std::uint64_t* const at = seat(page);
-  if (at == nullptr) return nullptr;
-  const std::uint64_t state = load(at[kTraits]) & 0xFF, offset = load(at[kOffset]), size = load(at[kSize]);
-  if (load(at[kId]) != page || state < kClean || state > kQuarantined) return nullptr;
-  return offset <= arena_bytes_ && size <= arena_bytes_ - offset ? at : nullptr;
+void Arena::fetch(std::uint64_t page) const {
+  const std::uint64_t* const at = seat(page);
+  if (at == nullptr) return;
+  __builtin_prefetch(at, 1);
+  __builtin_prefetch(at + kBytesLsn, 1);
 }
 
 std::size_t Arena::page_bytes(std::uint64_t page) const {
@@ -112,6 +103,18 @@ ArenaResult Arena::read(std::uint64_t page, std::uint8_t* out, std::size_t size_
 }
 
 // -- the ring ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// The ring is large and mostly out of the caches. What the floor steps over next, and frames overwrite soon after, is
+// fetched some frames ahead: as many bytes as a frame takes, so that frame by frame nothing is left out. Who writes a
+// long one fetches what it needs by itself.
+[[gnu::always_inline]] inline void fetch_ahead(const std::uint8_t* frame, std::size_t length) {
+  constexpr std::size_t kLongBytes = 4096;
+  if (length <= kLongBytes) fetch_to_write(frame + kAheadBytes, length);
+}
+
+}  // namespace
 
 bool Arena::begin(Writing& writing, std::uint32_t source) const {
   const std::uint64_t committed = load(word(kCommittedPos));
@@ -174,18 +177,6 @@ std::uint64_t Arena::ring_at(std::uint64_t position) const {
   return end_at_;
 }
 
-namespace {
-
-// The ring is large and mostly out of the caches. What the floor steps over next, and frames overwrite soon after, is
-// fetched some frames ahead: as many bytes as a frame takes, so that frame by frame nothing is left out. Who writes a
-// long one fetches what it needs by itself.
-void fetch_ahead(const std::uint8_t* frame, std::size_t length) {
-  constexpr std::size_t kLongBytes = 4096;
-  if (length <= kLongBytes) fetch_to_write(frame + kAheadBytes, length);
-}
-
-}  // namespace
-
 void Arena::raise_floor(std::uint64_t least) {
   std::uint64_t floor = word(kFloorPos), lsn = word(kFloorLsn);
   if (floor >= least) return;
@@ -240,6 +231,7 @@ void Arena::frame(Writing& writing, std::uint64_t page, std::uint64_t epoch, int
   put<std::uint32_t>(at + 44, writing.source);
   put<std::uint32_t>(at + 48, static_cast<std::uint32_t>(payload_bytes));
   put<std::uint32_t>(at + 52, 0);
+  if (writing.end < ring_bytes_) fetch_ahead(at, length);  // later laps fetch as the floor rises
   writing.open = at;
   writing.end += length;
   writing.at = writing.at + length == ring_bytes_ ? 0 : writing.at + length;

@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstring>
 
-#include "arena_layout.hpp"
+#include "arena_parts.hpp"
 #include "stoker/delta.hpp"
 
 namespace stoker {
@@ -207,7 +207,7 @@ void Waves::begin(const std::vector<std::uint64_t>* only) {
   for (const std::uint32_t index : only_) queue(index);
 }
 
-void Waves::queue(std::uint32_t index) {
+inline void Waves::queue(std::uint32_t index) {
   Node& node = nodes_[index];
   std::uint32_t& flag = flags(node);
   if ((flag & kQueued) != 0 || node.kind == NodeKind::source || (whole_ ? node.lazy : (flag & kOnly) == 0)) return;
@@ -310,7 +310,7 @@ bool Waves::bytes_of(std::uint32_t index, Bytes& found) {
   return true;
 }
 
-bool Waves::pass_through(std::uint32_t index) {
+[[gnu::flatten]] bool Waves::pass_through(std::uint32_t index) {
   Bytes from{};
   std::uint64_t* const at = arena_.slot(nodes_[index].page);
   if (at == nullptr || !bytes_of(inputs_[nodes_[index].inputs.start].node, from)) return false;
@@ -357,7 +357,8 @@ void Waves::visit(std::uint32_t index) {
     return;
   }
   if (!needed(node)) return;
-  if (!evaluate(index)) calls_.push_back(index);
+  const bool copied = node.kind == NodeKind::passthrough && node.inputs.count == 1;
+  if (!(copied ? pass_through(index) : evaluate(index))) calls_.push_back(index);
 }
 
 WaveStep Waves::advance(std::uint32_t source, const std::vector<std::uint64_t>* only) {

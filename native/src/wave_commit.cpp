@@ -166,7 +166,7 @@ void Waves::collect_states() {
 namespace {
 
 // Of a page of at most kWholeBytes; without the processor's own count of bits, which not every one has.
-std::size_t differing_bytes(const std::uint8_t* one, const std::uint8_t* other, std::size_t size_bytes) {
+inline std::size_t differing_bytes(const std::uint8_t* one, const std::uint8_t* other, std::size_t size_bytes) {
   constexpr std::uint64_t kLow = 0x7F7F7F7F7F7F7F7F, kOnes = 0x0101010101010101;
   std::uint64_t counts = 0;  // one a byte
   std::size_t place = 0, found = 0;
@@ -182,33 +182,37 @@ struct Sizes {
   std::size_t payload_bytes = 0, changed_bytes = 0, delta_bytes = 0;
 };
 
+// Writes a page's new bytes whole; a size that the compiler knows makes short work of it.
+inline void write_whole(std::uint8_t* payload, const std::uint8_t* now, const std::uint8_t* image,
+                        std::size_t size_bytes, Sizes& sizes) {
+  sizes.changed_bytes += differing_bytes(now, image, size_bytes);
+  std::memcpy(payload, image, size_bytes);
+}
+
 // Writes what a page becomes as one record of a WAVE frame.
-void write_record(std::uint8_t* out, const std::uint64_t* at, const std::uint8_t* now, const std::uint8_t* image,
-                  std::size_t size_bytes, Sizes& sizes) {
+inline void write_record(std::uint8_t* out, const std::uint64_t* at, const std::uint8_t* now, const std::uint8_t* image,
+                         std::size_t size_bytes, Sizes& sizes) {
   std::uint8_t* const payload = out + kWaveRecordBytes;
   std::size_t payload_bytes = size_bytes;
-  bool whole = size_bytes <= kWholeBytes;
-  if (whole) {
-    sizes.changed_bytes += differing_bytes(now, image, size_bytes);
+  bool whole = true;
+  if (size_bytes == kWholeBytes) {
+    write_whole(payload, now, image, kWholeBytes, sizes);
+  } else if (size_bytes < kWholeBytes) {
+    write_whole(payload, now, image, size_bytes, sizes);
   } else {
     const DeltaSize size = two_level_diff(now, image, size_bytes, payload);
     sizes.changed_bytes += size.changed_bytes;
     whole = size.payload_bytes >= size_bytes;
+    if (whole) std::memcpy(payload, image, size_bytes);
     if (!whole) payload_bytes = size.payload_bytes;
-  }
-  if (size_bytes == kWholeBytes) {
-    std::memcpy(payload, image, kWholeBytes);
-  } else if (whole) {
-    std::memcpy(payload, image, size_bytes);
   }
   pad(payload, payload_bytes);
   put<std::uint64_t>(out, at[kId]);
   put<std::uint64_t>(out + 8, at[kEpoch] + 1);
   put<std::uint32_t>(out + 16, static_cast<std::uint32_t>(payload_bytes));
-  out[20] = static_cast<std::uint8_t>(whole ? kImage : kDelta);
-  out[21] = static_cast<std::uint8_t>(whole ? kRaw : kTwoLevel);
-  out[22] = static_cast<std::uint8_t>(at[kTraits] >> 24 & 0xFF);
-  out[23] = 0;
+  const auto traits = static_cast<std::uint32_t>(at[kTraits] >> 24 & 0xFF);
+  const std::uint32_t form = whole ? kImage | kRaw << 8 : kDelta | kTwoLevel << 8;
+  put<std::uint32_t>(out + 20, form | traits << 16);
   sizes.delta_bytes += payload_bytes;
   sizes.payload_bytes += kWaveRecordBytes + padded(payload_bytes);
 }
@@ -226,7 +230,7 @@ bool Waves::commit(std::uint32_t source) {
   if (bound_ >= (std::size_t{1} << 30)) return false;
   const std::uint64_t pinned = load(arena_.word(kPinMax));
   if (!staged_.empty()) {
-    std::uint8_t* const frame = arena_.place(writing, bound_);
+    std::uint8_t* const frame = arena_.place(writing, bound_ + kPadRoom);
     if (frame == nullptr) return false;
     Sizes sizes;
     for (std::size_t order = 0; order < staged_.size(); ++order) {
@@ -269,12 +273,13 @@ bool Waves::commit(std::uint32_t source) {
         copy_shared(arena_.base_ + at[kOffset], images_.get() + node.image, node.image_bytes);
       }
       finish_overwrite(at, sequence, get<std::uint64_t>(record + 8), lsn);
-      ++(record[20] == kImage ? writing.images : writing.deltas);
+      writing.images += record[20] == kImage ? 1 : 0;
       place += kWaveRecordBytes + padded(get<std::uint32_t>(record + 16));
       ++node.epoch;
-      remember(index, node.epoch, wave_position);
+      if (node.watched) remember(index, node.epoch, wave_position);
       is_new(node, index);
     }
+    writing.deltas = staged_.size() - writing.images;
     ++lsn;
   }
   for (const auto& [page, state] : states_) {

@@ -45,6 +45,9 @@ class Arena {
   ArenaResult allocate(std::size_t size_bytes);
   ArenaResult release(std::uint64_t page);
 
+  // Has what tells of a page brought near, for a write that follows soon.
+  void fetch(std::uint64_t page) const;
+
   // Size of a live page, 0 where there is none.
   std::size_t page_bytes(std::uint64_t page) const;
   // A copy of one moment: `slow` when writers were in the way too often. The value is the epoch.
@@ -53,8 +56,8 @@ class Arena {
  private:
   friend class Waves;  // stoker/wave.hpp: a wave of derived pages is one commit
   struct Writing;  // a commit being written to the ring
-  std::uint64_t* seat(std::uint64_t page) const;
-  std::uint64_t* slot(std::uint64_t page) const;
+  inline std::uint64_t* seat(std::uint64_t page) const;  // both in arena_parts.hpp
+  inline std::uint64_t* slot(std::uint64_t page) const;
   std::uint64_t* writable(std::uint64_t page, std::size_t size_bytes, std::int64_t expect_epoch, ArenaStatus& status);
   bool begin(Writing& writing, std::uint32_t source) const;
   std::uint8_t* place(Writing& writing, std::size_t payload_bound);

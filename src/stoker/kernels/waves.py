@@ -218,8 +218,8 @@ def short_waves(
 
     graph    weak reference to it
     idle     dicts and lists: while one of them holds anything, waves go the graph's own way
-    methods  functions of its class: stabilize; what mends what a dead owner of the lock left, by its WaveStep; what goes
-             on with a wave under way, from what `WaveEngine.make` left and the step it came to, or its report
+    methods  functions of its class: stabilize; what mends what a dead owner of the lock left, by its WaveStep; what
+             goes on with a wave under way, from what `WaveEngine.make` left and the step it came to, or its report
     lock     what the graph holds while waves run
     """
     native = native_kernels()

@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -234,16 +235,18 @@ def test_threads_share_one_graph_of_functions() -> None:
 def test_a_graph_whose_functions_hold_the_store_is_collected() -> None:
     store = Store.open(size_bytes=1 << 20)
     source, made = (store.allocate(64).id for _ in range(2))
-    holder = store
 
-    def holding(inputs: list[Input], out: np.ndarray) -> None:
-        out[:] = holder.read(source)
+    def holding(holder: Store) -> Callable[[list[Input], np.ndarray], None]:
+        def function(inputs: list[Input], out: np.ndarray) -> None:
+            out[:] = holder.read(source)
 
-    store.derive(holding, [source], made)
+        return function
+
+    store.derive(holding(store), [source], made)
     for turn in (1, 2):
         put(store, source, turn)
         store.stabilize()
     gone = weakref.ref(store)
-    del store, holder, holding
+    del store
     gc.collect()
     assert gone() is None

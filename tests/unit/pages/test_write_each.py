@@ -46,7 +46,8 @@ def test_every_page_has_a_commit_of_its_own_in_order(store: Store) -> None:
 def test_rows_are_arrays_buffers_and_whatever_a_page_takes(store: Store) -> None:
     pages = store.allocate_many([40] * 3).tolist()
     image = np.arange(120, dtype=np.uint8).reshape(3, 40)
-    for given in (image, image.view(np.uint32), list(image), np.asfortranarray(image), [np.repeat(row, 2)[::2] for row in image]):
+    gaps = [np.repeat(row, 2)[::2] for row in image]
+    for given in (image, image.view(np.uint32), list(image), np.asfortranarray(image), gaps):
         store.write_each(pages, np.zeros((3, 40), np.uint8))
         store.write_each(np.array(pages, np.uint64), given, source="somebody")
         assert contents(store, pages) == [row.tobytes() for row in image]
