@@ -58,10 +58,11 @@ class PageArena {
     std::size_t size_bytes = 0;
     for (const RowsView::Row& row : view.rows()) size_bytes += row.size_bytes;
     const std::int64_t last = locked(size_bytes, [&] {
-      constexpr std::size_t kAhead = 4;
+      constexpr std::size_t kBytesAhead = 2, kSlotsAhead = 6;
       stoker::ArenaResult result{};
       for (const RowsView::Row& row : view.rows()) {
-        if (done + kAhead < count) arena_.fetch(page[done + kAhead]);
+        if (done + kSlotsAhead < count) arena_.fetch(page[done + kSlotsAhead]);
+        if (done + kBytesAhead < count) arena_.fetch_bytes(page[done + kBytesAhead]);
         const stoker::ArenaResult one = arena_.write(page[done], row.data, row.size_bytes, -1, source);
         if (one.status != stoker::ArenaStatus::done) return one;
         result = one;

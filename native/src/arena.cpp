@@ -77,6 +77,12 @@ void Arena::fetch(std::uint64_t page) const {
   __builtin_prefetch(at + kBytesLsn, 1);
 }
 
+void Arena::fetch_bytes(std::uint64_t page) const {
+  constexpr std::size_t kMost = 1024;  // the processor goes on by itself with what is longer
+  const std::uint64_t* const at = slot(page);
+  if (at != nullptr) fetch_to_write(base_ + load(at[kOffset]), std::min<std::size_t>(load(at[kSize]), kMost));
+}
+
 std::size_t Arena::page_bytes(std::uint64_t page) const {
   const std::uint64_t* const at = slot(page);
   return at == nullptr ? 0 : load(at[kSize]);

@@ -45,8 +45,9 @@ class Arena {
   ArenaResult allocate(std::size_t size_bytes);
   ArenaResult release(std::uint64_t page);
 
-  // Has what tells of a page brought near, for a write that follows soon.
+  // Has what tells of a page brought near, and then, when that is here, its bytes: for a write that follows soon.
   void fetch(std::uint64_t page) const;
+  void fetch_bytes(std::uint64_t page) const;
 
   // Size of a live page, 0 where there is none.
   std::size_t page_bytes(std::uint64_t page) const;
