@@ -1,8 +1,8 @@
 """Durable commits: groups of small records, beside LMDB and SQLite in WAL mode, in the same folder.
 
-A group is 512 records of 300 bytes, each a commit of its own with the store, then one sync (`write_each`); the peers put
-the group into one transaction, which is the fastest that they offer for the same promise: nothing of it is lost once it
-returns.
+A group is 512 records of 300 bytes, each a commit of its own with the store, then one sync (`write_each`); the peers
+put the group into one transaction, which is the fastest that they offer for the same promise: nothing of it is lost
+once it returns.
 """
 
 import os

@@ -168,8 +168,9 @@ class Propagation(Building):
 
     def _judge_short(self) -> None:
         if self._short:
-            self._short.ready = not (self._told or self._closed)
             self._short.calls = self._pool is None
+            heard = self._told or self._closed
+            self._short.ready = not heard and (self._all_native or self._short.calls)
             self._short.writer = self._writer
 
     def _wave(self, only: list[int] | None) -> WaveReport:
