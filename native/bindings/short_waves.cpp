@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "bindings.hpp"
+#include "collected.hpp"
 #include "wave_engine.hpp"
 
 namespace nb = nanobind;
@@ -156,24 +157,10 @@ PyObject* call_stabilize(PyObject* self, PyObject*) {
 
 PyMethodDef kStabilize = {"stabilize", call_stabilize, METH_NOARGS, nullptr};
 
-int traverse(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  return nb::inst_ready(self) ? nb::inst_ptr<ShortWaves>(self)->visit(visit, arg) : 0;
-}
-
-int clear(PyObject* self) {
-  if (nb::inst_ready(self)) nb::inst_ptr<ShortWaves>(self)->clear();
-  return 0;
-}
-
-PyType_Slot kSlots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
-                        {Py_tp_clear, reinterpret_cast<void*>(clear)},
-                        {0, nullptr}};
-
 }  // namespace
 
 void bind_short_waves(nb::module_& module) {
-  nb::class_<ShortWaves>(module, "ShortWaves", nb::type_slots(kSlots))
+  nb::class_<ShortWaves>(module, "ShortWaves", nb::type_slots(collected<ShortWaves>()))
       .def(nb::init<nb::object, nb::object, nb::tuple, nb::tuple, nb::object>())
       .def_rw("ready", &ShortWaves::ready)
       .def_rw("calls", &ShortWaves::calls)

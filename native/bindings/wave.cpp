@@ -4,30 +4,13 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings.hpp"
+#include "collected.hpp"
 #include "wave_engine.hpp"
 
 namespace nb = nanobind;
 
 using Pages = std::vector<std::uint64_t>;
 using stoker::Waves;
-
-namespace {
-
-int traverse(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  return nb::inst_ready(self) ? nb::inst_ptr<WaveEngine>(self)->visit(visit, arg) : 0;
-}
-
-int clear(PyObject* self) {
-  if (nb::inst_ready(self)) nb::inst_ptr<WaveEngine>(self)->clear();
-  return 0;
-}
-
-PyType_Slot kSlots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
-                        {Py_tp_clear, reinterpret_cast<void*>(clear)},
-                        {0, nullptr}};
-
-}  // namespace
 
 void bind_wave(nb::module_& module) {
   nb::class_<Waves::Report>(module, "WaveReport")
@@ -38,7 +21,7 @@ void bind_wave(nb::module_& module) {
       .def_ro("failed", &Waves::Report::failed)
       .def_ro("stale", &Waves::Report::stale)
       .def_ro("marked", &Waves::Report::marked);
-  nb::class_<WaveEngine>(module, "WaveEngine", nb::type_slots(kSlots))
+  nb::class_<WaveEngine>(module, "WaveEngine", nb::type_slots(collected<WaveEngine>()))
       .def(nb::init<std::uintptr_t, std::size_t>())
       .def("node", [](WaveEngine& self, std::uint64_t page, std::int32_t height) { self.waves().node(page, height); })
       .def("edges", [](WaveEngine& self, std::uint64_t page, const Pages& pushed,

@@ -54,11 +54,12 @@ std::uint64_t pass(const std::uint8_t* data, [[maybe_unused]] std::uint8_t* targ
   return word;
 }
 
-// The instruction takes three cycles and one can begin in each: so three lanes of `lane_bytes`, joined at the end.
-template <bool copy, std::size_t lane_bytes>
-std::uint64_t three_lanes(const std::uint8_t* data, std::uint8_t* target, std::size_t start, std::uint64_t crc) {
-  constexpr std::uint32_t by_one = mover(lane_bytes);
-  constexpr std::uint32_t by_two = mover(2 * lane_bytes);
+// The instruction takes three cycles and one can begin in each: so three lanes, joined at the end by what moves a CRC on
+// by one lane and by two.
+template <bool copy>
+[[gnu::always_inline]] inline std::uint64_t three_lanes(const std::uint8_t* data, std::uint8_t* target,
+                                                        std::size_t start, std::size_t lane_bytes,
+                                                        std::uint32_t by_one, std::uint32_t by_two, std::uint64_t crc) {
   std::uint64_t second = 0;
   std::uint64_t third = 0;
   for (std::size_t at = start; at < start + lane_bytes; at += 8) {
@@ -69,20 +70,11 @@ std::uint64_t three_lanes(const std::uint8_t* data, std::uint8_t* target, std::s
   return third ^ _mm_crc32_u64(0, moved(crc, by_two) ^ moved(second, by_one));
 }
 
-// Three lanes that leave less than three words of what there is: one join where lanes of fixed lengths would ask for
-// several, which takes as long as the lanes of a frame of a few hundred bytes.
-template <bool copy>
-std::uint64_t fitting_lanes(const std::uint8_t* data, std::uint8_t* target, std::size_t start, std::size_t words,
-                            std::uint64_t crc) {
-  const std::size_t lane_bytes = 8 * words;
-  std::uint64_t second = 0;
-  std::uint64_t third = 0;
-  for (std::size_t at = start; at < start + lane_bytes; at += 8) {
-    crc = _mm_crc32_u64(crc, pass<copy>(data, target, at));
-    second = _mm_crc32_u64(second, pass<copy>(data, target, at + lane_bytes));
-    third = _mm_crc32_u64(third, pass<copy>(data, target, at + 2 * lane_bytes));
-  }
-  return third ^ _mm_crc32_u64(0, moved(crc, kMovers[2 * words]) ^ moved(second, kMovers[words]));
+template <bool copy, std::size_t lane_bytes>
+std::uint64_t fixed_lanes(const std::uint8_t* data, std::uint8_t* target, std::size_t start, std::uint64_t crc) {
+  constexpr std::uint32_t by_one = mover(lane_bytes);
+  constexpr std::uint32_t by_two = mover(2 * lane_bytes);
+  return three_lanes<copy>(data, target, start, lane_bytes, by_one, by_two, crc);
 }
 
 template <bool copy>
@@ -90,13 +82,15 @@ std::uint32_t run(const std::uint8_t* data, std::uint8_t* target, std::size_t si
   std::uint64_t crc = state;
   std::size_t at = 0;
   for (; size_bytes - at >= 3 * kLongBytes; at += 3 * kLongBytes) {
-    crc = three_lanes<copy, kLongBytes>(data, target, at, crc);
+    crc = fixed_lanes<copy, kLongBytes>(data, target, at, crc);
   }
   for (; size_bytes - at >= 3 * kMiddleBytes; at += 3 * kMiddleBytes) {
-    crc = three_lanes<copy, kMiddleBytes>(data, target, at, crc);
+    crc = fixed_lanes<copy, kMiddleBytes>(data, target, at, crc);
   }
+  // Lanes that leave less than three words: one join where lanes of fixed lengths would ask for several, each of which
+  // takes as long as a third of a frame of a few hundred bytes.
   if (const std::size_t words = (size_bytes - at) / 24; words >= kShortestBytes / 8) {
-    crc = fitting_lanes<copy>(data, target, at, words, crc);
+    crc = three_lanes<copy>(data, target, at, 8 * words, kMovers[words], kMovers[2 * words], crc);
     at += 24 * words;
   }
   for (; size_bytes - at >= 8; at += 8) crc = _mm_crc32_u64(crc, pass<copy>(data, target, at));
