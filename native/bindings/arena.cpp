@@ -10,6 +10,7 @@ void bind_arena(nb::module_& module) {
       .def("write", &PageArena::write)
       .def("write_at", &PageArena::write_at)
       .def("update_many", &PageArena::update_many)
+      .def("write_each", &PageArena::write_each)
       .def("allocate", &PageArena::allocate)
       .def("release", &PageArena::release)
       .def("page_bytes", &PageArena::page_bytes)

@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 
@@ -43,6 +44,33 @@ class PageArena {
       return arena_.update_many(reinterpret_cast<const std::uint64_t*>(ids.data()), count, data.data(),
                                 data.size_bytes() / count, source);
     });
+  }
+
+  // A commit for each page, from the `done`-th on. Returns how many are done then, and the LSN of the last or the status
+  // that the next one came to; others who wait for the lock get it now and then.
+  nanobind::tuple write_each(nanobind::handle pages, nanobind::handle rows, std::size_t done, std::uint32_t source) {
+    constexpr std::size_t kAtOnce = 1024;
+    const ByteView ids(pages, false);
+    const std::size_t count = ids.size_bytes() / sizeof(std::uint64_t);
+    if (done >= count) throw nanobind::value_error("nothing is left to write");
+    const RowsView view(rows, count, done, std::min(count, done + kAtOnce));
+    const auto* const page = reinterpret_cast<const std::uint64_t*>(ids.data());
+    std::size_t size_bytes = 0;
+    for (const RowsView::Row& row : view.rows()) size_bytes += row.size_bytes;
+    const std::int64_t last = locked(size_bytes, [&] {
+      constexpr std::size_t kBytesAhead = 2, kSlotsAhead = 6;
+      stoker::ArenaResult result{};
+      for (const RowsView::Row& row : view.rows()) {
+        if (done + kSlotsAhead < count) arena_.fetch(page[done + kSlotsAhead]);
+        if (done + kBytesAhead < count) arena_.fetch_bytes(page[done + kBytesAhead]);
+        const stoker::ArenaResult one = arena_.write(page[done], row.data, row.size_bytes, -1, source);
+        if (one.status != stoker::ArenaStatus::done) return one;
+        result = one;
+        ++done;
+      }
+      return result;
+    });
+    return nanobind::make_tuple(done, last);
   }
 
   std::int64_t allocate(std::size_t size_bytes) {

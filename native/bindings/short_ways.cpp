@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bindings.hpp"
+#include "collected.hpp"
 #include "page_arena.hpp"
 
 namespace nb = nanobind;
@@ -138,24 +139,10 @@ nb::object bound(PyMethodDef& method, nb::handle self) {
   return nb::steal(PyCFunction_NewEx(&method, self.ptr(), nullptr));
 }
 
-int traverse(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  return nb::inst_ready(self) ? nb::inst_ptr<ShortWays>(self)->visit(visit, arg) : 0;
-}
-
-int clear(PyObject* self) {
-  if (nb::inst_ready(self)) nb::inst_ptr<ShortWays>(self)->clear();
-  return 0;
-}
-
-PyType_Slot kSlots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
-                        {Py_tp_clear, reinterpret_cast<void*>(clear)},
-                        {0, nullptr}};
-
 }  // namespace
 
 void bind_short_ways(nb::module_& module) {
-  nb::class_<ShortWays>(module, "ShortWays", nb::type_slots(kSlots))
+  nb::class_<ShortWays>(module, "ShortWays", nb::type_slots(collected<ShortWays>()))
       .def(nb::init<PageArena&, nb::object, nb::list, nb::tuple>(), nb::keep_alive<1, 2>())
       .def_rw("ready", &ShortWays::ready)
       .def_prop_ro("write", [](nb::handle self) { return bound(kWrite, self); })

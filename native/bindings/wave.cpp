@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings.hpp"
+#include "collected.hpp"
 #include "wave_engine.hpp"
 
 namespace nb = nanobind;
@@ -20,7 +21,7 @@ void bind_wave(nb::module_& module) {
       .def_ro("failed", &Waves::Report::failed)
       .def_ro("stale", &Waves::Report::stale)
       .def_ro("marked", &Waves::Report::marked);
-  nb::class_<WaveEngine>(module, "WaveEngine")
+  nb::class_<WaveEngine>(module, "WaveEngine", nb::type_slots(collected<WaveEngine>()))
       .def(nb::init<std::uintptr_t, std::size_t>())
       .def("node", [](WaveEngine& self, std::uint64_t page, std::int32_t height) { self.waves().node(page, height); })
       .def("edges", [](WaveEngine& self, std::uint64_t page, const Pages& pushed,
@@ -39,6 +40,10 @@ void bind_wave(nb::module_& module) {
       .def("report", [](WaveEngine& self) { return self.waves().report(); })
       .def("mirror", &WaveEngine::mirror)
       .def("output", &WaveEngine::output)
+      .def("prepare", &WaveEngine::prepare)
+      .def("unprepare", &WaveEngine::unprepare)
+      .def("make", &WaveEngine::make)
+      .def("maker", &WaveEngine::maker)
       .def("fill", &WaveEngine::fill)
       .def("give", &WaveEngine::give)
       .def("fail", &WaveEngine::fail)

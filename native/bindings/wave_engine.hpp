@@ -11,6 +11,7 @@
 
 #include "byte_view.hpp"
 #include "stoker/wave.hpp"
+#include "wave_functions.hpp"
 
 // Graphs above this are worth dropping the GIL for.
 constexpr std::size_t kManyNodes = 4096;
@@ -19,7 +20,7 @@ constexpr std::size_t kManyNodes = 4096;
 class WaveEngine {
  public:
   using Pages = std::vector<std::uint64_t>;
-  static constexpr int kOwnerDead = -2, kNoLock = -1, kBusy = 5;
+  static constexpr int kOwnerDead = -2, kNoLock = -1, kCall = 1, kBusy = 5;
 
   WaveEngine(std::uintptr_t address, std::size_t arena_bytes)
       : arena_(checked(reinterpret_cast<std::uint8_t*>(address), arena_bytes), arena_bytes), waves_(arena_) {}
@@ -31,6 +32,7 @@ class WaveEngine {
   }
   void forget(std::uint64_t page) {
     waves_.forget(page);
+    functions_.drop(page);
     kept_.erase(page);
     outputs_.erase(page);
   }
@@ -39,43 +41,77 @@ class WaveEngine {
   nanobind::object advance(std::uint32_t source, const nanobind::object& only) {
     Pages pages;
     if (!only.is_none()) pages = nanobind::cast<Pages>(only);
+    const int step = advanced(source, only.is_none() ? nullptr : &pages);
+    return step == 0 ? made() : nanobind::int_(step);
+  }
+  // The number of what is to be done, 0 when it is done: then `made` is the report.
+  int advanced(std::uint32_t source, const Pages* only) {
     int error = arena_.try_lock();
     if (error == EBUSY) {
       const nanobind::gil_scoped_release unlocked;
       error = arena_.lock();
     }
-    if (error != 0) return nanobind::int_(error == EOWNERDEAD ? kOwnerDead : kNoLock);
-    stoker::WaveStep step{};
-    {
-      const Unlock unlock{arena_};
-      if (waves_.size() > kManyNodes) {
-        const nanobind::gil_scoped_release unlocked;
-        step = waves_.advance(source, only.is_none() ? nullptr : &pages);
-      } else {
-        step = waves_.advance(source, only.is_none() ? nullptr : &pages);
-      }
-    }
-    if (step != stoker::WaveStep::done) return nanobind::int_(static_cast<int>(step));
-    return made();
+    if (error != 0) return error == EOWNERDEAD ? kOwnerDead : kNoLock;
+    const Unlock unlock{arena_};
+    if (waves_.size() <= kManyNodes) return static_cast<int>(waves_.advance(source, only));
+    const nanobind::gil_scoped_release unlocked;
+    return static_cast<int>(waves_.advance(source, only));
   }
 
   // The same for all that is pushed, when nobody else is in the way and nothing is to be called; else nothing happens,
   // and it is for `advance`, with the caller's own lock held. The GIL is held throughout: that is all the lock it needs.
   nanobind::object quick(std::uint32_t source) {
-    const int error = quickly(source);
+    const int error = quickly(source, false);
     return error == 0 ? made() : nanobind::int_(error);
   }
-  // 0 when it is done: then `made` is its report.
-  int quickly(std::uint32_t source) {
+  // 0 when it is done: then `made` is its report. With `may_call`, kCall leaves the wave under way: `make` comes next,
+  // and the caller's own lock, before anybody else can run.
+  int quickly(std::uint32_t source, bool may_call) {
     if (held_ != 0 || waves_.size() > kManyNodes) return kBusy;
     const int error = arena_.try_lock();
     if (error != 0) return error == EOWNERDEAD ? kOwnerDead : kBusy;
     const Unlock unlock{arena_};
-    if (waves_.advance(source, nullptr) == stoker::WaveStep::done) return 0;
+    const stoker::WaveStep step = waves_.advance(source, nullptr);
+    if (step == stoker::WaveStep::done) return 0;
+    if (may_call && step == stoker::WaveStep::call) return kCall;
     waves_.abandon();
     return kBusy;
   }
+
+  // Makes what the wave waits for, as far as it was prepared. None when that was all; else a list of pairs: pages that
+  // are not prepared or could not be filled, with None, and those whose function raised, with the exception.
+  nanobind::object make() {
+    nanobind::object left = nanobind::none();
+    const auto leave = [&](std::uint64_t page, const nanobind::object& error) {
+      if (left.is_none()) left = nanobind::list();
+      nanobind::cast<nanobind::list>(left).append(nanobind::make_tuple(page, error));
+    };
+    for (const std::uint64_t page : waves_.calls()) {
+      const WaveFunctions::Call* const call = functions_.find(page);
+      if (call == nullptr || waves_.fill(page) != stoker::Fill::done) {
+        leave(page, nanobind::none());
+        continue;
+      }
+      const nanobind::object error = WaveFunctions::made(*call, page);
+      if (error.is_valid()) {
+        leave(page, error);
+      } else {
+        waves_.give(page);
+      }
+    }
+    return left;
+  }
+  void prepare(std::uint64_t page, const nanobind::object& call) { functions_.keep(page, call); }
+  void unprepare(std::uint64_t page) { functions_.drop(page); }
+
+  // For the collector of cycles: functions may hold what holds this.
+  void clear() { functions_.clear(); }
+  int visit(visitproc visit, void* arg) const { return functions_.visit(visit, arg); }
   void hold(int more) { held_ += more; }
+  bool has_functions() const { return functions_.any(); }
+  // The thread that calls functions by `make`, 0 for none.
+  std::uint64_t maker() const { return maker_; }
+  void set_maker(std::uint64_t thread) { maker_ = thread; }
 
   void mirror(std::uint64_t page, const nanobind::object& array) {
     ByteView view(array, true);
@@ -135,6 +171,8 @@ class WaveEngine {
   stoker::Arena arena_;
   stoker::Waves waves_;
   int held_ = 0;
+  std::uint64_t maker_ = 0;
+  WaveFunctions functions_;
   nanobind::object last_;
   std::unordered_map<std::uint64_t, nanobind::object> kept_, outputs_;  // the memory of mirrors and outputs
 };

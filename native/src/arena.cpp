@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,20 +70,17 @@ void Arena::unlock() { pthread_mutex_unlock(reinterpret_cast<pthread_mutex_t*>(w
 
 void Arena::count(std::size_t counter, std::uint64_t more) const { words_[kCounters + counter] += more; }
 
-// Where the slot of a page is or would be, null for an id that can have none.
-std::uint64_t* Arena::seat(std::uint64_t page) const {
-  const std::uint64_t number = page & kSlotMask;
-  if (number == 0 || number > page_slots_) return nullptr;
-  return reinterpret_cast<std::uint64_t*>(base_ + slot_offset_ + number * kSlotBytes);
+void Arena::fetch(std::uint64_t page) const {
+  const std::uint64_t* const at = seat(page);
+  if (at == nullptr) return;
+  __builtin_prefetch(at, 1);
+  __builtin_prefetch(at + kBytesLsn, 1);
 }
 
-// The slot of a live page whose bytes lie in the arena, else null.
-std::uint64_t* Arena::slot(std::uint64_t page) const {
-  std::uint64_t* const at = seat(page);
-  if (at == nullptr) return nullptr;
-  const std::uint64_t state = load(at[kTraits]) & 0xFF, offset = load(at[kOffset]), size = load(at[kSize]);
-  if (load(at[kId]) != page || state < kClean || state > kQuarantined) return nullptr;
-  return offset <= arena_bytes_ && size <= arena_bytes_ - offset ? at : nullptr;
+void Arena::fetch_bytes(std::uint64_t page) const {
+  constexpr std::size_t kMost = 1024;  // the processor goes on by itself with what is longer
+  const std::uint64_t* const at = slot(page);
+  if (at != nullptr) fetch_to_write(base_ + load(at[kOffset]), std::min<std::size_t>(load(at[kSize]), kMost));
 }
 
 std::size_t Arena::page_bytes(std::uint64_t page) const {
@@ -112,6 +110,18 @@ ArenaResult Arena::read(std::uint64_t page, std::uint8_t* out, std::size_t size_
 
 // -- the ring ---------------------------------------------------------------------------------------------------------
 
+namespace {
+
+// The ring is large and mostly out of the caches. What the floor steps over next, and frames overwrite soon after, is
+// fetched some frames ahead: as many bytes as a frame takes, so that frame by frame nothing is left out. Who writes a
+// long one fetches what it needs by itself.
+[[gnu::always_inline]] inline void fetch_ahead(const std::uint8_t* frame, std::size_t length) {
+  constexpr std::size_t kLongBytes = 4096;
+  if (length <= kLongBytes) fetch_to_write(frame + kAheadBytes, length);
+}
+
+}  // namespace
+
 bool Arena::begin(Writing& writing, std::uint32_t source) const {
   const std::uint64_t committed = load(word(kCommittedPos));
   if (load(word(kPoison)) != 0 || load(word(kIntentPos)) != committed) return false;
@@ -139,6 +149,7 @@ std::uint8_t* Arena::place(Writing& writing, std::size_t payload_bound) {
   step();
   if (end > load(word(kReservedPos))) store(word(kReservedPos), end);
   step();
+  if (end > mapped_) map_ahead(end);
   if (end > ring_bytes_) raise_floor(end - ring_bytes_);
   if (laps) put<std::uint32_t>(base_ + ring_offset_ + writing.at, kSkip);
   if (at == 0 && !writing.wrapped) {
@@ -150,6 +161,19 @@ std::uint8_t* Arena::place(Writing& writing, std::size_t payload_bound) {
   return base_ + ring_offset_ + at;
 }
 
+// Has the kernel map the ring's memory some way ahead of its first use here: one call for many pages costs a fraction
+// of a fault for each of them. Where the kernel knows no such call, each page is mapped by a fault of its own.
+void Arena::map_ahead(std::uint64_t end) {
+  constexpr std::uint64_t kMapBytes = 256 << 10;
+  const std::uint64_t begin = end / kMapBytes * kMapBytes, at = begin % ring_bytes_;
+  if (unmapped_ == ~std::uint64_t{0}) unmapped_ = ring_bytes_ + kMapBytes;  // a lap, wherever it begins
+  mapped_ = unmapped_ == 0 ? ~std::uint64_t{0} : begin + kMapBytes;
+  unmapped_ -= std::min(unmapped_, kMapBytes);
+#ifdef MADV_POPULATE_WRITE
+  madvise(base_ + ring_offset_ + at, std::min(kMapBytes, ring_bytes_ - at), MADV_POPULATE_WRITE);
+#endif
+}
+
 // Where a position lies in the ring; mostly it is that of the last commit.
 std::uint64_t Arena::ring_at(std::uint64_t position) const {
   if (position != end_) {
@@ -158,18 +182,6 @@ std::uint64_t Arena::ring_at(std::uint64_t position) const {
   }
   return end_at_;
 }
-
-namespace {
-
-// The ring is large and mostly out of the caches. What the floor steps over next, and frames overwrite soon after, is
-// fetched some frames ahead: as many bytes as a frame takes, so that frame by frame nothing is left out.
-void fetch_ahead(const std::uint8_t* frame, std::size_t length, const std::uint8_t* ring_end) {
-  constexpr std::size_t kAheadBytes = 1024;
-  if (static_cast<std::size_t>(ring_end - frame) < kAheadBytes + length) return;
-  for (std::size_t at = 0; at < length; at += 64) __builtin_prefetch(frame + kAheadBytes + at, 1);
-}
-
-}  // namespace
 
 void Arena::raise_floor(std::uint64_t least) {
   std::uint64_t floor = word(kFloorPos), lsn = word(kFloorLsn);
@@ -182,7 +194,7 @@ void Arena::raise_floor(std::uint64_t least) {
       floor += ring_bytes_ - at;
       at = 0;
     } else {
-      fetch_ahead(ring + at, length, ring + ring_bytes_);
+      fetch_ahead(ring + at, length);
       floor += length;
       at += length;
       if (at >= ring_bytes_) at %= ring_bytes_;
@@ -213,7 +225,7 @@ void Arena::frame(Writing& writing, std::uint64_t page, std::uint64_t epoch, int
   if (writing.open != nullptr) close_frame(writing.open, false, salt_);
   std::uint8_t* const at = base_ + ring_offset_ + writing.at;
   const std::size_t length = kFrameHeaderBytes + padded(payload_bytes);
-  std::memset(at + kFrameHeaderBytes + payload_bytes, 0, padded(payload_bytes) - payload_bytes);
+  pad(at + kFrameHeaderBytes, payload_bytes);
   put<std::uint32_t>(at, static_cast<std::uint32_t>(length));
   put<std::uint64_t>(at + 8, ++writing.lsn);
   put<std::uint64_t>(at + 16, page);
@@ -225,6 +237,7 @@ void Arena::frame(Writing& writing, std::uint64_t page, std::uint64_t epoch, int
   put<std::uint32_t>(at + 44, writing.source);
   put<std::uint32_t>(at + 48, static_cast<std::uint32_t>(payload_bytes));
   put<std::uint32_t>(at + 52, 0);
+  if (writing.end < ring_bytes_) fetch_ahead(at, length);  // later laps fetch as the floor rises
   writing.open = at;
   writing.end += length;
   writing.at = writing.at + length == ring_bytes_ ? 0 : writing.at + length;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -96,6 +97,13 @@ void put(std::uint8_t* at, T value) {
   std::memcpy(at, &value, sizeof value);
 }
 
+// Zeroes behind a payload up to the next eight bytes, and a few more: there is room for kPadRoom. To look at what the
+// payload left there would wait until that is in the ring, which is mostly out of the caches.
+constexpr std::size_t kPadRoom = 8;
+inline void pad(std::uint8_t* payload, std::size_t payload_bytes) {
+  if (payload_bytes % 8 != 0) put<std::uint64_t>(payload + payload_bytes, 0);
+}
+
 // Bytes of pages are copied while others may change them: the reader compares SEQ afterwards and throws torn bytes away,
 // so a plain copy does. The thread sanitizer, which knows nothing of SEQ, is shown a copy of atomic bytes.
 #if defined(__has_feature)
@@ -129,6 +137,12 @@ inline void zero_shared(std::uint8_t* to, std::size_t size_bytes) {
 // 64, 96, 128, 192 … 65536.
 constexpr std::size_t class_bytes(std::size_t kind) {
   return (kind % 2 == 0 ? std::size_t{64} : std::size_t{96}) << (kind / 2);
+}
+// The smallest class that holds so many bytes.
+constexpr std::uint32_t class_of(std::size_t size_bytes) {
+  if (size_bytes <= 64) return 0;
+  const auto doublings = static_cast<std::uint32_t>(std::bit_width(size_bytes - 1)) - 6;
+  return 2 * doublings - (class_bytes(2 * doublings - 1) >= size_bytes ? 1 : 0);
 }
 
 }  // namespace stoker::arena

@@ -1,6 +1,5 @@
 // The short ways by which pages come and go; see stoker/arena.hpp.
 #include <algorithm>
-#include <utility>
 
 #include "arena_parts.hpp"
 
@@ -37,8 +36,7 @@ void Arena::give_extent(std::uint64_t offset, std::uint64_t kind) {
 ArenaResult Arena::allocate(std::size_t size_bytes) {
   Writing writing;
   if (size_bytes == 0 || size_bytes > kSmallBytesMax || !begin(writing, 0)) return {ArenaStatus::slow, 0};
-  std::uint32_t kind = 0;
-  while (class_bytes(kind) < size_bytes) ++kind;
+  const std::uint32_t kind = class_of(size_bytes);
   const bool recycled = word(kSlotFree) != 0;
   const std::uint64_t number = recycled ? word(kSlotFree) : word(kSlotsUsed) + 1;
   if (number > page_slots_ || (!recycled && number > word(kSlotsBacked))) return {ArenaStatus::slow, 0};
@@ -65,15 +63,22 @@ ArenaResult Arena::allocate(std::size_t size_bytes) {
   step();
   zero_shared(base_ + offset, size_bytes);
   step();
-  const std::pair<Slot, std::uint64_t> facts[] = {
-      {kEpoch, 0},     {kOffset, offset}, {kSize, size_bytes}, {kTraits, kClean | std::uint64_t{1} << 24},
-      {kExtent, kind}, {kMetaOffset, 0},  {kMeta, 0},          {kCreatedLsn, lsn},
-      {kId, page},     {kBytesLsn, lsn},  {kLsn, lsn},         {kSeq, sequence + 1},
-  };
-  for (const auto& [index, value] : facts) {
+  const auto say = [&](Slot index, std::uint64_t value) {
     store(at[index], value);
     step();
-  }
+  };
+  say(kEpoch, 0);
+  say(kOffset, offset);
+  say(kSize, size_bytes);
+  say(kTraits, kClean | std::uint64_t{1} << 24);
+  say(kExtent, kind);
+  say(kMetaOffset, 0);
+  say(kMeta, 0);
+  say(kCreatedLsn, lsn);
+  say(kId, page);
+  say(kBytesLsn, lsn);
+  say(kLsn, lsn);
+  say(kSeq, sequence + 1);
   word(kLivePages) += 1;
   step();
   word(kLiveBytes) += size_bytes;

@@ -11,7 +11,16 @@ void die_here();
 
 // Between any two of these the process may die; the tests make it so.
 inline void step() {
-  if (kill_countdown != 0 && --kill_countdown == 0) die_here();
+  if (kill_countdown != 0) [[unlikely]] {
+    if (--kill_countdown == 0) die_here();
+  }
+}
+
+constexpr std::size_t kAheadBytes = 1024;  // of the ring, fetched before it is written
+
+// Always in line: a compiler may take a function that only fetches for one that does nothing.
+[[gnu::always_inline]] inline void fetch_to_write(const std::uint8_t* begin, std::size_t size_bytes) {
+  for (std::size_t at = 0; at < size_bytes; at += 64) __builtin_prefetch(begin + at, 1);
 }
 
 // Holds readers off a slot; returns what `finish_overwrite` wants.
@@ -54,5 +63,22 @@ struct Arena::Writing {
   std::uint8_t* open;     // the frame that is not closed yet: it may be the last
   std::uint64_t frames, deltas, images, delta_bytes, changed_bytes;
 };
+
+// Where the slot of a page is or would be, null for an id that can have none.
+inline std::uint64_t* Arena::seat(std::uint64_t page) const {
+  const std::uint64_t number = page & arena::kSlotMask;
+  if (number == 0 || number > page_slots_) return nullptr;
+  return reinterpret_cast<std::uint64_t*>(base_ + slot_offset_ + number * arena::kSlotBytes);
+}
+
+// The slot of a live page whose bytes lie in the arena, else null.
+inline std::uint64_t* Arena::slot(std::uint64_t page) const {
+  std::uint64_t* const at = seat(page);
+  if (at == nullptr) return nullptr;
+  using namespace arena;
+  const std::uint64_t state = load(at[kTraits]) & 0xFF, offset = load(at[kOffset]), size = load(at[kSize]);
+  if (load(at[kId]) != page || state < kClean || state > kQuarantined) return nullptr;
+  return offset <= arena_bytes_ && size <= arena_bytes_ - offset ? at : nullptr;
+}
 
 }  // namespace stoker

@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstring>
 
-#include "arena_layout.hpp"
+#include "arena_parts.hpp"
 #include "stoker/delta.hpp"
 
 namespace stoker {
@@ -28,11 +28,11 @@ std::uint32_t Waves::find(std::uint64_t page) const {
 
 // Gives a span these items, in its room where they fit; else in twice as much, so that growing is cheap.
 template <typename T>
-void Waves::assign(std::vector<T>& pool, Span& span, const std::vector<T>& items) {
-  if (items.size() > span.room) {
+void Waves::assign(std::vector<T>& pool, Span& span, std::uint32_t& room, const std::vector<T>& items) {
+  if (items.size() > room) {
     span.start = static_cast<std::uint32_t>(pool.size());
-    span.room = static_cast<std::uint32_t>(span.room == 0 ? items.size() : 2 * items.size());
-    pool.resize(pool.size() + span.room);
+    room = static_cast<std::uint32_t>(room == 0 ? items.size() : 2 * items.size());
+    pool.resize(pool.size() + room);
   }
   span.count = static_cast<std::uint32_t>(items.size());
   std::copy(items.begin(), items.end(), pool.begin() + span.start);
@@ -78,10 +78,11 @@ void Waves::edges(std::uint64_t page, const std::vector<std::uint64_t>& pushed,
     }
     return found;
   };
-  assign(below_, nodes_[index].pushed, indices(pushed));
-  marking_ -= nodes_[index].marked.count != 0 ? 1 : 0;
-  assign(below_, nodes_[index].marked, indices(marked));
-  marking_ += nodes_[index].marked.count != 0 ? 1 : 0;
+  Node& node = nodes_[index];
+  assign(below_, node.pushed, node.pushed_room, indices(pushed));
+  marking_ -= node.marked.count != 0 ? 1 : 0;
+  assign(below_, node.marked, node.marked_room, indices(marked));
+  marking_ += node.marked.count != 0 ? 1 : 0;
 }
 
 void Waves::derive(std::uint64_t page, NodeKind kind, Element element, std::uint64_t offset, bool lazy,
@@ -100,7 +101,7 @@ void Waves::derive(std::uint64_t page, NodeKind kind, Element element, std::uint
   }
   let_go_of_inputs(index);
   Node& node = nodes_[index];
-  assign(inputs_, node.inputs, found);
+  assign(inputs_, node.inputs, node.inputs_room, found);
   node.kind = kind;
   node.element = element;
   node.offset = offset;
@@ -132,9 +133,12 @@ void Waves::forget(std::uint64_t page) {
   const Node old = nodes_[index];
   marking_ -= old.marked.count != 0 ? 1 : 0;
   Node& node = nodes_[index] = Node{};
-  node.pushed = {old.pushed.start, 0, old.pushed.room};
-  node.marked = {old.marked.start, 0, old.marked.room};
-  node.inputs = {old.inputs.start, 0, old.inputs.room};
+  node.pushed = {old.pushed.start, 0};
+  node.marked = {old.marked.start, 0};
+  node.inputs = {old.inputs.start, 0};
+  node.pushed_room = old.pushed_room;
+  node.marked_room = old.marked_room;
+  node.inputs_room = old.inputs_room;
   node.mirror = old.mirror;
   node.users = old.users;
   if (node.mirror != 0) mirrors_[node.mirror] = Buffer{};
@@ -203,7 +207,7 @@ void Waves::begin(const std::vector<std::uint64_t>* only) {
   for (const std::uint32_t index : only_) queue(index);
 }
 
-void Waves::queue(std::uint32_t index) {
+inline void Waves::queue(std::uint32_t index) {
   Node& node = nodes_[index];
   std::uint32_t& flag = flags(node);
   if ((flag & kQueued) != 0 || node.kind == NodeKind::source || (whole_ ? node.lazy : (flag & kOnly) == 0)) return;
@@ -306,7 +310,7 @@ bool Waves::bytes_of(std::uint32_t index, Bytes& found) {
   return true;
 }
 
-bool Waves::pass_through(std::uint32_t index) {
+[[gnu::flatten]] bool Waves::pass_through(std::uint32_t index) {
   Bytes from{};
   std::uint64_t* const at = arena_.slot(nodes_[index].page);
   if (at == nullptr || !bytes_of(inputs_[nodes_[index].inputs.start].node, from)) return false;
@@ -353,7 +357,8 @@ void Waves::visit(std::uint32_t index) {
     return;
   }
   if (!needed(node)) return;
-  if (!evaluate(index)) calls_.push_back(index);
+  const bool copied = node.kind == NodeKind::passthrough && node.inputs.count == 1;
+  if (!(copied ? pass_through(index) : evaluate(index))) calls_.push_back(index);
 }
 
 WaveStep Waves::advance(std::uint32_t source, const std::vector<std::uint64_t>* only) {

@@ -1,7 +1,7 @@
 // Nodes that are called: their inputs are put where the caller sees them, and what it made is taken back.
 #include <cstring>
 
-#include "arena_layout.hpp"
+#include "arena_parts.hpp"
 #include "stoker/wave.hpp"
 
 namespace stoker {

@@ -166,7 +166,7 @@ void Waves::collect_states() {
 namespace {
 
 // Of a page of at most kWholeBytes; without the processor's own count of bits, which not every one has.
-std::size_t differing_bytes(const std::uint8_t* one, const std::uint8_t* other, std::size_t size_bytes) {
+inline std::size_t differing_bytes(const std::uint8_t* one, const std::uint8_t* other, std::size_t size_bytes) {
   constexpr std::uint64_t kLow = 0x7F7F7F7F7F7F7F7F, kOnes = 0x0101010101010101;
   std::uint64_t counts = 0;  // one a byte
   std::size_t place = 0, found = 0;
@@ -182,33 +182,37 @@ struct Sizes {
   std::size_t payload_bytes = 0, changed_bytes = 0, delta_bytes = 0;
 };
 
+// Writes a page's new bytes whole; a size that the compiler knows makes short work of it.
+inline void write_whole(std::uint8_t* payload, const std::uint8_t* now, const std::uint8_t* image,
+                        std::size_t size_bytes, Sizes& sizes) {
+  sizes.changed_bytes += differing_bytes(now, image, size_bytes);
+  std::memcpy(payload, image, size_bytes);
+}
+
 // Writes what a page becomes as one record of a WAVE frame.
-void write_record(std::uint8_t* out, const std::uint64_t* at, const std::uint8_t* now, const std::uint8_t* image,
-                  std::size_t size_bytes, Sizes& sizes) {
+inline void write_record(std::uint8_t* out, const std::uint64_t* at, const std::uint8_t* now, const std::uint8_t* image,
+                         std::size_t size_bytes, Sizes& sizes) {
   std::uint8_t* const payload = out + kWaveRecordBytes;
   std::size_t payload_bytes = size_bytes;
-  bool whole = size_bytes <= kWholeBytes;
-  if (whole) {
-    sizes.changed_bytes += differing_bytes(now, image, size_bytes);
+  bool whole = true;
+  if (size_bytes == kWholeBytes) {
+    write_whole(payload, now, image, kWholeBytes, sizes);
+  } else if (size_bytes < kWholeBytes) {
+    write_whole(payload, now, image, size_bytes, sizes);
   } else {
     const DeltaSize size = two_level_diff(now, image, size_bytes, payload);
     sizes.changed_bytes += size.changed_bytes;
     whole = size.payload_bytes >= size_bytes;
+    if (whole) std::memcpy(payload, image, size_bytes);
     if (!whole) payload_bytes = size.payload_bytes;
   }
-  if (size_bytes == kWholeBytes) {
-    std::memcpy(payload, image, kWholeBytes);
-  } else if (whole) {
-    std::memcpy(payload, image, size_bytes);
-  }
-  std::memset(payload + payload_bytes, 0, padded(payload_bytes) - payload_bytes);
+  pad(payload, payload_bytes);
   put<std::uint64_t>(out, at[kId]);
   put<std::uint64_t>(out + 8, at[kEpoch] + 1);
   put<std::uint32_t>(out + 16, static_cast<std::uint32_t>(payload_bytes));
-  out[20] = static_cast<std::uint8_t>(whole ? kImage : kDelta);
-  out[21] = static_cast<std::uint8_t>(whole ? kRaw : kTwoLevel);
-  out[22] = static_cast<std::uint8_t>(at[kTraits] >> 24 & 0xFF);
-  out[23] = 0;
+  const auto traits = static_cast<std::uint32_t>(at[kTraits] >> 24 & 0xFF);
+  const std::uint32_t form = whole ? kImage | kRaw << 8 : kDelta | kTwoLevel << 8;
+  put<std::uint32_t>(out + 20, form | traits << 16);
   sizes.delta_bytes += payload_bytes;
   sizes.payload_bytes += kWaveRecordBytes + padded(payload_bytes);
 }
@@ -226,7 +230,7 @@ bool Waves::commit(std::uint32_t source) {
   if (bound_ >= (std::size_t{1} << 30)) return false;
   const std::uint64_t pinned = load(arena_.word(kPinMax));
   if (!staged_.empty()) {
-    std::uint8_t* const frame = arena_.place(writing, bound_);
+    std::uint8_t* const frame = arena_.place(writing, bound_ + kPadRoom);
     if (frame == nullptr) return false;
     Sizes sizes;
     for (std::size_t order = 0; order < staged_.size(); ++order) {
@@ -235,8 +239,9 @@ bool Waves::commit(std::uint32_t source) {
       const std::uint64_t* const at = node.slot;
       const bool good = load(at[kId]) == node.page && at[kSize] == node.image_bytes && (at[kSeq] & 1) == 0;
       if (!good || at[kBytesLsn] < pinned) return false;
-      write_record(frame + kFrameHeaderBytes + sizes.payload_bytes, at, arena_.base_ + at[kOffset],
-                   images_.get() + node.image, node.image_bytes, sizes);
+      std::uint8_t* const record = frame + kFrameHeaderBytes + sizes.payload_bytes;
+      fetch_to_write(record + kAheadBytes, kWaveRecordBytes + std::min(node.image_bytes, kAheadBytes));
+      write_record(record, at, arena_.base_ + at[kOffset], images_.get() + node.image, node.image_bytes, sizes);
     }
     arena_.frame(writing, 0, 0, kWave, kRaw, 1, sizes.payload_bytes);
     writing.changed_bytes = sizes.changed_bytes;
@@ -258,7 +263,7 @@ bool Waves::commit(std::uint32_t source) {
     for (std::size_t order = 0; order < staged_.size(); ++order) {
       const std::uint32_t index = staged_[order];
       if (order + kAhead < staged_.size()) __builtin_prefetch(nodes_[staged_[order + kAhead]].slot, 1);
-      const Node& node = nodes_[index];
+      Node& node = nodes_[index];
       std::uint64_t* const at = node.slot;
       const std::uint8_t* const record = wave + place;
       const std::uint64_t sequence = begin_change(at);
@@ -268,10 +273,13 @@ bool Waves::commit(std::uint32_t source) {
         copy_shared(arena_.base_ + at[kOffset], images_.get() + node.image, node.image_bytes);
       }
       finish_overwrite(at, sequence, get<std::uint64_t>(record + 8), lsn);
-      ++(record[20] == kImage ? writing.images : writing.deltas);
+      writing.images += record[20] == kImage ? 1 : 0;
       place += kWaveRecordBytes + padded(get<std::uint32_t>(record + 16));
-      remember(index, at[kEpoch], wave_position);
+      ++node.epoch;
+      if (node.watched) remember(index, node.epoch, wave_position);
+      is_new(node, index);
     }
+    writing.deltas = staged_.size() - writing.images;
     ++lsn;
   }
   for (const auto& [page, state] : states_) {
@@ -310,6 +318,12 @@ void Waves::learn(std::uint32_t index) {
   }
 }
 
+// The page is what this wave made of it. Parents come before children: their epochs are the new ones.
+void Waves::is_new(Node& node, std::uint32_t index) {
+  if (node.mirror != 0 && mirrors_[node.mirror].wave == wave_) mirrors_[node.mirror].epoch = node.epoch;
+  learn(index);
+}
+
 // The wave is committed: what was made is up to date, and all that was changed before is dealt with.
 void Waves::settle(std::uint64_t lsn) {
   const bool committed_here = here_;
@@ -322,13 +336,8 @@ void Waves::settle(std::uint64_t lsn) {
     own_ = false;
     position_ = end;
   }
-  for (std::size_t order = 0; order < staged_.size(); ++order) {
-    if (order + kAhead < staged_.size()) __builtin_prefetch(&nodes_[staged_[order + kAhead]], 1);
-    Node& node = nodes_[staged_[order]];
-    node.epoch += committed_here ? 1 : 0;
-    Buffer& mirror = mirrors_[node.mirror];
-    if (node.mirror != 0 && mirror.wave == wave_) mirror.epoch = node.epoch;
-    learn(staged_[order]);  // parents come before children: their epochs are the new ones
+  if (!committed_here) {
+    for (const std::uint32_t index : staged_) is_new(nodes_[index], index);
   }
   for (const std::uint32_t index : unchanged_) learn(index);
   ++wave_;  // what was staged is in the pages

@@ -7,7 +7,7 @@
 #include <limits>
 #include <type_traits>
 
-#include "arena_layout.hpp"
+#include "arena_parts.hpp"
 #include "stoker/wave.hpp"
 
 namespace stoker {
@@ -213,7 +213,6 @@ bool Waves::join(std::uint32_t index) {
 bool Waves::evaluate(std::uint32_t index) {
   const Node& node = nodes_[index];
   if (node.kind == NodeKind::called || node.inputs.count == 0) return false;
-  if (node.kind == NodeKind::passthrough && node.inputs.count == 1) return pass_through(index);
   if (!all_inputs(node)) return false;
   if (node.kind == NodeKind::passthrough) return pass_through(index);
   std::uint8_t result[8];

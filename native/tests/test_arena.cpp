@@ -261,9 +261,47 @@ void many_threads_read_no_torn_page() {
   CHECK(memory.word(layout::kLivePages) == pages.size());
 }
 
+void every_size_has_the_smallest_class_that_holds_it() {
+  std::uint32_t kind = 0;
+  for (std::size_t size_bytes = 1; size_bytes <= layout::kSmallBytesMax; ++size_bytes) {
+    while (layout::class_bytes(kind) < size_bytes) ++kind;
+    CHECK(layout::class_of(size_bytes) == kind);
+  }
+  CHECK(kind + 1 == layout::kSmallClasses);
+}
+
+void what_is_behind_a_payload_is_zero() {
+  for (std::size_t payload_bytes = 1; payload_bytes <= 64; ++payload_bytes) {
+    std::vector<std::uint8_t> memory(payload_bytes + layout::kPadRoom, 0xEE);
+    layout::pad(memory.data(), payload_bytes);
+    for (std::size_t at = 0; at < payload_bytes; ++at) CHECK(memory[at] == 0xEE);
+    for (std::size_t at = payload_bytes; at < layout::padded(payload_bytes); ++at) CHECK(memory[at] == 0);
+  }
+}
+
+// No frame, nor what pads it, leaves the ring.
+void odd_sizes_up_to_the_ring_s_end_touch_nothing_behind_it() {
+  Memory memory;
+  Arena arena = memory.arena();
+  arena.allocate(64);  // lies behind the ring, and stays as it is
+  const std::uint64_t page = arena.allocate(61).value;
+  std::vector<std::uint8_t> data(61), behind(64);
+  std::uint8_t* const end = memory.base() + kRingOffset + kRingBytes;
+  std::memcpy(behind.data(), end, behind.size());
+  for (std::size_t turn = 0; turn < 4 * kRingBytes / 120; ++turn) {
+    for (std::uint8_t& byte : data) byte = static_cast<std::uint8_t>(turn + 1);
+    CHECK(arena.write(page, data.data(), data.size(), -1, 0).status == ArenaStatus::done);
+    CHECK(std::memcmp(behind.data(), end, behind.size()) == 0);
+  }
+  CHECK(ring_is_sound(memory));
+}
+
 }  // namespace
 
 int main() {
+  every_size_has_the_smallest_class_that_holds_it();
+  what_is_behind_a_payload_is_zero();
+  odd_sizes_up_to_the_ring_s_end_touch_nothing_behind_it();
   memory_that_is_no_arena_is_refused();
   one_page_is_written_read_and_removed();
   what_is_rare_is_left_to_the_long_way();

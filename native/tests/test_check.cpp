@@ -96,6 +96,7 @@ std::vector<std::uint64_t> check_level(stoker::CpuLevel level) {
   }
   check_published();
   const Bytes data = random_bytes(70100, 1);
+  for (std::size_t size = 80; size < 1300; ++size) check_crc(data, size, size % 3);
   for (const std::size_t size : kSizes) {
     for (const std::size_t shift : {0U, 1U, 13U}) {
       check_crc(data, size, shift);

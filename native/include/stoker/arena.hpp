@@ -45,6 +45,10 @@ class Arena {
   ArenaResult allocate(std::size_t size_bytes);
   ArenaResult release(std::uint64_t page);
 
+  // Has what tells of a page brought near, and then, when that is here, its bytes: for a write that follows soon.
+  void fetch(std::uint64_t page) const;
+  void fetch_bytes(std::uint64_t page) const;
+
   // Size of a live page, 0 where there is none.
   std::size_t page_bytes(std::uint64_t page) const;
   // A copy of one moment: `slow` when writers were in the way too often. The value is the epoch.
@@ -53,8 +57,8 @@ class Arena {
  private:
   friend class Waves;  // stoker/wave.hpp: a wave of derived pages is one commit
   struct Writing;  // a commit being written to the ring
-  std::uint64_t* seat(std::uint64_t page) const;
-  std::uint64_t* slot(std::uint64_t page) const;
+  inline std::uint64_t* seat(std::uint64_t page) const;  // both in arena_parts.hpp
+  inline std::uint64_t* slot(std::uint64_t page) const;
   std::uint64_t* writable(std::uint64_t page, std::size_t size_bytes, std::int64_t expect_epoch, ArenaStatus& status);
   bool begin(Writing& writing, std::uint32_t source) const;
   std::uint8_t* place(Writing& writing, std::size_t payload_bound);
@@ -66,6 +70,7 @@ class Arena {
   bool diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data,
                   bool more);
   void raise_floor(std::uint64_t least);
+  void map_ahead(std::uint64_t end);
   std::uint64_t ring_at(std::uint64_t position) const;
   std::uint64_t take_extent(std::uint32_t kind);
   void give_extent(std::uint64_t offset, std::uint64_t kind);
@@ -80,6 +85,8 @@ class Arena {
   bool keep_unflushed_;
   // Where the last commit and the floor lie in the ring: a division for each frame would cost as much as its checksum.
   mutable std::uint64_t end_ = 0, end_at_ = 0, floor_ = 0, floor_at_ = 0;
+  // Up to which position the ring is mapped, and how much of it was not when last looked.
+  std::uint64_t mapped_ = 0, unmapped_ = ~std::uint64_t{0};
 };
 
 // Has this process killed at the count-th step from now, 0 for never: for tests.

@@ -108,7 +108,7 @@ class Waves {
     kQueued = 1, kRead = 2, kStaged = 4, kBlocked = 8, kMade = 16, kOnly = 32, kMarked = 64, kTold = 128
   };
   struct Span {
-    std::uint32_t start = 0, count = 0, room = 0;
+    std::uint32_t start = 0, count = 0;
   };
   struct Input {
     std::uint64_t seen;
@@ -123,11 +123,12 @@ class Waves {
     NodeKind kind = NodeKind::source;
     Element element = Element::u8;
     bool lazy = false, due = false, dirty = false, watched = false;
-    Span inputs;
+    Span inputs, pushed;
     std::size_t image = 0;  // in this wave
     std::size_t image_bytes = 0;
     std::uint64_t* slot = nullptr;  // of a page that this wave made anew
-    Span pushed, marked;
+    Span marked;
+    std::uint32_t inputs_room = 0, pushed_room = 0, marked_room = 0;
     std::uint64_t offset = 0;
     std::uint32_t mirror = 0;
     std::uint32_t users = 0;  // nodes that are made from it
@@ -145,7 +146,7 @@ class Waves {
   // wave.cpp
   std::uint32_t find(std::uint64_t page) const;
   template <typename T>
-  static void assign(std::vector<T>& pool, Span& span, const std::vector<T>& items);
+  static void assign(std::vector<T>& pool, Span& span, std::uint32_t& room, const std::vector<T>& items);
   std::uint32_t& flags(Node& node);
   bool has(const Node& node, Flag flag) const { return node.wave == wave_ && (node.flags & flag) != 0; }
   void begin(const std::vector<std::uint64_t>* only);
@@ -175,6 +176,7 @@ class Waves {
   void walk(std::uint64_t end);
   void look_at_all();
   void learn(std::uint32_t index);
+  void is_new(Node& node, std::uint32_t index);
   void touched(std::uint64_t page, std::uint64_t epoch, std::uint64_t position);
   void mark_below();
   void mark(std::uint32_t parent, std::uint32_t child);

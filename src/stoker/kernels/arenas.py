@@ -31,6 +31,12 @@ class FastArena(Protocol):
     def update_many(self, pages: object, rows: object, source: int) -> int:
         """Replace the bytes of pages of one size, uint64 ids and a row each, as one commit. Returns as `write`."""
 
+    def write_each(self, pages: object, rows: object, done: int, source: int) -> tuple[int, int]:
+        """Replace the bytes of pages, uint64 ids, from the `done`-th on, as a commit each; rows are a sequence of
+        buffers, or one buffer of rows of one size. Goes as far as it can at once; returns how many are done then, and
+        the LSN of the last, or the number that the next one came to.
+        """
+
     def allocate(self, size_bytes: int) -> int:
         """Add a page without metadata; returns its id."""
 

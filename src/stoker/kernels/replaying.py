@@ -22,6 +22,7 @@ ADDRESS, SIZE_BYTES, PAGE_EPOCH, PAGE_LSN = range(4)
 """Columns of a page that frames change: where it lies, and what it is; epoch and LSN move on."""
 PAGE_COLUMNS: Final = 4
 _ROWS_AT_ONCE: Final = 1 << 15
+_ROWS_LOOKED_AT: Final = 256
 _FRAME_BYTES_MIN: Final = 56
 Rows = NDArray[np.uint64]
 
@@ -44,6 +45,22 @@ def scan_frames(buffer: Readable, start: int, *, salt: int, first_lsn: int, cove
         if count < room:
             return np.concatenate(found), int(start)
         first_lsn = int(rows[count - 1, LSN]) + 1
+
+
+def last_frame(buffer: Readable, *, salt: int, first_lsn: int) -> tuple[int, int, int]:
+    """Read valid frames from the beginning on; return LSN and offset of the last, and the offset behind it.
+
+    first_lsn  of the first frame; each further one has the next. Returns the one before it, 0 and 0 without any frame
+    """
+    kernels = native_kernels() or plain_replaying
+    rows = np.empty((_ROWS_LOOKED_AT, ROW_COLUMNS), np.uint64)
+    lsn, begin, end = first_lsn - 1, 0, 0
+    while True:
+        count, end = kernels.scan_frames(buffer, end, salt, lsn + 1, 0, rows)
+        if count:
+            lsn, begin = int(rows[count - 1, LSN]), int(rows[count - 1, START])
+        if count < len(rows):
+            return lsn, begin, int(end)
 
 
 def replay_frames(buffer: Readable, rows: Rows, slots: NDArray[np.int64], pages: Rows) -> int:

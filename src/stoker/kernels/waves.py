@@ -142,6 +142,22 @@ class WaveEngine(Protocol):
     def report(self) -> WaveReport:
         """Return the report of the wave so far."""
 
+    def prepare(self, page: int, call: Any) -> None:
+        """Have `make` call this for a page: a `stoker.pages.graph.calling.Call`, its mirrors and output given."""
+
+    def unprepare(self, page: int) -> None:
+        """Forget what was prepared for a page, if anything was."""
+
+    def make(self) -> "list[tuple[int, Exception | None]] | None":
+        """Make the pages that wait to be called, as far as they are prepared; None when that was all.
+
+        Returns pages that are not prepared or could not be filled, with None, and those whose function raised, with
+        the exception. Raises what is no Exception.
+        """
+
+    def maker(self) -> int:
+        """Return the thread that calls functions on the short way, 0 for none."""
+
     def mirror(self, page: int, array: NDArray[Any]) -> None:
         """Give the memory that holds what a page is, for those that are called with it."""
 
@@ -178,11 +194,13 @@ class WaveEngine(Protocol):
 class ShortWaves(Protocol):
     """`stabilize` of a graph without a Python frame around the engine.
 
-    ready   whether nothing but the engine takes part in a wave; else every call goes the graph's own way
+    ready   whether nobody must hear of a wave; else every call goes the graph's own way
+    calls   whether functions may be called one after the other; else a wave that calls goes the graph's own way
     writer  number of who commits waves
     """
 
     ready: bool
+    calls: bool
     writer: int
 
     def stabilize(self) -> WaveReport:
@@ -190,18 +208,24 @@ class ShortWaves(Protocol):
 
 
 def short_waves(
-    engine: WaveEngine, graph: Callable[[], Any], idle: tuple[Any, ...], methods: tuple[Callable[..., Any], ...]
+    engine: WaveEngine,
+    graph: Callable[[], Any],
+    idle: tuple[Any, ...],
+    methods: tuple[Callable[..., Any], ...],
+    lock: Any,
 ) -> ShortWaves | None:
     """Return the short way of a graph, None for an engine that is not native.
 
     graph    weak reference to it
-    idle     containers: while one of them holds anything, waves go the graph's own way
-    methods  functions of its class: stabilize, and what mends what a dead owner of the lock left, by its WaveStep
+    idle     dicts and lists: while one of them holds anything, waves go the graph's own way
+    methods  functions of its class: stabilize; what mends what a dead owner of the lock left, by its WaveStep; what
+             goes on with a wave under way, from what `WaveEngine.make` left and the step it came to, or its report
+    lock     what the graph holds while waves run
     """
     native = native_kernels()
     if native is None or type(engine) is not native.WaveEngine:
         return None
-    found: ShortWaves = native.ShortWaves(engine, graph, idle, methods)
+    found: ShortWaves = native.ShortWaves(engine, graph, idle, methods, lock)
     return found
 
 

@@ -214,6 +214,48 @@ class Store(OpenStore):
                 batch.write(int(page), data)
         return batch.lsn
 
+    def write_each(
+        self,
+        pages: Sequence[int] | NDArray[np.uint64],
+        data: Sequence[Any] | NDArray[np.generic],
+        *,
+        source: str = "",
+        durability: str = "",
+    ) -> int:
+        """Replace the bytes of pages, a commit each, in their order, then make all of them durable at once.
+
+        Where `update_many` is one commit, which is there whole or not at all, a crash leaves the first of these.
+        data  a row a page: a sequence, or an array
+
+        Returns the LSN of the last. Raises as `write` for a page, after the commits before it; UsageError.
+        """
+        numbers = np.ascontiguousarray(pages, np.uint64)
+        if len(data) != len(numbers):
+            raise UsageError("as many rows as pages are wanted", expected=str(len(numbers)), got=str(len(data)))
+        chosen = checked_durability(durability or self.durability)
+        done, lsn = 0, self.lsn
+        while done < len(numbers):
+            done, lsn = self._write_some(numbers, data, done, source)
+            if lsn < 0:
+                with self.batch(source=source, durability="none") as batch:
+                    batch.write(int(numbers[done]), data[done])
+                done, lsn = done + 1, batch.lsn
+        if self.flusher:
+            self.flusher.settle(lsn, chosen)
+        return lsn
+
+    def _write_some(self, numbers: NDArray[np.uint64], data: Any, done: int, source: str) -> tuple[int, int]:
+        """Go the short way as far as it leads; return how many are done, and the LSN, negative where it ends."""
+        if self._fast is None or self.listeners or source not in self._sources:
+            return done, SLOW
+        try:
+            done, lsn = self._fast.write_each(numbers, data, done, self._sources[source])
+        except (BufferError, TypeError):  # rows that are no plain memory: one by one
+            return done, SLOW
+        if lsn < 0:
+            self._went(lsn)
+        return done, lsn
+
     def resize(self, page: int | Page, size_bytes: int) -> int:
         """Give a page another size: what fits is kept, the rest is zero. Returns the LSN. Raises as `Batch.resize`."""
         with self.batch() as batch:

@@ -93,6 +93,17 @@ def test_more_frames_than_are_read_at_once_are_all_read(monkeypatch: pytest.Monk
         assert replaying.scan_frames(log, 0, salt=SALT, first_lsn=1)[0][:, LSN].tolist() == list(range(1, count + 1))
 
 
+def test_the_last_frame_is_that_of_all_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replaying, "_ROWS_LOOKED_AT", 7)
+    assert replaying.last_frame(b"", salt=SALT, first_lsn=5) == (4, 0, 0)
+    for count in (1, 6, 7, 8, 14, 30):
+        log = b"".join(encode_frame(frame, SALT) for frame in story(count)[0])
+        for cut in (log, log[:-1], log + bytes(60)):
+            rows, end = replaying.scan_frames(cut, 0, salt=SALT, first_lsn=1)
+            last = (int(rows[-1, LSN]), int(rows[-1, START])) if len(rows) else (0, 0)
+            assert replaying.last_frame(cut, salt=SALT, first_lsn=1) == (*last, end)
+
+
 def test_frames_lead_from_the_old_pages_to_the_new_ones() -> None:
     frames, pages, after = story(200)
     log = b"".join(encode_frame(frame, SALT) for frame in frames)

@@ -35,6 +35,16 @@ def test_writing_what_is_there_makes_no_commit() -> None:
         assert page.epoch == 1
 
 
+def test_arrays_with_gaps_are_written_as_what_they_show() -> None:
+    with small() as store:
+        page = store.allocate(40)
+        gaps = np.arange(80, dtype=np.uint8)[::2]
+        page.write(gaps)
+        assert bytes(page.read()) == gaps.tobytes()
+        page.write_at(10, gaps[:5][::-1])
+        assert bytes(page.read()) == gaps[:10].tobytes() + gaps[:5][::-1].tobytes() + gaps[15:].tobytes()
+
+
 def test_an_unexpected_epoch_is_a_conflict() -> None:
     with small() as store:
         page = store.allocate(8)

@@ -76,10 +76,15 @@ class Building:
                     found[page] = dict(zip(node.inputs, seen, strict=True))
             return found
 
+    def _is_making(self) -> bool:
+        """Tell whether this thread is inside a function that a wave calls."""
+        thread = threading.get_ident()
+        return thread in self._makers or self._engine.maker() == thread
+
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Hold the graph and its engine. Raises UsageError in the functions that a wave calls."""
-        if threading.get_ident() in self._makers:
+        if self._is_making():
             raise inside_a_wave()
         with self._lock:
             self._engine.hold(1)
@@ -288,6 +293,11 @@ def inside_a_wave() -> UsageError:
 
 class ClosedEngine:
     """What stands for the engine of a closed graph, whose memory may be gone. Every use of it raises PagesError."""
+
+    @staticmethod
+    def maker() -> int:
+        """Return 0: nobody makes pages any more."""
+        return 0
 
     def __getattr__(self, name: str) -> NoReturn:
         """Raise."""

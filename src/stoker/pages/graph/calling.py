@@ -56,13 +56,15 @@ class Caller:
 
     def forget(self, *pages: int) -> None:
         """Prepare all calls anew when next asked; pages that are gone take their arrays with them."""
-        self.prepared.clear()
+        for page in list(self.prepared):
+            self.drop(page)
         for page in pages:
             self._mirrors.pop(page, None)
 
     def drop(self, page: int) -> None:
         """Prepare a page's call anew when next asked."""
         self.prepared.pop(page, None)
+        self._engine.unprepare(page)
 
     def filled(self, node: Derivation) -> Call | None:
         """Return a page's call with its inputs as the wave sees them; None when somebody changed one meanwhile.
@@ -76,8 +78,8 @@ class Caller:
                 return call
             if found != Fill.RESIZE:
                 break
-            self.prepared.clear()
-        self.prepared.pop(node.page, None)
+            self.forget()
+        self.drop(node.page)
         for page in (*node.inputs, node.page):
             self._arena.facts(page)  # raises for one that is gone
         return None
@@ -90,6 +92,7 @@ class Caller:
         out = np.empty(self._arena.facts(node.page).size_bytes, np.uint8)
         self._engine.output(node.page, out)
         call = self.prepared[node.page] = Call(function, inputs, out, node.parameters)
+        self._engine.prepare(node.page, call)
         return call
 
     def _mirror(self, page: int) -> Bytes:

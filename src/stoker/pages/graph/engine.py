@@ -60,8 +60,8 @@ class Propagation(Building):
         self._teller = Teller(store, self.graph)
         self.events = self._teller.events = Subscriptions(self._listen)
         idle = (self.graph.touched, self._pending, self._errors, store.listeners)
-        methods = (Propagation.stabilize, Propagation._mended)
-        self._short = short_waves(self._engine, weakref.ref(self), idle, methods)
+        methods = (Propagation.stabilize, Propagation._mended, Propagation._take_over)
+        self._short = short_waves(self._engine, weakref.ref(self), idle, methods, self._lock)
         self._restore()
         self._listen()
         store.closing.append(self.close)
@@ -74,8 +74,7 @@ class Propagation(Building):
     @property
     def running(self) -> bool:
         """Tell whether this thread is inside a wave, or what follows one."""
-        thread = threading.get_ident()
-        return thread in self._makers or thread in self._unheard_of
+        return self._is_making() or threading.get_ident() in self._unheard_of
 
     def close(self) -> None:
         """Stop listening, keep the signatures, end the threads; the store does so when it closes. Twice is no error."""
@@ -89,6 +88,7 @@ class Propagation(Building):
         finally:
             self._all_native = False
             self._judge_short()
+            self._caller.forget()
             self._engine = cast(WaveEngine, ClosedEngine())
             if self._pool:
                 self._pool.shutdown()
@@ -135,8 +135,7 @@ class Propagation(Building):
     # -- running -------------------------------------------------------------------------------------------------
 
     def _committed(self, lsn: int, pages: Sequence[int]) -> None:
-        thread = threading.get_ident()
-        if thread in self._makers or thread in self._unheard_of:
+        if self.running:
             return
         self._teller.tell_commit(lsn, pages)
         if self._mode == "immediate" and any(self.graph.has_children(page) for page in pages):
@@ -169,12 +168,14 @@ class Propagation(Building):
 
     def _judge_short(self) -> None:
         if self._short:
-            self._short.ready = self._all_native and not self._told
+            self._short.calls = self._pool is None
+            heard = self._told or self._closed
+            self._short.ready = not heard and (self._all_native or self._short.calls)
             self._short.writer = self._writer
 
     def _wave(self, only: list[int] | None) -> WaveReport:
         # As `_exclusive`, without the price of a context manager.
-        if threading.get_ident() in self._makers:
+        if self._is_making():
             raise inside_a_wave()
         engine = self._engine
         self._lock.acquire()
@@ -192,6 +193,21 @@ class Propagation(Building):
         finally:
             engine.hold(-1)
             self._lock.release()
+
+    def _take_over(self, left: list[tuple[int, Exception | None]] | None, step: WaveReport | int) -> WaveReport:
+        """Go on with a wave whose functions the short way called, all but those that are left; it holds the lock."""
+        if left is not None:
+            thread = threading.get_ident()
+            self._makers.add(thread)
+            try:
+                self._see_to(left)
+            finally:
+                self._makers.discard(thread)
+            step = self._engine.advance(self._writer, None)
+        report = self._go_on(step, None) if isinstance(step, int) else step
+        if self._told or self._errors or self.store.listeners:
+            self._end(report)
+        return report
 
     def refresh(self, page: int | Page) -> WaveReport:
         """Make one page, and what it depends on, up to date, lazy or not. Raises DeriveError when that fails,
@@ -265,18 +281,15 @@ class Propagation(Building):
             if sum(costs.values()) > _WORTH_A_THREAD_NS * len(pages):
                 self._make_in_threads(sorted(pages, key=lambda page: -costs[page]))
                 return
-        engine, prepared = self._engine, self._caller.prepared
-        for page in pages:
-            call = prepared.get(page)
-            if call is None or engine.fill(page):
-                call = self._call_of(page)
-                if call is None:
-                    continue
-            error = self._try(page, call)
-            if error is None:
-                engine.give(page)
-            else:
+        self._see_to([(page, None) for page in pages] if self._pool else self._engine.make())
+
+    def _see_to(self, left: Iterable[tuple[int, Exception | None]] | None) -> None:
+        """Call pages that the engine did not, and take the errors of those that it did."""
+        for page, error in left or ():
+            if error is not None:
                 self._take(page, error)
+            elif (call := self._call_of(page)) is not None:
+                self._take(page, self._try(page, call))
 
     def _make_in_threads(self, pages: Sequence[int]) -> None:
         assert self._pool is not None

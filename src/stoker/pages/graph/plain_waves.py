@@ -272,6 +272,20 @@ class PlainWaves:
 
     # -- pages that are called -----------------------------------------------------------------------------------
 
+    def prepare(self, page: int, call: object) -> None:
+        """Nothing is called from here."""
+
+    def unprepare(self, page: int) -> None:
+        """Nothing was prepared."""
+
+    def make(self) -> list[tuple[int, Exception | None]] | None:
+        """Leave every page to be called by who asks."""
+        return [(page, None) for page in self._calls]
+
+    def maker(self) -> int:
+        """Nobody goes a short way here."""
+        return 0
+
     def mirror(self, page: int, array: NDArray[Any]) -> None:
         """Give the memory that holds what a page is, for those that are called with it."""
         self._mirrors[page] = array

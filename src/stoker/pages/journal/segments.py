@@ -30,7 +30,7 @@ from typing import Final
 import msgspec
 
 from stoker.kernels.checking import crc32c
-from stoker.kernels.replaying import LSN, START, scan_frames
+from stoker.kernels.replaying import last_frame
 from stoker.pages.disk import Disk, OsDisk, disk_error
 from stoker.pages.errors import ChecksumError, FormatError, PagesError, Poisoned
 from stoker.pages.frames import FORMAT_VERSION, HEADER, HEADER_BYTES, LAST
@@ -300,10 +300,10 @@ def _whole_run(
         return []
     expected, last = end.last_lsn + 1, 0
     for view in views:
-        rows, behind = scan_frames(view, 0, salt=salt, first_lsn=expected)
-        if behind != len(view) or not len(rows):
+        lsn, last, behind = last_frame(view, salt=salt, first_lsn=expected)
+        if behind != len(view):
             return []
-        expected, last = int(rows[-1, LSN]) + 1, int(rows[-1, START])
+        expected = lsn + 1
     _, crc, lsn = HEADER.unpack_from(views[-1], last)[:3]
     return [(views, lsn, crc)] if views[-1][last + 43] & LAST else []
 
