@@ -1,0 +1,97 @@
+"""Group commit: what many threads ask for at once becomes one transaction, and each gets its own answer.
+
+There is no timer and no thread: who comes while a commit runs waits in the queue, and the first of those who waited
+commits for all of them.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from stoker.core.errors import TransientError
+from stoker.fs.meta.calls import Answer, Call
+from stoker.fs.meta.kv import Conflict, Engine
+from stoker.fs.meta.machine import run_all
+from stoker.fs.meta.view import View
+
+GROUP_CALLS_MAX: Final = 1024
+_ATTEMPTS_MAX: Final = 100
+_PAUSE_SECONDS: Final = 0.002
+_PAUSE_SECONDS_MAX: Final = 0.1
+
+
+class _Ticket:
+    __slots__ = ("answers", "batch", "error")
+
+    def __init__(self, batch: Sequence[Call]) -> None:
+        self.batch = batch
+        self.answers: list[Answer] | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.answers is not None or self.error is not None
+
+
+class Committer:
+    """Runs calls over an engine, many in one transaction. `clock` gives the time in nanoseconds since 1970."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._waiting: deque[_Ticket] = deque()
+        self._committing = threading.Lock()
+
+    def submit(self, batch: Sequence[Call]) -> list[Answer]:
+        """Run calls in their order and return their answers once they are durable.
+
+        Raises StoreError when the engine fails: whether the calls were done is then unknown, and a numbered call may
+        be sent again. Raises TransientError when other processes were always faster.
+        """
+        ticket = _Ticket(batch)
+        self._waiting.append(ticket)
+        with self._committing:
+            while not ticket.settled:
+                self._commit_group()
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.answers is not None
+        return ticket.answers
+
+    def _commit_group(self) -> None:
+        tickets: list[_Ticket] = []
+        count = 0
+        while self._waiting and (not tickets or count + len(self._waiting[0].batch) <= GROUP_CALLS_MAX):
+            tickets.append(self._waiting.popleft())
+            count += len(tickets[-1].batch)
+        try:
+            answers = iter(self._commit([call for ticket in tickets for call in ticket.batch]))
+        except BaseException as error:
+            # Whoever waits must hear of it, and an interrupt must also end the thread that it came to.
+            for ticket in tickets:
+                ticket.error = error if isinstance(error, Exception) else TransientError("commit was interrupted")
+            if not isinstance(error, Exception):
+                raise
+            return
+        for ticket in tickets:
+            ticket.answers = [next(answers) for _ in ticket.batch]
+
+    def _commit(self, batch: Sequence[Call]) -> list[Answer]:
+        for attempt in range(_ATTEMPTS_MAX):
+            if attempt:
+                time.sleep(min(_PAUSE_SECONDS * attempt, _PAUSE_SECONDS_MAX))
+            with self._engine.snapshot() as snapshot:
+                view = View(snapshot)
+                answers = run_all(view, batch, self._clock())
+            if not view.writes:
+                return answers
+            if not isinstance(self._engine.txn(view.read_set(), view.writes), Conflict):
+                return answers
+        raise TransientError(
+            "metadata is changed by other processes faster than by this one",
+            where=self._engine.url,
+            got=f"{_ATTEMPTS_MAX} conflicts",
+            remedy="try again",
+        )
