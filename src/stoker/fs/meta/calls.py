@@ -441,7 +441,7 @@ class ReadExtents(Question[Extents], frozen=True):
     length_bytes: int
 
 
-class TestLock(Question[InTheWay], frozen=True):
+class FindLock(Question[InTheWay], frozen=True):
     """Which lock stands in the way of one that would be taken."""
 
     ino: int

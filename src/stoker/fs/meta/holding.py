@@ -9,11 +9,11 @@ from stoker.fs.meta.calls import (
     Done,
     EndSession,
     ExpireSessions,
+    FindLock,
     InTheWay,
     Number,
     RenewSession,
     SetLock,
-    TestLock,
     Usage,
     Used,
 )
@@ -75,7 +75,7 @@ def set_lock(context: Context, request: SetLock) -> Answer:
     return Number(token)
 
 
-def _check_range(request: SetLock | TestLock) -> None:
+def _check_range(request: SetLock | FindLock) -> None:
     if not request.whole and not 0 <= request.start < request.end <= END:
         raise Refused(errno.EINVAL)
 
@@ -90,7 +90,7 @@ def _need_open(context: Context, request: SetLock) -> None:
         raise Refused(errno.EBADF)
 
 
-def test_lock(context: Context, request: TestLock) -> Answer:
+def find_lock(context: Context, request: FindLock) -> Answer:
     """Return the lock that would stand in the way."""
     _check_range(request)
     context.load(request.ino)

@@ -68,7 +68,7 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.GetXattr: attributes.getxattr,
     calls.ListXattr: attributes.listxattr,
     calls.ReadExtents: content.read_extents,
-    calls.TestLock: holding.test_lock,
+    calls.FindLock: holding.find_lock,
     calls.Usage: holding.usage,
     calls.ListFreed: content.list_freed,
 }

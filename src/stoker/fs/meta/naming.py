@@ -63,7 +63,7 @@ def lookup(context: Context, request: Lookup) -> Answer:
 
 def create(context: Context, request: Create) -> Answer:
     """Make a regular file, or find the one that is there; open it when asked to."""
-    _refuse_dots(request.name, errno.EISDIR)
+    _refuse_dots(request.name, errno.EEXIST if request.exclusive else errno.EISDIR)
     context.searched(request.parent)
     found = context.entry(request.parent, request.name)
     if found is None:
@@ -104,18 +104,23 @@ def mknod(context: Context, request: Mknod) -> Answer:
 
 def symlink(context: Context, request: Symlink) -> Answer:
     """Make a symbolic link."""
-    if not request.target:
-        raise Refused(errno.ENOENT)
-    if len(request.target) > SYMLINK_BYTES_MAX:
-        raise Refused(errno.ENAMETOOLONG)
-    if b"\0" in request.target:
-        raise Refused(errno.EINVAL)
+    check_target(request.target)
     _refuse_taken(context, request.parent, request.name)
     ino, attr = _make(context, request.parent, request.name, stat.S_IFLNK | 0o777)
     attr.size_bytes = len(request.target)
     context.store(ino, attr)
     context.view.put(target_key(ino), request.target)
     return Entry(ino, attr, made=True)
+
+
+def check_target(target: bytes) -> None:
+    """Raise Refused for what cannot be the target of a symbolic link: ENOENT empty, ENAMETOOLONG, EINVAL with a NUL."""
+    if not target:
+        raise Refused(errno.ENOENT)
+    if len(target) > SYMLINK_BYTES_MAX:
+        raise Refused(errno.ENAMETOOLONG)
+    if b"\0" in target:
+        raise Refused(errno.EINVAL)
 
 
 def _refuse_dots(name: bytes, number: int) -> None:

@@ -3,7 +3,7 @@
 import errno
 from typing import Final
 
-from stoker.fs.meta.calls import Entry, Lookup, ReadLink
+from stoker.fs.meta.calls import EXCHANGE, NOREPLACE, Entry, Lookup, ReadLink
 from stoker.fs.meta.context import Context
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import ROOT
@@ -12,6 +12,7 @@ from stoker.fs.meta.naming import lookup
 from stoker.fs.meta.records import PATH_BYTES_MAX, Attr
 
 SYMLINKS_MAX: Final = 40
+_DIRECTORY: Final = 4  # the highest four bits of its mode
 
 
 class Place:
@@ -40,6 +41,38 @@ class Walk:
         """Return where the last name of a path stands, whether or not anything has that name."""
         return self._place(ROOT, path)
 
+    def free_place(self, path: bytes) -> Place:
+        """Return where something that is no directory shall be made. A slash behind its name is ENOENT, or EEXIST."""
+        place = self._place(ROOT, path)
+        if place.slash:
+            taken = place.name in (b".", b"..") or self._context.entry(place.parent, place.name) is not None
+            raise Refused(errno.EEXIST if taken else errno.ENOENT)
+        return place
+
+    def rename_places(self, source: bytes, target: bytes, flags: int) -> tuple[Place, Place]:
+        """Return where the two names of a rename stand. Slashes behind them are for directories only."""
+        old, new = self._place(ROOT, source), self._place(ROOT, target)
+        dots = (b".", b"..")
+        if (old.slash or new.slash) and old.name not in dots and new.name not in dots:
+            self._check_slashes(old, new, flags)
+        return old, new
+
+    def _check_slashes(self, old: Place, new: Place, flags: int) -> None:
+        """Refuse in the order in which Linux does: what is missing or taken comes before what is no directory."""
+        moved = self._context.entry(old.parent, old.name)
+        if moved is None:
+            raise Refused(errno.ENOENT)
+        taken = self._context.entry(new.parent, new.name)
+        if flags & NOREPLACE and taken is not None:
+            raise Refused(errno.EEXIST)
+        if flags & EXCHANGE:
+            if taken is None:
+                raise Refused(errno.ENOENT)
+            if new.slash and taken[1] != _DIRECTORY:
+                raise Refused(errno.ENOTDIR)
+        if moved[1] != _DIRECTORY and (old.slash or (new.slash and not flags & EXCHANGE)):
+            raise Refused(errno.ENOTDIR)
+
     def _place(self, start: int, path: bytes) -> Place:
         if not path:
             raise Refused(errno.ENOENT)
@@ -51,6 +84,7 @@ class Walk:
         names = [name for name in path.split(b"/") if name]
         for name in names[:-1]:
             ino, _ = self._step(ino, name, follow=True)
+        self._context.searched(ino)
         return Place(ino, names[-1] if names else b".", slash=path.endswith(b"/"))
 
     def _inode(self, start: int, path: bytes, *, follow: bool) -> tuple[int, Attr]:

@@ -19,17 +19,17 @@ Found = tuple[int, Attr]
 def rename(context: Context, request: Rename) -> Answer:
     """Move a name. Raises Refused as renameat2 fails."""
     flags = request.flags
-    if flags & ~(NOREPLACE | EXCHANGE) or flags == NOREPLACE | EXCHANGE:
-        raise Refused(errno.EINVAL)
+    check_flags(flags)
     dots = (b".", b"..")
     if request.name in dots or request.new_name in dots:
         raise Refused(errno.EEXIST if flags & NOREPLACE and request.new_name in dots else errno.EBUSY)
     source_dir = context.searched(request.parent)
     target_dir = context.searched(request.new_parent)
     source = _found(context, request.parent, request.name)
+    if source is None:
+        raise Refused(errno.ENOENT)
     target = _found(context, request.new_parent, request.new_name)
     _check_names(context, request, source, target)
-    assert source is not None
     if target is not None and target[0] == source[0]:
         return Done()
     _check_permissions(context, request, source_dir, target_dir, source, target)
@@ -42,15 +42,19 @@ def rename(context: Context, request: Rename) -> Answer:
     return Done()
 
 
+def check_flags(flags: int) -> None:
+    """Raise Refused (EINVAL) for flags that are unknown or exclude each other."""
+    if flags & ~(NOREPLACE | EXCHANGE) or flags == NOREPLACE | EXCHANGE:
+        raise Refused(errno.EINVAL)
+
+
 def _found(context: Context, parent: int, name: bytes) -> Found | None:
     entry = context.entry(parent, name)
     return None if entry is None else (entry[0], context.load(entry[0]))
 
 
-def _check_names(context: Context, request: Rename, source: Found | None, target: Found | None) -> None:
-    """Refuse what the names alone forbid: nothing to move, a taken name, a directory below itself."""
-    if source is None:
-        raise Refused(errno.ENOENT)
+def _check_names(context: Context, request: Rename, source: Found, target: Found | None) -> None:
+    """Refuse what the names alone forbid: a taken name, none to exchange with, a directory below itself."""
     if request.flags & NOREPLACE and target is not None:
         raise Refused(errno.EEXIST)
     if request.flags & EXCHANGE and target is None:

@@ -36,8 +36,10 @@ from stoker.fs.meta.calls import (
 )
 from stoker.fs.meta.faults import MetaError, Refused, meta_error
 from stoker.fs.meta.listing import LISTING_MAX
+from stoker.fs.meta.naming import check_target
 from stoker.fs.meta.paths import Place, Walk
 from stoker.fs.meta.records import Attr
+from stoker.fs.meta.renaming import check_flags
 from stoker.fs.meta.volume import Volume, refusals
 
 A = TypeVar("A")
@@ -63,6 +65,12 @@ class Tree:
         raw = _raw(path)
         with self._walking(verb, raw) as walk:
             return walk.inode(raw, follow=follow)
+
+    def _free_place(self, verb: str, path: Path) -> Place:
+        """Return where something that is no directory shall be made."""
+        raw = _raw(path)
+        with self._walking(verb, raw) as walk:
+            return walk.free_place(raw)
 
     def _place(self, verb: str, path: Path, *, slash: int = 0) -> Place:
         """Return where a path's last name stands. `slash` is the errno for one that a slash follows, 0 when it may."""
@@ -152,18 +160,20 @@ class Tree:
 
     def mknod(self, path: Path, mode: int, rdev: int = 0) -> Entry:
         """Make a file, fifo, socket or device."""
-        place = self._place("mknod", path, slash=errno.ENOENT)
+        place = self._free_place("mknod", path)
         return self._run("mknod", path, Mknod(place.parent, place.name, mode, rdev, self.umask))
 
     def symlink(self, target: Path, path: Path) -> Entry:
         """Make a symbolic link at `path`."""
-        place = self._place("symlink", path, slash=errno.ENOENT)
+        with refusals("symlink", _raw(path)):
+            check_target(_raw(target))
+        place = self._free_place("symlink", path)
         return self._run("symlink", path, Symlink(place.parent, place.name, _raw(target)))
 
     def link(self, source: Path, path: Path) -> Entry:
         """Give what `source` names, a symbolic link itself, one more name."""
         ino, _ = self._inode("link", source, follow=False)
-        place = self._place("link", path, slash=errno.ENOENT)
+        place = self._free_place("link", path)
         return self._run("link", path, Link(ino, place.parent, place.name))
 
     def unlink(self, path: Path) -> None:
@@ -184,11 +194,10 @@ class Tree:
 
     def rename(self, source: Path, target: Path, flags: int = 0) -> None:
         """Move a name; `flags` are NOREPLACE or EXCHANGE."""
-        old, new = self._place("rename", source), self._place("rename", target)
-        if old.slash or new.slash:
-            _, attr = self._inode("rename", _raw(source).rstrip(b"/") or b"/", follow=False)
-            if not attr.is_directory:
-                raise meta_error(errno.ENOTDIR, "rename", _shown(source))
+        raw = _raw(source)
+        with self._walking("rename", raw) as walk:
+            check_flags(flags)
+            old, new = walk.rename_places(raw, _raw(target), flags)
         self._run("rename", source, Rename(old.parent, old.name, new.parent, new.name, flags))
 
     def remove_tree(self, path: Path) -> int:
@@ -232,6 +241,8 @@ class Tree:
 
     def truncate(self, path: Path, size_bytes: int) -> None:
         """Set the size of a file."""
+        if size_bytes < 0:
+            raise meta_error(errno.EINVAL, "truncate", _shown(path))
         ino, _ = self._inode("truncate", path)
         self._run("truncate", path, SetAttr(ino, size_bytes=size_bytes))
 
