@@ -110,6 +110,19 @@ class RealTree:
     def _access(self, path: bytes, mask: int) -> bool:
         return os.access(path, mask, effective_ids=True)
 
+    def _setxattr(self, path: bytes, name: bytes, value: bytes, flags: int) -> None:
+        os.setxattr(path, name, value, flags)
+
+    def _getxattr(self, path: bytes, name: bytes) -> bytes:
+        return os.getxattr(path, name)
+
+    def _removexattr(self, path: bytes, name: bytes) -> None:
+        os.removexattr(path, name)
+
+    def _listxattr(self, path: bytes) -> list[bytes]:
+        names = [os.fsencode(name) for name in os.listxattr(path)]
+        return sorted(name for name in names if not name.startswith(b"security."))
+
     def _stat(self, path: bytes, follow: bool) -> tuple[int, ...]:
         found = os.stat(path, follow_symlinks=follow)
         size_bytes = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
@@ -129,6 +142,10 @@ class VolumeTree:
     def create(self, path: bytes, mode: int) -> None:
         """Make a file."""
         self.tree.create(path, mode)
+
+    def listxattr(self, path: bytes) -> list[bytes]:
+        """Return the names of extended attributes."""
+        return sorted(self.tree.listxattr(path))
 
     def chown(self, path: bytes, uid: int | None, gid: int | None) -> None:
         """Change the owner, of a symbolic link itself."""

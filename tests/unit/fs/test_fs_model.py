@@ -3,7 +3,9 @@
 import os
 import shutil
 import stat
+import struct
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from real_tree import IS_ROOT, RealTree, VolumeTree, callers, real_picture, volume_picture
 
 from stoker.fs.meta import MetaError, Tree, Volume, fsck
+from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME
 from stoker.fs.meta.calls import Caller
 
 NAMES = [b"a", b"b", b"c", b"dir", b"n" * 255]
@@ -29,6 +32,58 @@ who = st.sampled_from(callers())
 modes = st.sampled_from(MODES)
 owners = st.sampled_from([None, 0, 1000, 1001, 1002]) if IS_ROOT else st.sampled_from([None, os.geteuid()])
 groups = st.sampled_from([None, 0, 1000, 1001, 1002]) if IS_ROOT else st.sampled_from([None, os.getegid()])
+
+
+xattrs = st.sampled_from([b"user.a", b"user.b", b"trusted.a", b"user.", b"odd.a", ACCESS_NAME, DEFAULT_NAME])
+LOOKS = ("stat", "readlink", "listdir", "access", "getxattr", "listxattr")
+NO_ID = 0xFFFFFFFF
+
+
+def packed(entries: list[tuple[int, int, int]]) -> bytes:
+    """Linux's bytes of an access control list: tag, permissions, number."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+@st.composite
+def access_lists(draw: st.DrawFn) -> bytes:
+    """A list that is mostly a good one."""
+    bits = st.sampled_from([0, 1, 4, 5, 6, 7])
+    entries = [(1, draw(bits), NO_ID)]
+    entries += [(2, draw(bits), uid) for uid in sorted(draw(st.sets(st.sampled_from([1000, 1001]))))]
+    entries += [(4, draw(bits), NO_ID)]
+    entries += [(8, draw(bits), gid) for gid in sorted(draw(st.sets(st.sampled_from([1000, 1002]))))]
+    if len(entries) > 2 or draw(st.booleans()):
+        entries.append((16, draw(bits), NO_ID))
+    entries.append((32, draw(bits), NO_ID))
+    if draw(st.integers(0, 9)) == 0:
+        entries.pop(draw(st.integers(0, len(entries) - 1)))
+    return packed(entries)
+
+
+lists = access_lists()
+
+
+@cache
+def supports(device: int, folder: Path, name: bytes, value: bytes) -> bool:
+    """Tell whether the file system under the folder takes an extended attribute."""
+    probe = folder / "probe"
+    probe.mkdir()
+    try:
+        os.setxattr(probe, name, value)
+    except OSError:
+        return False
+    finally:
+        probe.rmdir()
+    return True
+
+
+def has_xattrs(inside: Path) -> bool:
+    return supports(0, Path(tempfile.gettempdir()), b"user.probe", b"") and inside.is_dir()
+
+
+def has_lists(inside: Path) -> bool:
+    good = packed([(1, 7, NO_ID), (2, 7, 1000), (4, 7, NO_ID), (16, 7, NO_ID), (32, 7, NO_ID)])
+    return supports(0, Path(tempfile.gettempdir()), ACCESS_NAME, good) and inside.is_dir()
 
 
 class Model(RuleBasedStateMachine):
@@ -58,7 +113,7 @@ class Model(RuleBasedStateMachine):
         real = outcome(RealTree(self.inside, caller), verb, *arguments)
         ours = outcome(VolumeTree(Tree(self.volume, caller)), verb, *arguments)
         assert ours == real, (verb, arguments, caller)
-        if verb not in ("stat", "readlink", "listdir", "access"):
+        if verb not in LOOKS:
             assert fsck(self.volume.engine) == []
 
     @rule(caller=who, path=paths, mode=modes)
@@ -123,6 +178,31 @@ class Model(RuleBasedStateMachine):
     def listdir(self, caller: Caller, path: bytes) -> None:
         self.both(caller, "listdir", path)
 
+    @rule(caller=who, path=paths, name=xattrs, value=st.sampled_from([b"", b"1"]), flags=st.sampled_from([0, 0, 1, 2]))
+    def setxattr(self, caller: Caller, path: bytes, name: bytes, value: bytes, flags: int) -> None:
+        if has_xattrs(self.inside):
+            self.both(caller, "setxattr", path, name, value, flags)
+
+    @rule(caller=who, path=paths, name=st.sampled_from([ACCESS_NAME, DEFAULT_NAME]), value=lists)
+    def set_list(self, caller: Caller, path: bytes, name: bytes, value: bytes) -> None:
+        if has_lists(self.inside):
+            self.both(caller, "setxattr", path, name, value, 0)
+
+    @rule(caller=who, path=paths, name=xattrs)
+    def removexattr(self, caller: Caller, path: bytes, name: bytes) -> None:
+        if has_xattrs(self.inside):
+            self.both(caller, "removexattr", path, name)
+
+    @rule(caller=who, path=paths, name=xattrs)
+    def getxattr(self, caller: Caller, path: bytes, name: bytes) -> None:
+        if has_xattrs(self.inside):
+            self.both(caller, "getxattr", path, name)
+
+    @rule(caller=who, path=paths)
+    def listxattr(self, caller: Caller, path: bytes) -> None:
+        if has_xattrs(self.inside):
+            self.both(caller, "listxattr", path)
+
     @rule(caller=who, path=paths, mask=st.sampled_from([1, 2, 4, 6, 7]))
     def access(self, caller: Caller, path: bytes, mask: int) -> None:
         real = outcome(RealTree(self.inside, caller), "access", path, mask)
@@ -136,7 +216,7 @@ def outcome(tree: Any, verb: str, *arguments: Any) -> Any:
         told = getattr(tree, verb)(*arguments)
     except (OSError, MetaError) as error:
         return ("errno", error.errno)
-    return told if verb in ("stat", "readlink", "listdir", "access") else None
+    return told if verb in LOOKS else None
 
 
 def check(examples: int, steps: int) -> None:
@@ -154,7 +234,7 @@ def check(examples: int, steps: int) -> None:
 
 
 def test_a_volume_does_what_a_directory_does() -> None:
-    check(20, 40)
+    check(60, 50)
 
 
 @pytest.mark.slow

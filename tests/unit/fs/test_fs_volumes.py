@@ -16,7 +16,21 @@ from fs_place import Place
 
 from stoker.core.errors import CorruptError, StokerError, TransientError, UsageError
 from stoker.fs.meta import MetaError, Tree, Volume, fsck, keys
-from stoker.fs.meta.calls import BeginSession, Call, Caller, Create, Lookup, Mkdir, SetLock, SetXattr, TakeSlices, Write
+from stoker.fs.meta.calls import (
+    BeginSession,
+    Call,
+    Caller,
+    Create,
+    Done,
+    Entry,
+    Lookup,
+    Mkdir,
+    Refusal,
+    SetLock,
+    SetXattr,
+    TakeSlices,
+    Write,
+)
 from stoker.fs.meta.engines.memory import MemoryEngine, MemoryState
 from stoker.fs.meta.engines.urls import open_engine
 from stoker.fs.meta.keys import ROOT
@@ -352,9 +366,58 @@ def test_damaged_rows_are_an_error_and_no_answer(place: Place) -> None:
     place.volume.engine.txn(None, damaged)
     with pytest.raises(CorruptError, match="attributes"):
         place.tree().stat("/dir")
-    with pytest.raises(CorruptError, match="slices"):
+    with pytest.raises(MetaError, match=r"EIO.*slices of a chunk"):
         place.volume.run(Write(inode["file"], place.slices(1)), session=1)
+    answers = place.volume.submit([Call(Mkdir(inode["dir"], b"x", 0o755)), Call(Mkdir(ROOT, b"y", 0o755))])
+    assert isinstance(answers[0], Refusal) and answers[0].errno == errno.EIO
+    assert isinstance(answers[1], Entry), "who needs no damaged row is served"
     place.volume.engine.txn(None, before)
+
+
+def test_numbers_that_no_field_holds_are_refused_alone(place: Place) -> None:
+    answers = place.volume.submit(
+        [
+            Call(Create(ROOT, b"a", 0o644), Caller(2**40, 0)),
+            Call(Create(2**70, b"a", 0o644)),
+            Call(Lookup(-1, b"a")),
+            Call(SetXattr(ROOT, b"user.a", b"")),
+        ]
+    )
+    assert answers[:3] == [Refusal(errno.EINVAL)] * 3
+    assert answers[3] == Done()
+
+
+def test_a_waiting_thread_that_is_interrupted_holds_up_nobody() -> None:
+    volume = Volume.format("memory://")
+    leading, go = threading.Event(), threading.Event()
+    txn = volume.engine.txn
+
+    def held(*arguments: object) -> object:
+        leading.set()
+        go.wait(20)
+        return txn(*arguments)  # type: ignore[arg-type]
+
+    volume.engine.txn = held  # type: ignore[method-assign,assignment]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            first = pool.submit(Tree(volume).create, "/first")
+            leading.wait(20)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                Tree(volume).create("/interrupted")
+            others = [pool.submit(Tree(volume).create, f"/other-{n}") for n in range(2)]
+            go.set()
+            assert len({one.result(20).ino for one in (first, *others)}) == 3
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    del volume.engine.txn
+    Tree(volume).create("/later")
+    assert Tree(volume).listdir("/") == [b"first", b"later", b"other-0", b"other-1"]
 
 
 def test_errors_of_requests_survive_the_trip_between_processes() -> None:

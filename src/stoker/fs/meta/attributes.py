@@ -108,8 +108,7 @@ def _chmod(context: Context, ino: int, attr: Attr, mode: int) -> None:
         mode &= ~S_ISGID
     attr.mode = stat.S_IFMT(attr.mode) | mode
     if attr.flags & HAS_ACL:
-        data = context.view.get(xattr_key(ino, ACCESS_NAME))
-        assert data is not None, "the flag says that there is a list"
+        data = context.kept(xattr_key(ino, ACCESS_NAME), "access control list of an inode")
         context.view.put(xattr_key(ino, ACCESS_NAME), pack_acl(with_mode(parse_acl(data), mode)))
 
 
@@ -131,31 +130,42 @@ def _set_times(context: Context, ino: int, attr: Attr, request: SetAttr) -> None
 
 
 def _check_xattr_name(name: bytes) -> None:
+    """Refuse (ERANGE) a name of a bad length."""
     if not 0 < len(name) <= NAME_BYTES_MAX:
         raise Refused(errno.ERANGE)
+
+
+def _check_space(name: bytes) -> None:
+    """Refuse a name of an unknown space (EOPNOTSUPP), or of nothing in one (EINVAL): asked behind permissions."""
     space, dot, rest = name.partition(b".")
-    known = space in (b"user", b"trusted", b"security") and dot and rest
-    if b"\0" in name or not (known or name in _ACL_FLAGS):
+    if name in _ACL_FLAGS:
+        return
+    if not dot or space not in (b"user", b"trusted", b"security"):
         raise Refused(errno.EOPNOTSUPP)
+    if not rest or b"\0" in rest:
+        raise Refused(errno.EINVAL)
 
 
 def _may_see(context: Context, name: bytes) -> bool:
     return not name.startswith(b"trusted.") or context.is_superuser
 
 
-def _need_xattr_write(context: Context, ino: int, attr: Attr, name: bytes) -> None:
-    if name.startswith(b"user."):
-        if not (attr.is_file or attr.is_directory):
+def _need_xattr(context: Context, ino: int, attr: Attr, name: bytes, wanted: int) -> None:
+    """Refuse who may not read or write an attribute of this name: each space has its own rule."""
+    writes = wanted == MAY_WRITE
+    if name.startswith(b"security."):
+        if writes and not context.is_superuser:
             raise Refused(errno.EPERM)
-        if attr.is_directory and attr.mode & S_ISVTX and not context.owns(attr):
-            raise Refused(errno.EPERM)
-        context.need(ino, attr, MAY_WRITE)
-    elif name in _ACL_FLAGS:
-        if attr.is_symlink:
-            raise Refused(errno.EOPNOTSUPP)
-        context.need_owner(attr)
-    elif not context.is_superuser:
-        raise Refused(errno.EPERM)
+    elif name.startswith(b"trusted."):
+        if not context.is_superuser:
+            raise Refused(errno.EPERM if writes else errno.ENODATA)
+    elif not name.startswith(b"system."):
+        if name.startswith(b"user.") and not (attr.is_file or attr.is_directory):
+            raise Refused(errno.EPERM if writes else errno.ENODATA)
+        if name.startswith(b"user.") and writes and attr.is_directory and attr.mode & S_ISVTX:
+            context.need_owner(attr)
+        context.need(ino, attr, wanted)
+    _check_space(name)
 
 
 def setxattr(context: Context, request: SetXattr) -> Answer:
@@ -167,22 +177,26 @@ def setxattr(context: Context, request: SetXattr) -> Answer:
         raise Refused(errno.E2BIG)
     ino = request.ino
     attr = context.load(ino)
-    _need_xattr_write(context, ino, attr, request.name)
+    _need_xattr(context, ino, attr, request.name, MAY_WRITE)
+    if request.name in _ACL_FLAGS:
+        _set_acl(context, ino, attr, request.name, request.value)
+    else:
+        _set_plain(context, ino, attr, request)
+    attr.ctime_ns = context.now_ns
+    context.store(ino, attr)
+    return Done()
+
+
+def _set_plain(context: Context, ino: int, attr: Attr, request: SetXattr) -> None:
     old = context.view.get(xattr_key(ino, request.name))
     if request.flags == XATTR_CREATE and old is not None:
         raise Refused(errno.EEXIST)
     if request.flags == XATTR_REPLACE and old is None:
         raise Refused(errno.ENODATA)
-    if request.name in _ACL_FLAGS:
-        _set_acl(context, ino, attr, request.name, request.value)
-    else:
-        if old is None:
-            _check_list(context, ino, request.name)
-        context.view.put(xattr_key(ino, request.name), request.value)
-        attr.flags |= HAS_XATTR
-    attr.ctime_ns = context.now_ns
-    context.store(ino, attr)
-    return Done()
+    if old is None:
+        _check_list(context, ino, request.name)
+    context.view.put(xattr_key(ino, request.name), request.value)
+    attr.flags |= HAS_XATTR
 
 
 def _check_list(context: Context, ino: int, name: bytes) -> None:
@@ -193,8 +207,17 @@ def _check_list(context: Context, ino: int, name: bytes) -> None:
 
 
 def _set_acl(context: Context, ino: int, attr: Attr, name: bytes, value: bytes) -> None:
+    """Set a list, or with no bytes take it away."""
+    if attr.is_symlink:
+        raise Refused(errno.EOPNOTSUPP)
     if name == DEFAULT_NAME and not attr.is_directory:
+        if not value:
+            return
         raise Refused(errno.EACCES)
+    context.need_owner(attr)
+    if not value:
+        _drop_xattr(context, ino, attr, name)
+        return
     acl = parse_acl(value)
     if name == ACCESS_NAME:
         mode = attr.mode & ~0o777 | mode_of(acl)
@@ -220,10 +243,13 @@ def removexattr(context: Context, request: RemoveXattr) -> Answer:
     _check_xattr_name(request.name)
     ino = request.ino
     attr = context.load(ino)
-    _need_xattr_write(context, ino, attr, request.name)
-    if context.view.get(xattr_key(ino, request.name)) is None:
+    _need_xattr(context, ino, attr, request.name, MAY_WRITE)
+    if request.name in _ACL_FLAGS:
+        _set_acl(context, ino, attr, request.name, b"")
+    elif context.view.get(xattr_key(ino, request.name)) is None:
         raise Refused(errno.ENODATA)
-    _drop_xattr(context, ino, attr, request.name)
+    else:
+        _drop_xattr(context, ino, attr, request.name)
     attr.ctime_ns = context.now_ns
     context.store(ino, attr)
     return Done()
@@ -233,11 +259,8 @@ def getxattr(context: Context, request: GetXattr) -> Answer:
     """Return the value of an extended attribute."""
     _check_xattr_name(request.name)
     attr = context.load(request.ino)
-    if request.name.startswith(b"user."):
-        if not (attr.is_file or attr.is_directory):
-            raise Refused(errno.ENODATA)
-        context.need(request.ino, attr, MAY_READ)
-    value = context.view.get(xattr_key(request.ino, request.name)) if _may_see(context, request.name) else None
+    _need_xattr(context, request.ino, attr, request.name, MAY_READ)
+    value = context.view.get(xattr_key(request.ino, request.name))
     if value is None:
         raise Refused(errno.ENODATA)
     return Content(value)

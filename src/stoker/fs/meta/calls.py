@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from stoker.core.errors import CorruptError
 from stoker.fs.meta.kv import Pair
 from stoker.fs.meta.locking import Held
 from stoker.fs.meta.records import Attr
@@ -140,9 +141,10 @@ class FreedSlices(msgspec.Struct, frozen=True, tag=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, tag=True):
-    """The errno of a request that was refused."""
+    """The errno of a request that was refused; `detail` tells of a damaged row, with EIO."""
 
     errno: int
+    detail: str = ""
 
 
 Answer = Done | Entry | Number | Content | Names | Listing | Extents | InTheWay | Used | FreedSlices | Refusal
@@ -487,7 +489,10 @@ def pack_answer(answer: Answer) -> bytes:
 
 def unpack_answer(data: bytes) -> Answer:
     """Return an answer from bytes."""
-    answer: Answer = _decoder.decode(data)
+    try:
+        answer: Answer = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise CorruptError("answer that was kept is not readable", got=str(error)) from error
     return answer
 
 

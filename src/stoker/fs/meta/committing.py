@@ -23,12 +23,16 @@ _PAUSE_SECONDS_MAX: Final = 0.1
 
 
 class _Ticket:
-    __slots__ = ("answers", "batch", "error")
+    """Calls that wait: settled when answered or failed, or else woken to commit for all who wait."""
+
+    __slots__ = ("answers", "batch", "error", "wake")
 
     def __init__(self, batch: Sequence[Call]) -> None:
         self.batch = batch
         self.answers: list[Answer] | None = None
         self.error: BaseException | None = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
 
     @property
     def settled(self) -> bool:
@@ -42,7 +46,8 @@ class Committer:
         self._engine = engine
         self._clock = clock
         self._waiting: deque[_Ticket] = deque()
-        self._committing = threading.Lock()
+        self._mutex = threading.Lock()
+        self._busy = False
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         """Run calls in their order and return their answers once they are durable.
@@ -51,32 +56,67 @@ class Committer:
         be sent again. Raises TransientError when other processes were always faster.
         """
         ticket = _Ticket(batch)
-        self._waiting.append(ticket)
-        with self._committing:
-            while not ticket.settled:
-                self._commit_group()
+        with self._mutex:
+            self._waiting.append(ticket)
+            leads, self._busy = not self._busy, True
+        if not leads:
+            try:
+                ticket.wake.acquire()
+            except BaseException:
+                self._abandon(ticket)
+                raise
+        if not ticket.settled:
+            self._lead()
         if ticket.error is not None:
             raise ticket.error
         assert ticket.answers is not None
         return ticket.answers
 
-    def _commit_group(self) -> None:
-        tickets: list[_Ticket] = []
-        count = 0
-        while self._waiting and (not tickets or count + len(self._waiting[0].batch) <= GROUP_CALLS_MAX):
-            tickets.append(self._waiting.popleft())
-            count += len(tickets[-1].batch)
+    def _abandon(self, ticket: _Ticket) -> None:
+        """Take out a ticket whose thread was interrupted; when it had been woken to lead, wake another."""
+        with self._mutex:
+            if ticket not in self._waiting:
+                return
+            was_to_lead = not ticket.wake.locked()
+            self._waiting.remove(ticket)
+            if was_to_lead:
+                self._busy = bool(self._waiting)
+                if self._busy:
+                    self._waiting[0].wake.release()
+
+    def _lead(self) -> None:
+        """Commit for those who wait, oneself first among them, then wake the next to lead, then those who are served.
+
+        In this order the next commit begins while the served ones are still waking up.
+        """
+        tickets = self._take()
         try:
             answers = iter(self._commit([call for ticket in tickets for call in ticket.batch]))
+            for ticket in tickets:
+                ticket.answers = [next(answers) for _ in ticket.batch]
         except BaseException as error:
             # Whoever waits must hear of it, and an interrupt must also end the thread that it came to.
             for ticket in tickets:
                 ticket.error = error if isinstance(error, Exception) else TransientError("commit was interrupted")
             if not isinstance(error, Exception):
                 raise
-            return
-        for ticket in tickets:
-            ticket.answers = [next(answers) for _ in ticket.batch]
+        finally:
+            with self._mutex:
+                self._busy = bool(self._waiting)
+                if self._busy:
+                    self._waiting[0].wake.release()
+            for ticket in tickets[1:]:
+                ticket.wake.release()
+
+    def _take(self) -> list[_Ticket]:
+        """Take those who wait, in their order, up to the size of a group; the first however large it is."""
+        with self._mutex:
+            tickets = [self._waiting.popleft()]
+            count = len(tickets[0].batch)
+            while self._waiting and count + len(self._waiting[0].batch) <= GROUP_CALLS_MAX:
+                tickets.append(self._waiting.popleft())
+                count += len(tickets[-1].batch)
+        return tickets
 
     def _commit(self, batch: Sequence[Call]) -> list[Answer]:
         for attempt in range(_ATTEMPTS_MAX):

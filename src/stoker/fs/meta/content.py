@@ -4,6 +4,7 @@ import errno
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from stoker.core.errors import CorruptError
 from stoker.fs.meta.calls import (
     KEEP_SIZE,
     PUNCH_HOLE,
@@ -196,7 +197,8 @@ class _References:
                 continue
             data = view.get(slice_key(slice_id))
             count = difference + (unpack_references(data)[2] if data is not None else 0)
-            assert count >= 0, "a slice is referred to at least as often as it is let go"
+            if count < 0:
+                raise CorruptError("a slice is let go more often than it is referred to", where=f"slice {slice_id}")
             generation, size_bytes = self._facts[slice_id]
             if count:
                 view.put(slice_key(slice_id), pack_references(generation, size_bytes, count))

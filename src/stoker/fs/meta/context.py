@@ -4,6 +4,7 @@ import errno
 import stat
 from typing import Final
 
+from stoker.core.errors import CorruptError
 from stoker.fs.meta.acl import ACCESS_NAME, allowed, parse_acl
 from stoker.fs.meta.calls import Caller
 from stoker.fs.meta.faults import Refused
@@ -59,6 +60,13 @@ class Context:
         """Write the attributes of an inode."""
         self.view.put(attr_key(ino), pack_attr(attr))
 
+    def kept(self, key: bytes, what: str) -> bytes:
+        """Return a value that another row says is there. Raises CorruptError when it is not."""
+        data = self.view.get(key)
+        if data is None:
+            raise CorruptError(f"{what} is missing", where=key.hex(), remedy="run `stoker fs fsck`")
+        return data
+
     def directory(self, ino: int) -> Attr:
         """Return the attributes of a directory. Raises Refused (ENOENT, ENOTDIR)."""
         attr = self.load(ino)
@@ -86,9 +94,9 @@ class Context:
         if caller.uid == 0:
             # The superuser may all, but executes only what somebody may execute.
             return not wanted & MAY_SEARCH or attr.is_directory or bool(attr.mode & 0o111)
-        if attr.flags & HAS_ACL:
-            data = self.view.get(xattr_key(ino, ACCESS_NAME))
-            assert data is not None, "the flag says that there is a list"
+        # As Linux does: a list whose mask allows nothing is not asked, so whom it names is one of the others then.
+        if attr.flags & HAS_ACL and attr.mode & 0o070:
+            data = self.kept(xattr_key(ino, ACCESS_NAME), "access control list of an inode")
             return allowed(parse_acl(data), attr.uid, attr.gid, caller, wanted)
         if caller.uid == attr.uid:
             bits = attr.mode >> 6

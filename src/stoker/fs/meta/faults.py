@@ -26,7 +26,9 @@ class MetaError(StokerError):
         return (*super().__reduce__(), {"errno": self.errno})
 
 
-def meta_error(number: int, verb: str, where: str) -> MetaError:
+def meta_error(number: int, verb: str, where: str, detail: str = "") -> MetaError:
     """Return the error of a refused request: the verb, the name, and what the system calls the number."""
     name = errno.errorcode.get(number, str(number))
-    return MetaError(f"{verb} was refused ({name}: {os.strerror(number).lower()})", errno=number, where=where)
+    return MetaError(
+        f"{verb} was refused ({name}: {os.strerror(number).lower()})", errno=number, where=where, got=detail
+    )

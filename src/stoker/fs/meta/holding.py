@@ -149,9 +149,7 @@ def _end(context: Context, number: int, session: Session, limit: int) -> bool:
 def expire_sessions(context: Context, request: ExpireSessions) -> Answer:
     """End the first session that gave no sign of life in time, or that is being closed; `more` when others are left."""
     for number in _session_numbers(context):
-        data = context.view.get(session_key(number))
-        assert data is not None, "a session's first row is the session"
-        session = unpack_session(data)
+        session = unpack_session(context.kept(session_key(number), "session that has rows"))
         if session.closing or session.expires_ns <= context.now_ns:
             _end(context, number, session, max(request.limit, 1))
             return Done(more=True)

@@ -30,6 +30,4 @@ def readlink(context: Context, request: ReadLink) -> Content:
     """Return the target of a symbolic link."""
     if not context.load(request.ino).is_symlink:
         raise Refused(errno.EINVAL)
-    target = context.view.get(target_key(request.ino))
-    assert target is not None, "a symbolic link has a target"
-    return Content(target)
+    return Content(context.kept(target_key(request.ino), "target of a symbolic link"))

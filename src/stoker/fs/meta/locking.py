@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from stoker.core.errors import CorruptError
+
 LOCKS_MAX: Final = 4096
 END: Final = 2**63
 
@@ -41,7 +43,10 @@ def pack_locks(locks: Sequence[Held]) -> bytes | None:
 
 def unpack_locks(data: bytes | None) -> list[Held]:
     """Return the locks of an inode."""
-    return [] if data is None else _decoder.decode(data)
+    try:
+        return [] if data is None else _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise CorruptError("locks of an inode are not readable", got=str(error)) from error
 
 
 def in_the_way(locks: Sequence[Held], want: Held) -> Held | None:

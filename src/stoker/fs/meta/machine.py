@@ -6,12 +6,14 @@ one wait for the disk.
 """
 
 import errno
+import struct
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from stoker.core.errors import CorruptError
 from stoker.fs.meta import attributes, calls, content, holding, listing, naming, renaming
 from stoker.fs.meta.calls import Answer, Call, Question, Refusal, Request, pack_answer, unpack_answer
 from stoker.fs.meta.context import Context
@@ -96,8 +98,14 @@ def _run(context: Context, call: Call) -> Answer:
             context.live_session()
         return _RUNS[type(call.request)](context, call.request)
     except Refused as refused:
-        context.view.undo(mark)
-        return Refusal(refused.errno)
+        refusal = Refusal(refused.errno)
+    except CorruptError as error:
+        # A damaged row fails who needs it, not all whose requests share the transaction.
+        refusal = Refusal(errno.EIO, str(error))
+    except struct.error:
+        refusal = Refusal(errno.EINVAL)  # a number that no field can hold
+    context.view.undo(mark)
+    return refusal
 
 
 def _run_once(context: Context, call: Call) -> Answer:

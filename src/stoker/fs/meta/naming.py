@@ -171,8 +171,7 @@ def _make(context: Context, parent: int, name: bytes, mode: int, *, umask: int =
 
 
 def _inherit(context: Context, parent: int, ino: int, attr: Attr) -> None:
-    data = context.view.get(xattr_key(parent, DEFAULT_NAME))
-    assert data is not None, "the flag says that there is a default list"
+    data = context.kept(xattr_key(parent, DEFAULT_NAME), "default access control list of a directory")
     acl, attr.mode = inherited(parse_acl(data), attr.mode)
     if not is_minimal(acl):
         context.view.put(xattr_key(ino, ACCESS_NAME), pack_acl(acl))
@@ -216,13 +215,11 @@ def add_parent(context: Context, ino: int, attr: Attr, parent: int) -> None:
 
 def drop_parent(context: Context, ino: int, attr: Attr, parent: int) -> None:
     """Note that one entry less of `parent` names the inode."""
-    if attr.parent:
-        assert attr.parent == parent, "the only parent is the one that names it"
+    if attr.parent == parent:
         attr.parent = 0
         return
     key = parent_key(ino, parent)
-    left = unpack_count(context.view.get(key)) - 1
-    assert left >= 0, "a name that is removed was counted"
+    left = unpack_count(context.kept(key, "count of an inode's names")) - 1
     context.view.put(key, pack_count(left) if left else None)
 
 

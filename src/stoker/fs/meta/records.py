@@ -97,6 +97,13 @@ def unpack_attr(data: bytes) -> Attr:
     return Attr(*_ATTR.unpack(data)[1:])
 
 
+def _fields(form: struct.Struct, data: bytes, what: str) -> tuple[int, ...]:
+    """Return the fields of a row. Raises CorruptError for bytes of another length."""
+    if len(data) != form.size:
+        raise CorruptError(f"{what} is not readable", expected=f"{form.size} bytes", got=f"{len(data)}")
+    return form.unpack(data)
+
+
 def pack_entry(ino: int, kind: int) -> bytes:
     """Return a directory's entry as bytes."""
     return _ENTRY.pack(ino, kind)
@@ -104,7 +111,7 @@ def pack_entry(ino: int, kind: int) -> bytes:
 
 def unpack_entry(data: bytes) -> tuple[int, int]:
     """Return the inode and the kind of an entry."""
-    ino, kind = _ENTRY.unpack(data)
+    ino, kind = _fields(_ENTRY, data, "an entry of a directory")
     return ino, kind
 
 
@@ -127,7 +134,7 @@ def pack_session(session: Session) -> bytes:
 
 def unpack_session(data: bytes) -> Session:
     """Return a session from bytes."""
-    expires_ns, ttl_ns, received, closing = _SESSION.unpack(data)
+    expires_ns, ttl_ns, received, closing = _fields(_SESSION, data, "a session")
     return Session(expires_ns, ttl_ns, received, bool(closing))
 
 
@@ -138,7 +145,7 @@ def pack_opens(readers: int, writers: int) -> bytes:
 
 def unpack_opens(data: bytes) -> tuple[int, int]:
     """Return how often a session has a file open to read and to write."""
-    readers, writers = _OPEN.unpack(data)
+    readers, writers = _fields(_OPEN, data, "how a file is open")
     return readers, writers
 
 
@@ -149,7 +156,7 @@ def pack_count(count: int) -> bytes:
 
 def unpack_count(data: bytes | None) -> int:
     """Return a counter; 0 where there is none."""
-    return 0 if data is None else int(_COUNT.unpack(data)[0])
+    return 0 if data is None else int(_fields(_COUNT, data, "a counter")[0])
 
 
 def pack_references(generation: int, size_bytes: int, count: int) -> bytes:
@@ -159,7 +166,7 @@ def pack_references(generation: int, size_bytes: int, count: int) -> bytes:
 
 def unpack_references(data: bytes) -> tuple[int, int, int]:
     """Return a slice's generation, its size, and how many extents refer to it."""
-    generation, size_bytes, count = _REFERENCES.unpack(data)
+    generation, size_bytes, count = _fields(_REFERENCES, data, "the references to a slice")
     return generation, size_bytes, count
 
 
@@ -170,5 +177,5 @@ def pack_freed(generation: int, size_bytes: int, ino: int, time_ns: int) -> byte
 
 def unpack_freed(data: bytes) -> tuple[int, int, int, int]:
     """Return the generation and size of a freed slice, the inode that freed it, and when."""
-    generation, size_bytes, ino, time_ns = _FREED.unpack(data)
+    generation, size_bytes, ino, time_ns = _fields(_FREED, data, "a freed slice")
     return generation, size_bytes, ino, time_ns

@@ -85,7 +85,7 @@ class Tree:
         try:
             return self.volume.run(request, caller=self.caller)
         except MetaError as error:
-            raise meta_error(error.errno, verb, _shown(path)) from None
+            raise meta_error(error.errno, verb, _shown(path), error.got) from None
 
     # -- looking
 

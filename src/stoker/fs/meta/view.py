@@ -39,7 +39,11 @@ class View:
         """Write `value`; None deletes."""
         self._undo.append((key, self.writes.get(key, _UNWRITTEN)))
         self.writes[key] = value
-        self._heads.setdefault(key[:HEAD_BYTES], set()).add(key)
+        head = self._heads.get(key[:HEAD_BYTES])
+        if head is None:
+            self._heads[key[:HEAD_BYTES]] = {key}
+        else:
+            head.add(key)
 
     def delete(self, key: bytes) -> None:
         """Delete `key`."""

@@ -86,7 +86,7 @@ class Volume:
         """Do one request and return its answer. Raises MetaError with the errno when it is refused."""
         answer = self.submit([Call(request, caller, session)])[0]
         if isinstance(answer, Refusal):
-            raise meta_error(answer.errno, type(request).__name__.lower(), _subject(request))
+            raise meta_error(answer.errno, type(request).__name__.lower(), _subject(request), answer.detail)
         return cast("A", answer)
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
