@@ -25,7 +25,8 @@ import lmdb
 from benchmarks.harness import machine
 from stoker.core.clock import utc_text
 from stoker.fs.meta import Call, Volume
-from stoker.fs.meta.calls import Create, Entry, GetAttr, Lookup, Mkdir, ReadDir
+from stoker.fs.meta.answers import Entry
+from stoker.fs.meta.calls import Create, GetAttr, Lookup, Mkdir, ReadDir
 from stoker.fs.meta.keys import ROOT
 from stoker.fs.meta.kv import Change
 

@@ -14,30 +14,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stoker.fs.meta import fsck
+from stoker.fs.meta.answers import Answer, Done, Number, Refusal, pack_answer
 from stoker.fs.meta.calls import (
     NOW,
     READ,
     WRITE,
-    Answer,
     BeginSession,
     Call,
     Caller,
     Close,
     CopyRange,
     Create,
-    Done,
     EndSession,
     ExpireSessions,
     Fallocate,
     Link,
     Lookup,
     Mkdir,
-    Number,
     Open,
     Question,
     ReadDir,
     Reclaim,
-    Refusal,
     RemoveXattr,
     Rename,
     RenewSession,
@@ -50,7 +47,6 @@ from stoker.fs.meta.calls import (
     TakeSlices,
     Unlink,
     Write,
-    pack_answer,
 )
 from stoker.fs.meta.engines.memory import MemoryEngine, MemoryState
 from stoker.fs.meta.keys import ROOT

@@ -13,7 +13,8 @@ from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE
 from stoker.core.units import format_bytes
 from stoker.fs.meta import Tree, Volume
 from stoker.fs.meta import fsck as find_faults
-from stoker.fs.meta.calls import Entry, Usage
+from stoker.fs.meta.answers import Entry
+from stoker.fs.meta.calls import Usage
 from stoker.fs.meta.records import Attr
 
 

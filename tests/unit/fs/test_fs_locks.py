@@ -6,23 +6,20 @@ import random
 import pytest
 from fs_place import SECOND_NS, Place
 
+from stoker.fs.meta.answers import Done, Entry, Number, Refusal
 from stoker.fs.meta.calls import (
     READ,
     WRITE,
     Call,
     Close,
     Create,
-    Done,
     EndSession,
-    Entry,
     ExpireSessions,
     FindLock,
     GetAttr,
     Mkdir,
-    Number,
     Open,
     ReadDir,
-    Refusal,
     RenewSession,
     Rmdir,
     SetLock,

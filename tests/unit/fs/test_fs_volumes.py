@@ -16,21 +16,8 @@ from fs_place import Place
 
 from stoker.core.errors import CorruptError, StokerError, TransientError, UsageError
 from stoker.fs.meta import MetaError, Tree, Volume, fsck, keys
-from stoker.fs.meta.calls import (
-    BeginSession,
-    Call,
-    Caller,
-    Create,
-    Done,
-    Entry,
-    Lookup,
-    Mkdir,
-    Refusal,
-    SetLock,
-    SetXattr,
-    TakeSlices,
-    Write,
-)
+from stoker.fs.meta.answers import Done, Entry, Refusal
+from stoker.fs.meta.calls import BeginSession, Call, Caller, Create, Lookup, Mkdir, SetLock, SetXattr, TakeSlices, Write
 from stoker.fs.meta.engines.memory import MemoryEngine, MemoryState
 from stoker.fs.meta.engines.urls import open_engine
 from stoker.fs.meta.keys import ROOT

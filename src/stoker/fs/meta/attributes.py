@@ -5,19 +5,15 @@ import stat
 from typing import Final
 
 from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME, is_minimal, mode_of, pack_acl, parse_acl, with_mode
+from stoker.fs.meta.answers import Answer, Content, Done, Entry, Names
 from stoker.fs.meta.calls import (
     NOW,
     XATTR_CREATE,
     XATTR_REPLACE,
     Access,
-    Answer,
-    Content,
-    Done,
-    Entry,
     GetAttr,
     GetXattr,
     ListXattr,
-    Names,
     RemoveXattr,
     SetAttr,
     SetXattr,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from stoker.core.errors import TransientError
-from stoker.fs.meta.calls import Answer, Call
+from stoker.fs.meta.answers import Answer
+from stoker.fs.meta.calls import Call
 from stoker.fs.meta.kv import Conflict, Engine
 from stoker.fs.meta.machine import run_all
 from stoker.fs.meta.view import View

@@ -5,28 +5,21 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from stoker.core.errors import CorruptError
+from stoker.fs.meta.answers import Answer, Done, Entry, Extents, FreedSlice, FreedSlices, Number, Shown
 from stoker.fs.meta.calls import (
     KEEP_SIZE,
     PUNCH_HOLE,
     READ,
     WRITE,
     ZERO_RANGE,
-    Answer,
     Close,
     CopyRange,
-    Done,
-    Entry,
-    Extents,
     Fallocate,
     ForgetFreed,
-    FreedSlice,
-    FreedSlices,
     ListFreed,
-    Number,
     Open,
     ReadExtents,
     Reclaim,
-    Shown,
     TakeSlices,
     Write,
 )

@@ -3,20 +3,8 @@
 import errno
 from typing import Final
 
-from stoker.fs.meta.calls import (
-    Answer,
-    BeginSession,
-    Done,
-    EndSession,
-    ExpireSessions,
-    FindLock,
-    InTheWay,
-    Number,
-    RenewSession,
-    SetLock,
-    Usage,
-    Used,
-)
+from stoker.fs.meta.answers import Answer, Done, InTheWay, Number, Used
+from stoker.fs.meta.calls import BeginSession, EndSession, ExpireSessions, FindLock, RenewSession, SetLock, Usage
 from stoker.fs.meta.content import closed
 from stoker.fs.meta.context import Context
 from stoker.fs.meta.faults import Refused

@@ -2,7 +2,8 @@
 
 import errno
 
-from stoker.fs.meta.calls import Answer, Content, Listed, Listing, ReadDir, ReadLink, page
+from stoker.fs.meta.answers import Answer, Content, Listed, Listing
+from stoker.fs.meta.calls import ReadDir, ReadLink, page
 from stoker.fs.meta.context import MAY_READ, MAY_SEARCH, Context
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import entry_key, name_in, target_key

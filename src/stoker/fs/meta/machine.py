@@ -15,7 +15,8 @@ import msgspec
 
 from stoker.core.errors import CorruptError
 from stoker.fs.meta import attributes, calls, content, holding, listing, naming, renaming
-from stoker.fs.meta.calls import Answer, Call, Question, Refusal, Request, pack_answer, unpack_answer
+from stoker.fs.meta.answers import Answer, Refusal, pack_answer, unpack_answer
+from stoker.fs.meta.calls import Call, Question, Request
 from stoker.fs.meta.context import Context
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import (

@@ -5,20 +5,8 @@ import stat
 from typing import Final
 
 from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME, inherited, is_minimal, pack_acl, parse_acl
-from stoker.fs.meta.calls import (
-    Answer,
-    Create,
-    Done,
-    Entry,
-    Link,
-    Lookup,
-    Mkdir,
-    Mknod,
-    Open,
-    Rmdir,
-    Symlink,
-    Unlink,
-)
+from stoker.fs.meta.answers import Answer, Done, Entry
+from stoker.fs.meta.calls import Create, Link, Lookup, Mkdir, Mknod, Open, Rmdir, Symlink, Unlink
 from stoker.fs.meta.content import dispose, open_file, opened
 from stoker.fs.meta.context import S_ISGID, Context, touch
 from stoker.fs.meta.faults import Refused

@@ -3,7 +3,8 @@
 import errno
 from typing import Final
 
-from stoker.fs.meta.calls import EXCHANGE, NOREPLACE, Entry, Lookup, ReadLink
+from stoker.fs.meta.answers import Entry
+from stoker.fs.meta.calls import EXCHANGE, NOREPLACE, Lookup, ReadLink
 from stoker.fs.meta.context import Context
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import ROOT

@@ -6,7 +6,8 @@ close a loop: the one that commits second has read what the first has written.
 
 import errno
 
-from stoker.fs.meta.calls import EXCHANGE, NOREPLACE, Answer, Done, Rename
+from stoker.fs.meta.answers import Answer, Done
+from stoker.fs.meta.calls import EXCHANGE, NOREPLACE, Rename
 from stoker.fs.meta.context import MAY_WRITE, Context, touch
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import ROOT, entry_key

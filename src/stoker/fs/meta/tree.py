@@ -9,20 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from stoker.fs.meta.answers import Content, Entry, Listed, Names
 from stoker.fs.meta.calls import (
     NOW,
     Access,
     Caller,
-    Content,
     Create,
-    Entry,
     GetXattr,
     Link,
-    Listed,
     ListXattr,
     Mkdir,
     Mknod,
-    Names,
     ReadDir,
     ReadLink,
     RemoveXattr,

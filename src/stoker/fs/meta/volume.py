@@ -9,21 +9,11 @@ import msgspec
 
 from stoker.core.clock import wall_ns
 from stoker.core.errors import CorruptError, UsageError
-from stoker.fs.meta.calls import (
-    Answer,
-    BeginSession,
-    Call,
-    Caller,
-    EndSession,
-    ExpireSessions,
-    Question,
-    Reclaim,
-    Refusal,
-    Request,
-)
+from stoker.fs.meta.answers import Answer, Refusal
+from stoker.fs.meta.calls import BeginSession, Call, Caller, EndSession, ExpireSessions, Question, Reclaim, Request
 from stoker.fs.meta.committing import Committer
 from stoker.fs.meta.context import Context
-from stoker.fs.meta.engines.urls import open_engine
+from stoker.fs.meta.engines.urls import check_version, open_engine
 from stoker.fs.meta.faults import Refused, meta_error
 from stoker.fs.meta.keys import VOLUME
 from stoker.fs.meta.kv import Engine
@@ -166,12 +156,5 @@ def _settings(engine: Engine) -> Settings:
         settings = msgspec.json.decode(data, type=Settings)
     except msgspec.DecodeError as error:
         raise CorruptError("settings of the volume are not readable", where=engine.url, got=str(error)) from error
-    if settings.version > FORMAT_VERSION:
-        raise UsageError(
-            "volume is of a newer release",
-            where=engine.url,
-            expected=f"form {FORMAT_VERSION}",
-            got=f"form {settings.version}",
-            remedy="update stoker",
-        )
+    check_version("volume", engine.url, settings.version, FORMAT_VERSION)
     return settings

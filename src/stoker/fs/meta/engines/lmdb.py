@@ -17,7 +17,7 @@ import lmdb
 from stoker.core.errors import CorruptError, DeniedError, NoSpaceError, StokerError, StoreError, UsageError
 from stoker.core.files import sync_folder
 from stoker.core.units import GiB, parse_bytes
-from stoker.fs.meta.engines.urls import EngineURL, sync_choice
+from stoker.fs.meta.engines.urls import EngineURL, check_version, sync_choice
 from stoker.fs.meta.kv import HISTORY_BYTES_MAX, Engine, Pair, Snapshot, Writes, bounds, trimmed
 
 MAGIC: Final = b"stoker metadata"
@@ -78,14 +78,7 @@ def _databases(env: Any, url: str) -> tuple[Any, Any, Any]:
         magic, version = txn.get(b"magic"), int.from_bytes(txn.get(b"version") or b"", "big")
     if magic != MAGIC:
         raise UsageError("folder is not a volume's metadata", where=url, got="another program's LMDB folder")
-    if version > SCHEMA_VERSION:
-        raise UsageError(
-            "folder is of a newer release",
-            where=url,
-            expected=f"format {SCHEMA_VERSION}",
-            got=f"format {version}",
-            remedy="update stoker",
-        )
+    check_version("folder", url, version, SCHEMA_VERSION)
     return about, env.open_db(b"pairs", create=False), env.open_db(b"history", create=False)
 
 

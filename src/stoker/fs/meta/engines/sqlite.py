@@ -13,7 +13,7 @@ from typing import Final
 
 from stoker.core.errors import CorruptError, DeniedError, NoSpaceError, StokerError, StoreError, UsageError
 from stoker.core.files import sync_folder
-from stoker.fs.meta.engines.urls import EngineURL, sync_choice
+from stoker.fs.meta.engines.urls import EngineURL, check_version, sync_choice
 from stoker.fs.meta.kv import HISTORY_BYTES_MAX, Engine, Pair, Snapshot, Writes, bounds, trimmed
 
 APPLICATION_ID: Final = 0x53744D65  # "StMe"
@@ -300,11 +300,4 @@ def _check_kind(engine: SqliteEngine, url: str) -> None:
         engine.give_reader(connection)
     if kind != APPLICATION_ID:
         raise UsageError("file is not a volume's metadata", where=url, got="another program's SQLite file")
-    if version > SCHEMA_VERSION:
-        raise UsageError(
-            "file is of a newer release",
-            where=url,
-            expected=f"format {SCHEMA_VERSION}",
-            got=f"format {version}",
-            remedy="update stoker",
-        )
+    check_version("file", url, version, SCHEMA_VERSION)

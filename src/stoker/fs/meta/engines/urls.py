@@ -86,3 +86,15 @@ def sync_choice(text: str) -> bool:
     if text not in ("full", "off"):
         raise UsageError("option sync has a bad value", expected="full or off", got=text)
     return text == "full"
+
+
+def check_version(what: str, url: str, version: int, known: int) -> None:
+    """Raise UsageError for something that a newer release wrote."""
+    if version > known:
+        raise UsageError(
+            f"{what} is of a newer release",
+            where=url,
+            expected=f"form {known}",
+            got=f"form {version}",
+            remedy="update stoker",
+        )
