@@ -219,7 +219,7 @@ def outcome(tree: Any, verb: str, *arguments: Any) -> Any:
     return told if verb in LOOKS else None
 
 
-def check(examples: int, steps: int) -> None:
+def check(examples: int, steps: int, *, derandomize: bool) -> None:
     run_state_machine_as_test(
         Model,
         settings=settings(
@@ -229,15 +229,16 @@ def check(examples: int, steps: int) -> None:
             suppress_health_check=list(HealthCheck),
             print_blob=False,
             database=None,
+            derandomize=derandomize,
         ),
     )
 
 
 def test_a_volume_does_what_a_directory_does() -> None:
-    check(60, 50)
+    check(60, 50, derandomize=True)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_volume_does_what_a_directory_does_for_long() -> None:
-    check(600, 80)
+    check(600, 80, derandomize=False)

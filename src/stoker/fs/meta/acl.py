@@ -24,6 +24,7 @@ GROUP_OBJ: Final = 0x04
 GROUP: Final = 0x08
 MASK: Final = 0x10
 OTHER: Final = 0x20
+_TAGS: Final = (USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER)
 _VERSION: Final = 2
 _NO_ID: Final = 0xFFFFFFFF
 _HEAD: Final = struct.Struct("<I")
@@ -43,28 +44,28 @@ Acl = tuple[AclEntry, ...]
 
 
 def parse_acl(data: bytes) -> Acl:
-    """Return a list from its bytes, entries in their order. Raises Refused (EINVAL) for bytes that are none."""
+    """Return a list from its bytes; no entry is none at all. Raises Refused: EINVAL for bytes that are none,
+    EOPNOTSUPP for another version. Whether the entries make a list, `check_acl` tells."""
     count, rest = divmod(len(data) - _HEAD.size, _ENTRY.size)
-    if rest or not 0 < count <= _ENTRIES_MAX or _HEAD.unpack_from(data)[0] != _VERSION:
+    if rest or not 0 <= count <= _ENTRIES_MAX:
         raise Refused(errno.EINVAL)
-    acl = tuple(sorted((AclEntry(*fields) for fields in _ENTRY.iter_unpack(data[_HEAD.size :])), key=_rank))
-    if not _sound(acl):
+    if _HEAD.unpack_from(data)[0] != _VERSION:
+        raise Refused(errno.EOPNOTSUPP)
+    acl = tuple(AclEntry(*fields) for fields in _ENTRY.iter_unpack(data[_HEAD.size :]))
+    if any(entry.tag not in _TAGS for entry in acl):
         raise Refused(errno.EINVAL)
     return acl
 
 
-def _rank(entry: AclEntry) -> tuple[int, int]:
-    return entry.tag, entry.id
-
-
-def _sound(acl: Acl) -> bool:
-    """Tell whether each needed entry is there once, and no named one twice; a named entry needs a mask."""
+def check_acl(acl: Acl) -> None:
+    """Raise Refused (EINVAL) unless each needed entry is there once, in order, and a mask where names are."""
     tags = [entry.tag for entry in acl]
     named = [(entry.tag, entry.id) for entry in acl if entry.tag in (USER, GROUP)]
-    known = all(tag in (USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER) for tag in tags)
     once = all(tags.count(tag) == 1 for tag in (USER_OBJ, GROUP_OBJ, OTHER)) and tags.count(MASK) <= 1
     masked = not named or MASK in tags
-    return known and once and masked and len(set(named)) == len(named) and all(e.allows < 8 for e in acl)
+    ordered = tags == sorted(tags) and len(set(named)) == len(named)
+    if not (once and masked and ordered and all(entry.allows < 8 for entry in acl)):
+        raise Refused(errno.EINVAL)
 
 
 def pack_acl(acl: Acl) -> bytes:

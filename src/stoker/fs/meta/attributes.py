@@ -4,7 +4,7 @@ import errno
 import stat
 from typing import Final
 
-from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME, is_minimal, mode_of, pack_acl, parse_acl, with_mode
+from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME, check_acl, is_minimal, mode_of, pack_acl, parse_acl, with_mode
 from stoker.fs.meta.answers import Answer, Content, Done, Entry, Names
 from stoker.fs.meta.calls import (
     NOW,
@@ -203,18 +203,19 @@ def _check_list(context: Context, ino: int, name: bytes) -> None:
 
 
 def _set_acl(context: Context, ino: int, attr: Attr, name: bytes, value: bytes) -> None:
-    """Set a list, or with no bytes take it away."""
+    """Set a list, or with no entries take it away."""
+    acl = parse_acl(value) if value else ()
     if attr.is_symlink:
         raise Refused(errno.EOPNOTSUPP)
     if name == DEFAULT_NAME and not attr.is_directory:
-        if not value:
+        if not acl:
             return
         raise Refused(errno.EACCES)
     context.need_owner(attr)
-    if not value:
+    if not acl:
         _drop_xattr(context, ino, attr, name)
         return
-    acl = parse_acl(value)
+    check_acl(acl)
     if name == ACCESS_NAME:
         mode = attr.mode & ~0o777 | mode_of(acl)
         if not context.is_superuser and not context.caller.belongs_to(attr.gid):
