@@ -152,6 +152,18 @@ class MetaEngineContract:
                 assert (before.revision, between.revision, engine.revision()) == (1, 2, 3)
         assert engine.scan(b"") == [(b"c", b"3")]
 
+    def test_what_snapshots_held_on_to_is_gone_with_them(self, engine: Engine) -> None:
+        engine.txn(None, {b"k%03d" % number: b"1" for number in range(100)})
+        first, second = engine.snapshot(), engine.snapshot()
+        engine.txn(None, {b"k%03d" % number: None for number in range(100)})
+        first.close()
+        first.close()
+        assert len(second.scan(b"k")) == 100
+        second.close()
+        assert engine.scan(b"") == []
+        engine.txn(None, {b"k%03d" % number: b"2" for number in range(50)})
+        assert [value for _, value in engine.scan(b"k")] == [b"2"] * 50
+
     def test_readers_see_whole_transactions(self, engine: Engine) -> None:
         stop = threading.Event()
         engine.txn(None, {b"x": b"0", b"y": b"0"})

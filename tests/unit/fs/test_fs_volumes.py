@@ -182,6 +182,40 @@ def test_conflicts_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         volume.run(Mkdir(ROOT, b"d", 0o755))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_view_shows_its_snapshot_with_its_own_writes(seed: int) -> None:
+    chance = random.Random(seed)
+    names = [b"i" + bytes([0] * 7 + [head]) + b"D%d" % tail for head in range(3) for tail in range(8)]
+    below = {name: b"below" for name in names if chance.random() < 0.5}
+    engine = MemoryEngine(MemoryState(), "memory://view")
+    engine.txn(None, below)
+    with engine.snapshot() as snapshot:
+        view, model, marks = View(snapshot), dict(below), []
+        for _ in range(300):
+            kind, name = chance.choice(["put", "delete", "scan", "scan", "get", "mark", "undo"]), chance.choice(names)
+            if kind == "put":
+                view.put(name, b"ours")
+                model[name] = b"ours"
+            elif kind == "delete":
+                view.delete(name)
+                model.pop(name, None)
+            elif kind == "get":
+                assert view.get(name) == model.get(name)
+            elif kind == "mark":
+                marks.append((view.mark(), dict(model)))
+            elif kind == "undo" and marks:
+                mark, model = marks.pop()
+                view.undo(mark)
+                model = dict(model)
+            elif kind == "scan":
+                prefix, after = name[: chance.choice([1, 9, 10])], chance.choice([b"", chance.choice(names)])
+                limit = chance.choice([None, 1, 2, 5])
+                wanted = sorted((k, v) for k, v in model.items() if k.startswith(prefix) and k > after)
+                assert view.scan(prefix, after, limit) == wanted[:limit]
+        assert isinstance(engine.txn(view.read_set(), view.writes), int)
+    assert dict(engine.scan(b"")) == model
+
+
 # -- form
 
 

@@ -27,7 +27,10 @@ _SUPERUSER: Final = Caller()
 
 
 class Volume:
-    """An open volume. All methods may be called from many threads; what they change is durable when they return."""
+    """An open volume. All methods may be called from many threads; what they change is durable when they return.
+
+    A child process that was forked must open it anew.
+    """
 
     def __init__(self, engine: Engine, *, clock: Callable[[], int] = wall_ns) -> None:
         self.engine = engine

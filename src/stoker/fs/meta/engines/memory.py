@@ -25,6 +25,7 @@ class MemoryState:
         self.keys: list[bytes] = []
         self.versions: dict[bytes, list[Version]] = {}
         self.open: dict[int, int] = {}
+        self.stale: set[bytes] = set()  # keys with versions that only open snapshots need
         self.history: dict[int, bytes] = {}
         self.history_bytes = 0
         self.floor = 0
@@ -52,6 +53,8 @@ class MemoryState:
             chain = self.versions[key] = []
         chain.append((revision, value))
         self.prune(key, chain)
+        if len(chain) > 1 or value is None:
+            self.stale.add(key)
 
     def prune(self, key: bytes, chain: list[Version]) -> None:
         """Keep, for the oldest open snapshot, the version it sees and all newer ones."""
@@ -61,6 +64,14 @@ class MemoryState:
         if len(chain) == 1 and chain[0][1] is None and chain[0][0] <= oldest:
             del self.versions[key]
             del self.keys[bisect_left(self.keys, key)]
+
+    def sweep(self) -> None:
+        """Drop what only snapshots needed, now that none is open."""
+        for key in self.stale:
+            chain = self.versions.get(key)
+            if chain is not None:
+                self.prune(key, chain)
+        self.stale.clear()
 
     def remember(self, revision: int, record: bytes | None) -> None:
         """Keep the record of a transaction; None forgets all of them."""
@@ -103,7 +114,7 @@ class MemorySnapshot(Snapshot):
         return found
 
     def close(self) -> None:
-        """Let versions go that only this snapshot needed, as keys are written again."""
+        """Let the snapshot go, and with the last open one all versions that only snapshots needed."""
         if self._closed:
             return
         self._closed = True
@@ -111,6 +122,8 @@ class MemorySnapshot(Snapshot):
             self._state.open[self.revision] -= 1
             if not self._state.open[self.revision]:
                 del self._state.open[self.revision]
+            if not self._state.open:
+                self._state.sweep()
 
 
 class _MemoryWriter:

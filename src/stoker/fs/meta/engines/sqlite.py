@@ -11,7 +11,15 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from stoker.core.errors import CorruptError, DeniedError, NoSpaceError, StokerError, StoreError, UsageError
+from stoker.core.errors import (
+    CorruptError,
+    DeniedError,
+    NoSpaceError,
+    StokerError,
+    StoreError,
+    TransientError,
+    UsageError,
+)
 from stoker.core.files import sync_folder
 from stoker.fs.meta.engines.urls import EngineURL, check_version, sync_choice
 from stoker.fs.meta.kv import HISTORY_BYTES_MAX, Engine, Pair, Snapshot, Writes, bounds, trimmed
@@ -35,9 +43,14 @@ class SqliteSnapshot(Snapshot):
     def __init__(self, engine: "SqliteEngine") -> None:
         self._engine = engine
         self._connection: sqlite3.Connection | None = engine.take_reader()
-        with engine.told():
-            self._connection.execute("BEGIN")
-            self.revision = int(self._connection.execute("SELECT value FROM about WHERE name='revision'").fetchone()[0])
+        try:
+            with engine.told():
+                self._connection.execute("BEGIN")
+                found = self._connection.execute("SELECT value FROM about WHERE name='revision'").fetchone()
+        except BaseException:
+            self.close()
+            raise
+        self.revision = int(found[0])
 
     def connection(self) -> sqlite3.Connection:
         """Return the connection that the snapshot reads on."""
@@ -231,6 +244,9 @@ def _told(error: sqlite3.Error, url: str) -> StokerError:
         return NoSpaceError("metadata cannot be written", where=url, got=str(error), remedy="free some space")
     if code & 0xFF in _NOT_OURS:
         return CorruptError("metadata file is torn", where=url, got=str(error), remedy="restore it from a copy")
+    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        got = f"{error} for {_BUSY_SECONDS:.0f} seconds"
+        return TransientError("another process holds the metadata file", where=url, got=got, remedy="try again")
     if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return DeniedError("metadata file may not be written", where=url, got=str(error))
     return StoreError("metadata engine failed", where=url, got=str(error))
