@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fs_place import Place
 
-from stoker.core.errors import CorruptError, StokerError, TransientError, UsageError
+from stoker.core.errors import CorruptError, MissingExtraError, StokerError, TransientError, UsageError
 from stoker.fs.meta import MetaError, Tree, Volume, fsck, keys
 from stoker.fs.meta.answers import Done, Entry, Refusal
 from stoker.fs.meta.calls import BeginSession, Call, Caller, Create, Lookup, Mkdir, SetLock, SetXattr, TakeSlices, Write
@@ -254,6 +254,13 @@ def test_bad_urls_are_refused_in_a_sentence(url: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         Volume.format(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_package_that_is_absent_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    monkeypatch.delitem(sys.modules, "stoker.fs.meta.engines.lmdb", raising=False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'stoker\[lmdb\]'"):
+        Volume.format("lmdb:///tmp/never")
 
 
 def test_a_bad_name_is_refused() -> None:
