@@ -8,6 +8,7 @@ Contenders take turns; rates are medians of the rounds.
 
 import argparse
 import json
+import os
 import shlex
 import sqlite3
 import statistics
@@ -154,6 +155,19 @@ def measure_reads(volume: Volume, engine: str, count: int, rates: Rates) -> None
         rates.setdefault(f"{engine}: {what}", []).append(timed(amount, work))
 
 
+def sync_seconds(scratch: Path) -> float:
+    """Return what one fdatasync of a page costs here, the median of twenty: what bounds every durable commit."""
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        taken = []
+        for _ in range(20):
+            file.write(bytes(4096))
+            file.flush()
+            start = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
 def one_round(scratch: Path, count: int, rates: Rates) -> None:
     """Let every contender take its turn once."""
     for engine in ENGINES:
@@ -166,15 +180,16 @@ def one_round(scratch: Path, count: int, rates: Rates) -> None:
             measure_reads(volume, engine, count, rates)
 
 
-def document_of(rates: Rates, command: str) -> dict[str, Any]:
-    """Return the result as it is saved."""
+def document_of(rates: Rates, command: str, syncs: list[float]) -> dict[str, Any]:
+    """Return the result as it is saved; `syncs` are the seconds of an fdatasync before each round."""
     rows = [
         {"what": what, "per_second": statistics.median(each), "low": min(each), "high": max(each)}
         for what, each in rates.items()
     ]
     best = max(row["per_second"] for row in rows if "creates" in row["what"])
     goal = {"creates_per_second": GOAL_CREATES_PER_SECOND, "reached": best > GOAL_CREATES_PER_SECOND}
-    return {"utc": utc_text(), "command": command, "machine": machine(), "rows": rows, "goal": goal}
+    facts = {"sync_seconds": statistics.median(syncs), "load_average": os.getloadavg()[1]}
+    return {"utc": utc_text(), "command": command, "machine": machine(), **facts, "rows": rows, "goal": goal}
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -183,7 +198,8 @@ def markdown(document: dict[str, Any]) -> str:
     lines = [
         "## File system: metadata",
         f"\nCommand: `{document['command']}`, {document['utc']}. Machine: {facts}.",
-        "Durable: every commit waits for the disk. Medians of the rounds, contenders in turns.\n",
+        f"Durable: every commit waits for the disk, one fdatasync takes {document['sync_seconds'] * 1000:.1f} ms.",
+        f"Load average {document['load_average']:.1f}. Medians of the rounds, contenders in turns.\n",
         "| what | a second | low | high |",
         "|---|---:|---:|---:|",
     ]
@@ -201,12 +217,14 @@ def main(words: list[str] | None = None) -> None:
     count = 2000 if options.quick else 20_000
     rounds = options.rounds or (3 if options.quick else 5)
     rates: Rates = {}
+    syncs = []
     for number in range(rounds):
+        syncs.append(sync_seconds(options.scratch))
         start = time.monotonic()
         one_round(options.scratch, count, rates)
         print(f"round {number + 1} of {rounds}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-    command = shlex.join(["python", "-m", "benchmarks.fsmeta", *(["--quick"] if options.quick else [])])
-    document = document_of(rates, command)
+    given = [*(["--quick"] if options.quick else []), *(["--rounds", str(rounds)] if options.rounds else [])]
+    document = document_of(rates, shlex.join(["python", "-m", "benchmarks.fsmeta", *given]), syncs)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "fsmeta.json").write_text(json.dumps(document, indent=1) + "\n")
     (options.out / "fsmeta.md").write_text(markdown(document))

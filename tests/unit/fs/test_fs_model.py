@@ -235,7 +235,7 @@ def check(examples: int, steps: int, *, derandomize: bool) -> None:
 
 
 def test_a_volume_does_what_a_directory_does() -> None:
-    check(60, 50, derandomize=True)
+    check(40, 50, derandomize=True)
 
 
 @pytest.mark.slow
