@@ -1,0 +1,129 @@
+"""Answers as values: what a client is told."""
+
+from typing import Final
+
+import msgspec
+
+from stoker.core.errors import CorruptError
+from stoker.fs.meta.locking import Held
+from stoker.fs.meta.records import Attr
+from stoker.fs.meta.slices import Extent
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """It is done. `more` tells that a bounded piece of upkeep left some."""
+
+    more: bool = False
+
+
+class Entry(msgspec.Struct, frozen=True, tag=True):
+    """An inode and its attributes; `made` tells that this request made it."""
+
+    ino: int
+    attr: Attr
+    made: bool = False
+
+
+class Number(msgspec.Struct, frozen=True, tag=True):
+    """A number: of a session, a token, the first of some slices, or the offset that was written at."""
+
+    value: int
+
+
+class Content(msgspec.Struct, frozen=True, tag=True):
+    """A target, or the value of an extended attribute."""
+
+    data: bytes
+
+
+class Names(msgspec.Struct, frozen=True, tag=True):
+    """Names of extended attributes."""
+
+    names: tuple[bytes, ...]
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """An entry of a directory: `kind` is the type as the four highest bits of a mode."""
+
+    name: bytes
+    ino: int
+    kind: int
+    attr: Attr | None = None
+
+
+class Listing(msgspec.Struct, frozen=True, tag=True):
+    """Entries of a directory; `more` tells that there are others behind."""
+
+    entries: tuple[Listed, ...]
+    more: bool
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """An extent at a file's offset."""
+
+    offset_bytes: int
+    extent: Extent
+
+
+class Extents(msgspec.Struct, frozen=True, tag=True):
+    """What shows in a range, in order; between lie zeros. `size_bytes` is the file's."""
+
+    shown: tuple[Shown, ...]
+    size_bytes: int
+
+
+class InTheWay(msgspec.Struct, frozen=True, tag=True):
+    """The lock that stands in the way, or None."""
+
+    held: Held | None
+
+
+class Used(msgspec.Struct, frozen=True, tag=True):
+    """How much the volume holds: inodes, and the bytes of its files by their sizes."""
+
+    inodes: int
+    bytes: int
+
+
+class FreedSlice(msgspec.Struct, frozen=True):
+    """A slice that nothing refers to: which inode let it go, and when."""
+
+    id: int
+    generation: int
+    size_bytes: int
+    ino: int
+    time_ns: int
+
+
+class FreedSlices(msgspec.Struct, frozen=True, tag=True):
+    """Slices that were freed."""
+
+    slices: tuple[FreedSlice, ...]
+
+
+class Refusal(msgspec.Struct, frozen=True, tag=True):
+    """The errno of a request that was refused; `detail` tells of a damaged row, with EIO."""
+
+    errno: int
+    detail: str = ""
+
+
+Answer = Done | Entry | Number | Content | Names | Listing | Extents | InTheWay | Used | FreedSlices | Refusal
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Answer)
+
+
+def pack_answer(answer: Answer) -> bytes:
+    """Return an answer as bytes."""
+    return _encoder.encode(answer)
+
+
+def unpack_answer(data: bytes) -> Answer:
+    """Return an answer from bytes."""
+    try:
+        answer: Answer = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise CorruptError("answer that was kept is not readable", got=str(error)) from error
+    return answer

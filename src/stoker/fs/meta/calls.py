@@ -1,0 +1,377 @@
+"""Requests and answers as values: what a client asks of the metadata, and what it is told.
+
+A request changes something or is a question. A `Call` says who asks, in which session, and by which number, so that a
+request that is repeated is answered as the first time and done once.
+"""
+
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from stoker.fs.meta.answers import Content, Done, Entry, Extents, FreedSlices, InTheWay, Listing, Names, Number, Used
+from stoker.fs.meta.kv import Pair
+from stoker.fs.meta.slices import Slice
+
+NOW: Final = "now"
+"""A time to be set to the moment of the transaction."""
+
+READ: Final = 1
+WRITE: Final = 2
+"""How a file is opened: to read, to write, or both (the sum)."""
+
+NOREPLACE: Final = 1
+EXCHANGE: Final = 2
+"""Flags of Rename, with the numbers of Linux's renameat2."""
+
+KEEP_SIZE: Final = 1
+PUNCH_HOLE: Final = 2
+ZERO_RANGE: Final = 16
+"""Modes of Fallocate, with Linux's numbers."""
+
+XATTR_CREATE: Final = 1
+XATTR_REPLACE: Final = 2
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks: user, group, further groups. User 0 may do everything."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+
+    def belongs_to(self, gid: int) -> bool:
+        """Tell whether the caller is in a group."""
+        return gid == self.gid or gid in self.groups
+
+
+A = TypeVar("A")
+
+
+class Request(msgspec.Struct, Generic[A], frozen=True, tag=True):
+    """What is asked, with the kind of its answer."""
+
+
+# -- names
+
+
+class Create(Request[Entry], frozen=True):
+    """Make a regular file, and open it in the caller's session when `access` says how.
+
+    A file that is there already is opened, unless `exclusive`.
+    """
+
+    parent: int
+    name: bytes
+    mode: int
+    umask: int = 0
+    exclusive: bool = False
+    access: int = 0
+
+
+class Mkdir(Request[Entry], frozen=True):
+    """Make a directory."""
+
+    parent: int
+    name: bytes
+    mode: int
+    umask: int = 0
+
+
+class Mknod(Request[Entry], frozen=True):
+    """Make a regular file, fifo, socket or device: the type stands in `mode`."""
+
+    parent: int
+    name: bytes
+    mode: int
+    rdev: int = 0
+    umask: int = 0
+
+
+class Symlink(Request[Entry], frozen=True):
+    """Make a symbolic link."""
+
+    parent: int
+    name: bytes
+    target: bytes
+
+
+class Link(Request[Entry], frozen=True):
+    """Give an inode one more name."""
+
+    ino: int
+    parent: int
+    name: bytes
+
+
+class Unlink(Request[Done], frozen=True):
+    """Take a name from something that is no directory."""
+
+    parent: int
+    name: bytes
+
+
+class Rmdir(Request[Done], frozen=True):
+    """Remove an empty directory."""
+
+    parent: int
+    name: bytes
+
+
+class Rename(Request[Done], frozen=True):
+    """Move a name; `flags` are NOREPLACE or EXCHANGE."""
+
+    parent: int
+    name: bytes
+    new_parent: int
+    new_name: bytes
+    flags: int = 0
+
+
+# -- attributes
+
+
+class SetAttr(Request[Entry], frozen=True):
+    """Change attributes; None leaves one as it is. `opened` allows a new size to who has the file open to write."""
+
+    ino: int
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size_bytes: int | None = None
+    atime_ns: int | str | None = None
+    mtime_ns: int | str | None = None
+    opened: bool = False
+
+
+class SetXattr(Request[Done], frozen=True):
+    """Set an extended attribute; `flags` are XATTR_CREATE or XATTR_REPLACE."""
+
+    ino: int
+    name: bytes
+    value: bytes
+    flags: int = 0
+
+
+class RemoveXattr(Request[Done], frozen=True):
+    """Remove an extended attribute."""
+
+    ino: int
+    name: bytes
+
+
+# -- content
+
+
+class Open(Request[Entry], frozen=True):
+    """Open a file or directory in the caller's session; `access` is READ, WRITE or both; `truncate` empties a file."""
+
+    ino: int
+    access: int
+    truncate: bool = False
+
+
+class Close(Request[Done], frozen=True):
+    """Close what was opened with the same `access`. `owner`, unless 0, loses its locks on the file."""
+
+    ino: int
+    access: int
+    owner: int = 0
+
+
+class TakeSlices(Request[Number], frozen=True):
+    """Take `count` numbers for slices; nobody else gets them."""
+
+    count: int
+
+
+class Write(Request[Number], frozen=True):
+    """Show slices that are stored, one after the other, from `offset_bytes` on, or at the end with `append`.
+
+    `token`, unless 0, is that of a lock: without the lock nothing is written.
+    """
+
+    ino: int
+    slices: tuple[Slice, ...]
+    offset_bytes: int = 0
+    append: bool = False
+    token: int = 0
+
+
+class Fallocate(Request[Done], frozen=True):
+    """Lengthen a file, or make a hole; `mode` is 0, KEEP_SIZE, PUNCH_HOLE + KEEP_SIZE, or ZERO_RANGE (+ KEEP_SIZE)."""
+
+    ino: int
+    mode: int
+    offset_bytes: int
+    length_bytes: int
+
+
+class CopyRange(Request[Number], frozen=True):
+    """Show a range of one file in another, by reference: no byte is copied."""
+
+    source: int
+    source_offset_bytes: int
+    target: int
+    target_offset_bytes: int
+    length_bytes: int
+
+
+# -- locks
+
+
+class SetLock(Request[Number], frozen=True):
+    """Take, change or give back a lock at once or not at all.
+
+    `whole` is a lock of flock; otherwise [start, end) of fcntl. `exclusive` None gives back.
+    """
+
+    ino: int
+    owner: int
+    exclusive: bool | None
+    start: int = 0
+    end: int = 2**63
+    whole: bool = False
+
+
+# -- sessions and upkeep
+
+
+class BeginSession(Request[Number], frozen=True):
+    """Begin a session that lives `ttl_ns` from each sign of life."""
+
+    ttl_ns: int
+
+
+class RenewSession(Request[Done], frozen=True):
+    """Give a sign of life."""
+
+
+class EndSession(Request[Done], frozen=True):
+    """Close all that a session has open and give its locks back; at most `limit` rows at a time."""
+
+    session: int
+    limit: int = 256
+
+
+class ExpireSessions(Request[Done], frozen=True):
+    """End sessions that gave no sign of life in time; at most `limit` rows at a time."""
+
+    limit: int = 256
+
+
+class Reclaim(Request[Done], frozen=True):
+    """Free the chunks of files that are gone; at most `limit` rows at a time."""
+
+    limit: int = 256
+
+
+class ForgetFreed(Request[Done], frozen=True):
+    """Forget slices that were freed, once their bytes are deleted."""
+
+    ids: tuple[int, ...]
+
+
+# -- questions
+
+
+class Question(Request[A], frozen=True):
+    """What changes nothing, and is answered from a snapshot."""
+
+
+class Lookup(Question[Entry], frozen=True):
+    """What a name stands for; `.` and `..` too."""
+
+    parent: int
+    name: bytes
+
+
+class GetAttr(Question[Entry], frozen=True):
+    """The attributes of an inode."""
+
+    ino: int
+
+
+class Access(Question[Done], frozen=True):
+    """Whether the caller may read (4), write (2), execute or search (1): any sum of these."""
+
+    ino: int
+    mask: int
+
+
+class ReadDir(Question[Listing], frozen=True):
+    """Entries of a directory in the order of their names, behind the name `after`; `plus` brings their attributes.
+
+    A name is a cursor that stays right whatever is made or removed meanwhile.
+    """
+
+    ino: int
+    after: bytes = b""
+    limit: int = 1000
+    plus: bool = False
+
+
+class ReadLink(Question[Content], frozen=True):
+    """The target of a symbolic link."""
+
+    ino: int
+
+
+class GetXattr(Question[Content], frozen=True):
+    """The value of an extended attribute."""
+
+    ino: int
+    name: bytes
+
+
+class ListXattr(Question[Names], frozen=True):
+    """The names of extended attributes that the caller may see."""
+
+    ino: int
+
+
+class ReadExtents(Question[Extents], frozen=True):
+    """What shows in a range of a file, which the caller's session has open."""
+
+    ino: int
+    offset_bytes: int
+    length_bytes: int
+
+
+class FindLock(Question[InTheWay], frozen=True):
+    """Which lock stands in the way of one that would be taken."""
+
+    ino: int
+    owner: int
+    exclusive: bool
+    start: int = 0
+    end: int = 2**63
+    whole: bool = False
+
+
+class Usage(Question[Used], frozen=True):
+    """How much the volume holds."""
+
+
+class ListFreed(Question[FreedSlices], frozen=True):
+    """Slices that were freed and not yet forgotten, by id, behind `after`."""
+
+    after: int = 0
+    limit: int = 1000
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request with who asks. With a `seq` other than 0 its answer is kept, and a repetition gets the same one.
+
+    Answers to all numbers below `received` have come, so they need not be kept.
+    """
+
+    request: Request[Any]
+    caller: Caller = Caller()
+    session: int = 0
+    seq: int = 0
+    received: int = 0
+
+
+def page(pairs: list[Pair], limit: int) -> tuple[list[Pair], bool]:
+    """Return at most `limit` pairs of a scan that asked for one more, and whether there are more."""
+    return pairs[:limit], len(pairs) > limit

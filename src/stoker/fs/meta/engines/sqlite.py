@@ -1,0 +1,319 @@
+"""Keys and values in one SQLite file, in WAL mode; each commit is on the disk when it returns (`synchronous=FULL`).
+
+One connection writes, behind a lock; snapshots read on connections of their own, which a pool keeps. Several processes
+may open the file at once: SQLite lets one of them write at a time.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from stoker.core.errors import (
+    CorruptError,
+    DeniedError,
+    NoSpaceError,
+    StokerError,
+    StoreError,
+    TransientError,
+    UsageError,
+)
+from stoker.core.files import sync_folder
+from stoker.fs.meta.engines.urls import EngineURL, check_version, sync_choice
+from stoker.fs.meta.kv import HISTORY_BYTES_MAX, Engine, Pair, Snapshot, Writes, bounds, trimmed
+
+APPLICATION_ID: Final = 0x53744D65  # "StMe"
+SCHEMA_VERSION: Final = 1
+_BUSY_SECONDS: Final = 30.0
+_SCHEMA: Final = """
+CREATE TABLE pairs (k BLOB PRIMARY KEY, r INTEGER NOT NULL, v BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE history (r INTEGER PRIMARY KEY, size INTEGER NOT NULL, record BLOB NOT NULL);
+CREATE TABLE about (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO about VALUES ('revision', 0), ('floor', 0), ('history_bytes', 0);
+"""
+_NO_SPACE: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
+_NOT_OURS: Final = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+
+
+class SqliteSnapshot(Snapshot):
+    """A read transaction on a connection of the pool."""
+
+    def __init__(self, engine: "SqliteEngine") -> None:
+        self._engine = engine
+        self._connection: sqlite3.Connection | None = engine.take_reader()
+        try:
+            with engine.told():
+                self._connection.execute("BEGIN")
+                found = self._connection.execute("SELECT value FROM about WHERE name='revision'").fetchone()
+        except BaseException:
+            self.close()
+            raise
+        self.revision = int(found[0])
+
+    def connection(self) -> sqlite3.Connection:
+        """Return the connection that the snapshot reads on."""
+        assert self._connection is not None, "a snapshot is read before it is closed"
+        return self._connection
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`."""
+        with self._engine.told():
+            row = self.connection().execute("SELECT v FROM pairs WHERE k=?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def scan(self, prefix: bytes, after: bytes = b"", limit: int | None = None) -> list[Pair]:
+        """Return pairs in order."""
+        where, values = _range(*bounds(prefix, after))
+        with self._engine.told():
+            found: list[Pair] = (
+                self.connection()
+                .execute(
+                    f"SELECT k, v FROM pairs WHERE {where} ORDER BY k LIMIT ?",  # noqa: S608 - `where` is ours
+                    (*values, -1 if limit is None else limit),
+                )
+                .fetchall()
+            )
+        return found
+
+    def close(self) -> None:
+        """End the read transaction and give the connection back."""
+        if self._connection is None:
+            return
+        connection, self._connection = self._connection, None
+        self._engine.give_reader(connection)
+
+
+def _range(start: bytes, end: bytes) -> tuple[str, tuple[bytes, ...]]:
+    return ("k >= ? AND k < ?", (start, end)) if end else ("k >= ?", (start,))
+
+
+class _SqliteWriter:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        facts = dict(connection.execute("SELECT name, value FROM about").fetchall())
+        self.revision: int = facts["revision"]
+        self._history_bytes: int = facts["history_bytes"]
+
+    def modified(self, key: bytes) -> int:
+        row = self._connection.execute("SELECT r FROM pairs WHERE k=?", (key,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def modified_in(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, int]]:
+        where, values = _range(start, end)
+        yield from self._connection.execute(f"SELECT k, r FROM pairs WHERE {where}", values)  # noqa: S608
+
+    def apply(self, revision: int, writes: Writes, record: bytes | None) -> None:
+        connection = self._connection
+        gone = [(key,) for key, value in writes.items() if value is None]
+        if gone:
+            connection.executemany("DELETE FROM pairs WHERE k=?", gone)
+        connection.executemany(
+            "INSERT INTO pairs VALUES (?,?,?) ON CONFLICT (k) DO UPDATE SET r=excluded.r, v=excluded.v",
+            ((key, revision, value) for key, value in writes.items() if value is not None),
+        )
+        self._remember(revision, record)
+        connection.execute("UPDATE about SET value=? WHERE name='revision'", (revision,))
+
+    def _remember(self, revision: int, record: bytes | None) -> None:
+        connection = self._connection
+        if record is None:
+            connection.execute("DELETE FROM history")
+            connection.execute("UPDATE about SET value=? WHERE name='floor'", (revision,))
+            total_bytes = 0
+        else:
+            connection.execute("INSERT INTO history VALUES (?,?,?)", (revision, len(record), record))
+            total_bytes = self._history_bytes + len(record)
+        if total_bytes > HISTORY_BYTES_MAX:
+            total_bytes = self._trim(total_bytes)
+        connection.execute("UPDATE about SET value=? WHERE name='history_bytes'", (total_bytes,))
+
+    def _trim(self, total_bytes: int) -> int:
+        sizes = self._connection.execute("SELECT r, size FROM history ORDER BY r").fetchall()
+        dropped = trimmed(iter(sizes), total_bytes)
+        self._connection.execute("DELETE FROM history WHERE r<=?", (dropped[-1],))
+        self._connection.execute("UPDATE about SET value=? WHERE name='floor'", (dropped[-1],))
+        gone_bytes: int = sum(size for revision, size in sizes if revision <= dropped[-1])
+        return total_bytes - gone_bytes
+
+
+class SqliteEngine(Engine):
+    """An engine over one file."""
+
+    name = "sqlite"
+
+    def __init__(self, path: Path, url: str, *, durable: bool) -> None:
+        super().__init__()
+        self.url = url
+        self._path = path
+        self._durable = durable
+        self._lock = threading.Lock()
+        self._pool_lock = threading.Lock()
+        self._pool: list[sqlite3.Connection] = []
+        self._closed = False
+        self._writer = self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
+        )
+        connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
+        return connection
+
+    def take_reader(self) -> sqlite3.Connection:
+        """Return a connection to read on."""
+        with self._pool_lock:
+            if self._closed:
+                raise StoreError("engine is closed", where=self.url)
+            if self._pool:
+                return self._pool.pop()
+        with self.told():
+            return self._connect()
+
+    def give_reader(self, connection: sqlite3.Connection) -> None:
+        """Take a connection back."""
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        with self._pool_lock:
+            if not self._closed:
+                self._pool.append(connection)
+                return
+        connection.close()
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _told(error, self.url) from error
+
+    def snapshot(self) -> SqliteSnapshot:
+        """Return the state as of the newest commit."""
+        return SqliteSnapshot(self)
+
+    def revision(self) -> int:
+        """Return the newest revision of any process."""
+        with self.snapshot() as snapshot:
+            return snapshot.revision
+
+    @contextmanager
+    def _writing(self) -> Iterator[_SqliteWriter]:
+        with self._lock, self.told():
+            if self._closed:
+                raise StoreError("engine is closed", where=self.url)
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield _SqliteWriter(self._writer)
+                self._writer.execute("COMMIT")
+            finally:
+                # Left by a conflict or an error: whatever stands in the transaction is undone.
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+
+    def _history(self, after: int, limit: int) -> tuple[int, list[tuple[int, bytes]]]:
+        with closing(self.snapshot()) as snapshot, self.told():
+            connection = snapshot.connection()
+            floor = int(connection.execute("SELECT value FROM about WHERE name='floor'").fetchone()[0])
+            rows = connection.execute(
+                "SELECT r, record FROM history WHERE r>? ORDER BY r LIMIT ?", (after, limit)
+            ).fetchall()
+        return floor, rows
+
+    def prove(self) -> list[str]:
+        """Return what SQLite's own check finds wrong with the file; empty when it is sound."""
+        with closing(self.snapshot()) as snapshot, self.told():
+            rows = snapshot.connection().execute("PRAGMA integrity_check").fetchall()
+        return [text for (text,) in rows if text != "ok"]
+
+    def close(self) -> None:
+        """Close every connection; the last of all processes folds the WAL into the file."""
+        with self._lock, self._pool_lock:
+            if self._closed:
+                return
+            self._closed = True
+            for connection in [*self._pool, self._writer]:
+                connection.close()
+            self._pool.clear()
+
+
+def _told(error: sqlite3.Error, url: str) -> StokerError:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in _NO_SPACE:
+        return NoSpaceError("metadata cannot be written", where=url, got=str(error), remedy="free some space")
+    if code & 0xFF in _NOT_OURS:
+        return CorruptError("metadata file is torn", where=url, got=str(error), remedy="restore it from a copy")
+    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        got = f"{error} for {_BUSY_SECONDS:.0f} seconds"
+        return TransientError("another process holds the metadata file", where=url, got=got, remedy="try again")
+    if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return DeniedError("metadata file may not be written", where=url, got=str(error))
+    return StoreError("metadata engine failed", where=url, got=str(error))
+
+
+def open_sqlite(url: EngineURL) -> SqliteEngine:
+    """Open `sqlite:///path.db`; options: `sync=full|off`.
+
+    Raises UsageError for a file that is missing, taken, another program's or a newer release's; CorruptError.
+    """
+    durable = bool(url.options({"sync": sync_choice}).get("sync", True))
+    path = url.path()
+    if url.create:
+        _make(path, url.text)
+    elif not path.is_file():
+        raise UsageError("no volume is here", where=url.text, remedy="make one with `stoker fs format`")
+    engine: SqliteEngine | None = None
+    try:
+        engine = SqliteEngine(path, url.text, durable=durable)
+        _check_kind(engine, url.text)
+    except sqlite3.Error as error:
+        _close(engine)
+        raise _told(error, url.text) from error
+    except BaseException:
+        _close(engine)
+        raise
+    return engine
+
+
+def _close(engine: SqliteEngine | None) -> None:
+    if engine is not None:
+        engine.close()
+
+
+def _make(path: Path, url: str) -> None:
+    """Make the file beside its name, then give it the name: what is there is a whole file or none."""
+    if path.exists():
+        raise UsageError("place is taken", where=url, expected="a path where nothing is")
+    if not path.parent.is_dir():
+        raise UsageError("folder does not exist", where=str(path.parent))
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    try:
+        connection = sqlite3.connect(temporary, isolation_level=None)
+        try:
+            connection.executescript(_SCHEMA)
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            connection.execute("PRAGMA journal_mode=WAL")
+        finally:
+            connection.close()
+        temporary.replace(path)
+    except sqlite3.Error as error:
+        raise _told(error, url) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _check_kind(engine: SqliteEngine, url: str) -> None:
+    """Refuse a file that is not ours or of a newer release; SQLite itself refuses one shorter than its header says."""
+    connection = engine.take_reader()
+    try:
+        kind = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        engine.give_reader(connection)
+    if kind != APPLICATION_ID:
+        raise UsageError("file is not a volume's metadata", where=url, got="another program's SQLite file")
+    check_version("file", url, version, SCHEMA_VERSION)

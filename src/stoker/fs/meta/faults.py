@@ -1,0 +1,34 @@
+"""Refusals by the numbers of POSIX: a transaction raises `Refused`, a caller gets `MetaError`."""
+
+import errno
+import os
+
+from stoker.core.errors import StokerError
+
+
+class Refused(Exception):
+    """A request cannot be done; carries the errno and nothing else, for it is raised thousands of times a second."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.errno = number
+
+
+class MetaError(StokerError):
+    """A request was refused; `errno` is the number that POSIX has for it."""
+
+    def __init__(self, what: str, *, errno: int = errno.EIO, **facts: str) -> None:
+        super().__init__(what, **facts)
+        self.errno = errno
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the number, too, on the trip between processes."""
+        return (*super().__reduce__(), {"errno": self.errno})
+
+
+def meta_error(number: int, verb: str, where: str, detail: str = "") -> MetaError:
+    """Return the error of a refused request: the verb, the name, and what the system calls the number."""
+    name = errno.errorcode.get(number, str(number))
+    return MetaError(
+        f"{verb} was refused ({name}: {os.strerror(number).lower()})", errno=number, where=where, got=detail
+    )

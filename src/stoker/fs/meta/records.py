@@ -1,0 +1,181 @@
+"""What stands in the values: attributes, entries, sessions, opens, slices' counts. Fixed fields, big-endian.
+
+Attributes open with the version of their form, so that a newer form can be told from a damaged one.
+"""
+
+import stat
+import struct
+from typing import Final
+
+import msgspec
+
+from stoker.core.errors import CorruptError
+
+NAME_BYTES_MAX: Final = 255
+PATH_BYTES_MAX: Final = 4096
+SYMLINK_BYTES_MAX: Final = 4095
+XATTR_BYTES_MAX: Final = 65536
+XATTR_LIST_BYTES_MAX: Final = 65536
+LINKS_MAX: Final = 2**31 - 1
+FILE_BYTES_MAX: Final = 2**58
+"""2^32 chunks of 64 MiB: what the index of a chunk can tell."""
+TIME_NS_MAX: Final = 2**63 - 1
+TIME_NS_MIN: Final = -(2**63)
+
+HAS_XATTR: Final = 1
+HAS_ACL: Final = 2
+HAS_DEFAULT_ACL: Final = 4
+HAS_DATA: Final = 8
+
+_ATTR_VERSION: Final = 1
+_ATTR: Final = struct.Struct(">BIIIIQQQqqqqBIQ")
+_ENTRY: Final = struct.Struct(">QB")
+_SESSION: Final = struct.Struct(">qqQB")
+_OPEN: Final = struct.Struct(">II")
+_COUNT: Final = struct.Struct(">Q")
+_REFERENCES: Final = struct.Struct(">IIQ")
+_FREED: Final = struct.Struct(">IIQq")
+
+
+class Attr(msgspec.Struct):
+    """The attributes of an inode; times in nanoseconds since 1970.
+
+    A directory's `size_bytes` is the number of its entries and `nlink` 2 and its subdirectories. `parent` is the
+    directory that names it, 0 where several names are counted by parent, or none is left. `opens` counts the sessions
+    that have it open. `version` grows with each change of data.
+    """
+
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    size_bytes: int
+    rdev: int
+    parent: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int
+    flags: int = 0
+    opens: int = 0
+    version: int = 0
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Tell whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        """Tell whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def kind(self) -> int:
+        """Return the type, as the four highest bits of the mode."""
+        return self.mode >> 12
+
+
+def pack_attr(attr: Attr) -> bytes:
+    """Return attributes as bytes."""
+    return _ATTR.pack(
+        _ATTR_VERSION, attr.mode, attr.uid, attr.gid, attr.nlink, attr.size_bytes, attr.rdev, attr.parent,
+        attr.atime_ns, attr.mtime_ns, attr.ctime_ns, attr.btime_ns, attr.flags, attr.opens, attr.version,
+    )  # fmt: skip
+
+
+def unpack_attr(data: bytes) -> Attr:
+    """Return attributes from bytes. Raises CorruptError for bytes that are none."""
+    if len(data) != _ATTR.size or data[0] != _ATTR_VERSION:
+        got = f"{len(data)} bytes of version {data[0] if data else 0}"
+        raise CorruptError("attributes of an inode are not readable", expected=f"version {_ATTR_VERSION}", got=got)
+    return Attr(*_ATTR.unpack(data)[1:])
+
+
+def _fields(form: struct.Struct, data: bytes, what: str) -> tuple[int, ...]:
+    """Return the fields of a row. Raises CorruptError for bytes of another length."""
+    if len(data) != form.size:
+        raise CorruptError(f"{what} is not readable", expected=f"{form.size} bytes", got=f"{len(data)}")
+    return form.unpack(data)
+
+
+def pack_entry(ino: int, kind: int) -> bytes:
+    """Return a directory's entry as bytes."""
+    return _ENTRY.pack(ino, kind)
+
+
+def unpack_entry(data: bytes) -> tuple[int, int]:
+    """Return the inode and the kind of an entry."""
+    ino, kind = _fields(_ENTRY, data, "an entry of a directory")
+    return ino, kind
+
+
+class Session(msgspec.Struct):
+    """A session: when it expires, how long it lives from each sign of life, and whether it is being closed.
+
+    Answers to requests below `received` are no longer kept: such a request must not be done again.
+    """
+
+    expires_ns: int
+    ttl_ns: int
+    received: int = 0
+    closing: bool = False
+
+
+def pack_session(session: Session) -> bytes:
+    """Return a session as bytes."""
+    return _SESSION.pack(session.expires_ns, session.ttl_ns, session.received, session.closing)
+
+
+def unpack_session(data: bytes) -> Session:
+    """Return a session from bytes."""
+    expires_ns, ttl_ns, received, closing = _fields(_SESSION, data, "a session")
+    return Session(expires_ns, ttl_ns, received, bool(closing))
+
+
+def pack_opens(readers: int, writers: int) -> bytes:
+    """Return how often a session has a file open to read and to write."""
+    return _OPEN.pack(readers, writers)
+
+
+def unpack_opens(data: bytes) -> tuple[int, int]:
+    """Return how often a session has a file open to read and to write."""
+    readers, writers = _fields(_OPEN, data, "how a file is open")
+    return readers, writers
+
+
+def pack_count(count: int) -> bytes:
+    """Return a counter as bytes."""
+    return _COUNT.pack(count)
+
+
+def unpack_count(data: bytes | None) -> int:
+    """Return a counter; 0 where there is none."""
+    return 0 if data is None else int(_fields(_COUNT, data, "a counter")[0])
+
+
+def pack_references(generation: int, size_bytes: int, count: int) -> bytes:
+    """Return a slice's generation, its size, and how many extents refer to it."""
+    return _REFERENCES.pack(generation, size_bytes, count)
+
+
+def unpack_references(data: bytes) -> tuple[int, int, int]:
+    """Return a slice's generation, its size, and how many extents refer to it."""
+    generation, size_bytes, count = _fields(_REFERENCES, data, "the references to a slice")
+    return generation, size_bytes, count
+
+
+def pack_freed(generation: int, size_bytes: int, ino: int, time_ns: int) -> bytes:
+    """Return a slice that is no longer referred to: what freed it, and when."""
+    return _FREED.pack(generation, size_bytes, ino, time_ns)
+
+
+def unpack_freed(data: bytes) -> tuple[int, int, int, int]:
+    """Return the generation and size of a freed slice, the inode that freed it, and when."""
+    generation, size_bytes, ino, time_ns = _fields(_FREED, data, "a freed slice")
+    return generation, size_bytes, ino, time_ns

@@ -1,0 +1,143 @@
+"""Extents of slices on the grid of chunks: pure values. A chunk holds extents in order, none over another.
+
+A slice is immutable bytes written once, known by its id and generation. An extent shows `length` bytes of a slice,
+from `offset` on, at `position` in its chunk of 64 MiB. What no extent covers reads as zeros. A later write cuts what
+lies under it: so each extent that is left is in use, and the count of references to a slice is the number of extents.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from stoker.core.errors import CorruptError
+
+CHUNK_BYTES: Final = 64 << 20
+_EXTENT: Final = struct.Struct(">IQIIII")
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """Bytes that were stored: `size_bytes` of them, under this id and generation."""
+
+    id: int
+    generation: int
+    size_bytes: int
+
+
+class Extent(msgspec.Struct, frozen=True, order=True):
+    """`length` bytes of a slice from `offset` on, at `position` in a chunk."""
+
+    position: int
+    id: int
+    generation: int
+    size_bytes: int
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """Return the position behind the extent."""
+        return self.position + self.length
+
+
+def pack_extents(extents: Sequence[Extent]) -> bytes:
+    """Return the extents of a chunk as bytes."""
+    return b"".join(_EXTENT.pack(e.position, e.id, e.generation, e.size_bytes, e.offset, e.length) for e in extents)
+
+
+def unpack_extents(data: bytes | None) -> list[Extent]:
+    """Return the extents of a chunk; none where there is no row. Raises CorruptError for bytes that are none."""
+    if data is None:
+        return []
+    if len(data) % _EXTENT.size:
+        raise CorruptError("slices of a chunk are not readable", got=f"{len(data)} bytes")
+    return [Extent(*fields) for fields in _EXTENT.iter_unpack(data)]
+
+
+def part(extent: Extent, start: int, end: int) -> Extent | None:
+    """Return what of an extent lies in [start, end), None when nothing does."""
+    low, high = max(extent.position, start), min(extent.end, end)
+    if low >= high:
+        return None
+    offset = extent.offset + low - extent.position
+    return Extent(low, extent.id, extent.generation, extent.size_bytes, offset, high - low)
+
+
+def without(extents: Sequence[Extent], start: int, end: int) -> list[Extent]:
+    """Return the extents with [start, end) cut out of them."""
+    kept = []
+    for extent in extents:
+        if extent.end <= start or extent.position >= end:
+            kept.append(extent)
+            continue
+        pieces = (part(extent, extent.position, start), part(extent, end, extent.end))
+        kept += [piece for piece in pieces if piece is not None]
+    return kept
+
+
+def within(extents: Sequence[Extent], start: int, end: int) -> list[Extent]:
+    """Return what of the extents lies in [start, end)."""
+    return [piece for piece in (part(extent, start, end) for extent in extents) if piece is not None]
+
+
+def laid(extents: Sequence[Extent], new: Sequence[Extent]) -> list[Extent]:
+    """Return the extents with `new` ones over them, in order; neighbours that continue each other become one."""
+    for extent in new:
+        extents = without(extents, extent.position, extent.end)
+    return _joined(sorted([*extents, *new]))
+
+
+def _joined(extents: Sequence[Extent]) -> list[Extent]:
+    joined: list[Extent] = []
+    for extent in extents:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and (last.end, last.id, last.generation) == (extent.position, extent.id, extent.generation)
+            and last.offset + last.length == extent.offset
+        ):
+            length = last.length + extent.length
+            joined[-1] = Extent(last.position, last.id, last.generation, last.size_bytes, last.offset, length)
+        else:
+            joined.append(extent)
+    return joined
+
+
+def on_grid(offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int, int]]:
+    """Return the parts of a file's range by chunk: its index, and the positions [start, end) in it."""
+    place, end = offset_bytes, offset_bytes + length_bytes
+    while place < end:
+        index, start = divmod(place, CHUNK_BYTES)
+        stop = min(CHUNK_BYTES, start + end - place)
+        yield index, start, stop
+        place += stop - start
+
+
+def spread(data: Slice, offset_bytes: int) -> Iterator[tuple[int, Extent]]:
+    """Return the extents that show a whole slice at `offset_bytes` of a file, each with its chunk's index."""
+    taken = 0
+    for index, start, stop in on_grid(offset_bytes, data.size_bytes):
+        yield index, Extent(start, data.id, data.generation, data.size_bytes, taken, stop - start)
+        taken += stop - start
+
+
+def moved(extent: Extent, index: int, shift_bytes: int) -> Iterator[tuple[int, Extent]]:
+    """Return an extent of chunk `index` as it shows `shift_bytes` further on in a file, with the chunks' indices."""
+    taken = 0
+    for at, start, stop in on_grid(index * CHUNK_BYTES + extent.position + shift_bytes, extent.length):
+        offset = extent.offset + taken
+        yield at, Extent(start, extent.id, extent.generation, extent.size_bytes, offset, stop - start)
+        taken += stop - start
+
+
+def check_extents(extents: Sequence[Extent]) -> str:
+    """Return what is wrong with the extents of a chunk, an empty text when nothing is."""
+    end = 0
+    for extent in extents:
+        if extent.length <= 0 or extent.offset + extent.length > extent.size_bytes:
+            return f"extent at {extent.position} shows what slice {extent.id} does not have"
+        if extent.position < end:
+            return f"extent at {extent.position} lies over another"
+        end = extent.end
+    return f"extents end at {end}, behind the chunk" if end > CHUNK_BYTES else ""

@@ -1,0 +1,112 @@
+"""`stoker fs`: what it refuses, what it prints. Its page's examples run as processes of their own in `tests/docs`."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stoker.cli.main import run
+from stoker.fs.meta import keys
+from stoker.fs.meta.engines.urls import open_engine
+
+Stoker = Callable[..., tuple[int, str, str]]
+VOLUME = "sqlite://volume.db"
+
+
+@pytest.fixture
+def stoker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Stoker:
+    """Run a command in a folder of its own: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run(["fs", *words])
+        told = capfd.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+@pytest.fixture
+def volume(stoker: Stoker) -> str:
+    """A small volume."""
+    assert stoker("format", VOLUME)[0] == 0
+    assert stoker("mkdir", VOLUME, "/a/b", "--parents")[0] == 0
+    return VOLUME
+
+
+def document(done: tuple[int, str, str]) -> Any:
+    assert done[0] == 0, done
+    return json.loads(done[1])
+
+
+@pytest.mark.parametrize("url", [VOLUME, "lmdb://volume"])
+def test_a_volume_of_each_engine_lives_on(url: str, stoker: Stoker) -> None:
+    made = document(stoker("format", url, "--name", "first", "--json"))
+    told = document(stoker("mkdir", url, "/data", "--mode", "2770", "--json"))
+    assert told == {"path": "/data", "inode": 2}
+    assert document(stoker("ln", url, "/nowhere", "/data", "--symbolic", "--json"))["path"] == "/data/nowhere"
+    entries = document(stoker("ls", url, "/data", "--json"))["entries"]
+    assert [(one["name"], one["target"], one["mode"]) for one in entries] == [("nowhere", "/nowhere", "lrwxrwxrwx")]
+    told = document(stoker("info", url, "--json"))
+    assert (told["uuid"], told["name"], told["inodes"]) == (made["uuid"], "first", 3)
+    assert url.startswith(told["engine"])
+    assert document(stoker("stat", url, "/data", "--json"))["uid"] == os.geteuid()
+    assert document(stoker("mv", url, "/data", "/moved", "--json"))["target"] == "/moved"
+    assert document(stoker("rm", url, "/moved", "--recursive", "--json"))["removed"] == 2
+    told = document(stoker("fsck", url, "--json"))
+    assert told == {"sound": True, "inodes": 1, "faults": [], "exit_code": 0}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("format", VOLUME), 2, "taken"),
+        (("ls", "sqlite://absent.db"), 2, "stoker fs format"),
+        (("ls", "volume.db"), 2, "not the URL"),
+        (("ls", "memory://x"), 2, "ends with the command"),
+        (("ls", VOLUME, "/absent"), 1, "ENOENT"),
+        (("mkdir", VOLUME, "/a"), 1, "EEXIST"),
+        (("mkdir", VOLUME, "/x", "--mode", "9"), 2, "not octal"),
+        (("rm", VOLUME, "/a"), 1, "ENOTEMPTY"),
+        (("mv", VOLUME, "/a", "/a/b/c"), 1, "EINVAL"),
+        (("mv", VOLUME, "/a", "/b", "--exchange", "--no-replace"), 2, "exclude each other"),
+        (("mv", VOLUME, "/a", "/b", "--exchange"), 1, "ENOENT"),
+        (("ln", VOLUME, "/a", "/c"), 1, "EPERM"),
+        (("xattr", VOLUME, "/a", "--set", "user.x"), 2, "NAME=VALUE"),
+        (("xattr", VOLUME, "/a", "--get", "user.x"), 1, "ENODATA"),
+        (("xattr", VOLUME, "/a", "--get", "x", "--remove", "x"), 2, "exclude each other"),
+    ],
+)
+def test_what_is_refused_is_one_sentence(
+    volume: str, stoker: Stoker, words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    done = stoker(*words)
+    assert (done[0], done[1]) == (code, "")
+    assert done[2].startswith("stoker: ")
+    assert done[2].count("\n") == 1
+    assert sentence in done[2]
+
+
+def test_names_cannot_steer_a_terminal(volume: str, stoker: Stoker) -> None:
+    stoker("mkdir", volume, "/\x1b[31mred\n")
+    for words in (("ls", volume), ("ls", volume, "--json"), ("stat", volume, "/\x1b[31mred\n")):
+        code, out, _ = stoker(*words)
+        assert code == 0
+        assert "\x1b" not in out
+    assert len(stoker("ls", volume)[1].splitlines()) == 2
+
+
+def test_a_broken_volume_has_an_exit_code_of_its_own(volume: str, stoker: Stoker) -> None:
+    with open_engine(volume) as engine:
+        engine.txn(None, {keys.attr_key(3): None})
+    code, out, _ = stoker("fsck", volume)
+    assert code == 3
+    assert "faults" in out
+    code, out, _ = stoker("fsck", volume, "--json")
+    told = json.loads(out)
+    assert (code, told["sound"], told["exit_code"]) == (3, False, 3)
+    assert set(told["faults"][0]) == {"rule", "where", "expected", "got"}
