@@ -16,8 +16,10 @@ TRAIN: Final = 0
 EVALUATION: Final = 1
 SAVE: Final = 2
 LOAD: Final = 3
-PHASES: Final = ("train", "evaluation", "save", "load")
-"""Steps are of the first two alone; the others are told in progress."""
+INSERT: Final = 4
+SEARCH: Final = 5
+PHASES: Final = ("train", "evaluation", "save", "load", "insert", "search")
+"""Steps are of the first two alone, requests to a database of the last two; the others are told in progress."""
 _FIRST_CAPACITY: Final = 1 << 14
 
 
