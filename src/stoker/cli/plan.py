@@ -16,8 +16,8 @@ from stoker.cli.screen import emit_json, emit_pairs
 from stoker.core.checkpoints import CheckpointPlan
 from stoker.core.errors import EXIT_GOOD, EXIT_INVALID
 from stoker.core.plan import TrainingPlan
-from stoker.core.vectors import QUERY_COUNT, VectorPlan
 from stoker.core.units import GiB, format_bytes, format_rate, format_seconds
+from stoker.core.vectors import QUERY_COUNT, VectorPlan
 
 T = TypeVar("T")
 

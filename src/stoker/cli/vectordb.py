@@ -11,10 +11,10 @@ from stoker.bench.run.gathered import gather, require_results
 from stoker.bench.run.hosts.control import tell_folder, tell_progress
 from stoker.bench.run.hosts.start import launch_wanted
 from stoker.bench.run.launch_mpi import choose_launcher
+from stoker.bench.run.vectordb import NO_TARGET, Watching, run_vectordb
 from stoker.bench.run.vectors.options import VECTORDB
 from stoker.bench.run.vectors.places import place_of
 from stoker.bench.run.vectors.planning import plan_vectors
-from stoker.bench.run.vectors.running import NO_TARGET, Watching, run_vectordb
 from stoker.cli.launching import launch
 from stoker.cli.live import Live, live
 from stoker.cli.plan import show_plan

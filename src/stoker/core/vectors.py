@@ -53,6 +53,7 @@ class VectorPlan(msgspec.Struct, frozen=True):
     storage_root        where the database keeps its data, as a path of this host; empty: not told, or elsewhere
     compact, monitor_seconds    of a load: compact at its end; how often the building is looked at
     ready_seconds       within which all ranks have to be ready to search
+    report_count        requests after which a rank notes in its log how far it is
     rank_folder         where each rank keeps a copy of its outputs, on its own host; empty: nowhere
     """
 
@@ -82,6 +83,7 @@ class VectorPlan(msgspec.Struct, frozen=True):
     monitor_seconds: float = 5.0
     ready_seconds: float = 7200.0
     rank_folder: str = ""
+    report_count: int = 100
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -166,8 +168,9 @@ class TruthFacts(msgspec.Struct, frozen=True):
 class VectorFigures(msgspec.Struct):
     """The figures of a run on a collection.
 
-    Latencies are in the result's histograms: `search` a request, `query` a request's time over its queries. `engine`
-    is the server's own version; `index_found` what it said of its index. `seconds` is the longest of all ranks.
+    Latencies are of requests, in seconds, `mean`, `min` and quantiles such as `p99.9`; `query_latencies` a request's
+    time over its queries. Both stand in the result's histograms in full, `search` and `query`. `engine_version` is the
+    server's own; `index_found` what it said of its index. `seconds` is the longest of all ranks.
     `reads_per_query` counts the device under the collection, None where that is not on a client.
     """
 
@@ -176,6 +179,8 @@ class VectorFigures(msgspec.Struct):
     failed_requests: int = 0
     seconds: float = 0.0
     queries_per_second: float = 0.0
+    latencies: dict[str, float] = {}
+    query_latencies: dict[str, float] = {}
     vectors: int = 0
     vectors_per_second: float = 0.0
     built_seconds: float = 0.0

@@ -68,7 +68,8 @@ def chunks(recipe: Recipe, first: int, end: int, rows: int) -> Iterator[tuple[in
 
 def make_queries(recipe: Recipe, count: int, seed: int) -> Vectors:
     """Return `count` vectors of the same distribution, and about the same centres, that the recipe does not make."""
-    return _normalised(np.concatenate([_block(recipe, block, seed) for block in range(-(-count // BLOCK_ROWS))])[:count])
+    blocks = [_block(recipe, block, seed) for block in range(-(-count // BLOCK_ROWS))]
+    return _normalised(np.concatenate(blocks)[:count])
 
 
 def digest(vectors: Vectors) -> str:
@@ -129,4 +130,5 @@ def _normalised(rows: Whole) -> Vectors:
     """Return rows of length 1. The sums of squares are whole numbers, so their order does not matter."""
     squares = np.einsum("ij,ij->i", rows, rows)
     lengths = np.sqrt(np.maximum(squares, 1).astype(np.float64))
-    return (rows / lengths[:, None]).astype(np.float32)
+    found: Vectors = (rows / lengths[:, None]).astype(np.float32)
+    return found

@@ -89,6 +89,8 @@ class TruthMaker:
             self._take(ids[first : first + _BLOCK_ROWS], vectors[first : first + _BLOCK_ROWS])
 
     def _take(self, ids: Ids, vectors: Vectors) -> None:
+        order = np.argsort(ids, kind="stable")
+        ids, vectors = ids[order], vectors[order]
         self._hash ^= order_free_hash(ids, vectors)
         self._seen += len(ids)
         self._keep_sample(ids, vectors)
@@ -96,7 +98,7 @@ class TruthMaker:
         rows = np.ascontiguousarray(vectors, np.float32)
         fast = self._fast_scores(rows)
         count = min(wanted, len(ids))
-        best = np.argpartition(-fast, count - 1, axis=1)[:, :count]
+        best = _best(fast, count)
         exact = np.stack([self._exact_scores(query, rows[chosen]) for query, chosen in enumerate(best)])
         self._merge(ids[best], exact, wanted)
 
@@ -149,6 +151,16 @@ class TruthMaker:
         return Truth(key, self._ids, self._scores, np.array(self._sample_ids, np.int64), np.stack(self._sample))
 
 
+def _best(scores: NDArray[np.float32], count: int) -> Ids:
+    """Return where the best scores of each row stand, in no order; of equal ones at the edge the first."""
+    chosen: Ids = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+    edge = np.take_along_axis(scores, chosen, axis=1).min(axis=1)
+    tied = np.flatnonzero((scores >= edge[:, None]).sum(axis=1) > count)
+    for row in tied.tolist():
+        chosen[row] = np.argsort(-scores[row], kind="stable")[:count]
+    return chosen
+
+
 def order_free_hash(ids: Ids, vectors: Vectors) -> int:
     """Return a hash of vectors under their ids that does not depend on the order in which they come."""
     told = 0
@@ -198,8 +210,8 @@ def load_truth(path: Path) -> Truth:
 
 
 def _check_shapes(path: Path, truth: Truth) -> None:
-    kinds = (truth.ids.dtype, truth.scores.dtype, truth.sample.dtype)
-    sound = kinds == (np.int64, np.float64, np.float32) and truth.ids.ndim == 2 and truth.ids.shape == truth.scores.shape
+    kinds = [array.dtype.str for array in (truth.ids, truth.scores, truth.sample)]
+    sound = kinds == ["<i8", "<f8", "<f4"] and truth.ids.ndim == 2 and truth.ids.shape == truth.scores.shape
     if not sound or truth.key.schema != _SCHEMA or truth.ids.shape[1] < truth.key.k:
         raise CorruptError("not a file of exact answers", where=str(path), expected=_SCHEMA)
     if truth.sample.shape != (len(truth.sample_ids), truth.key.dimension):

@@ -1,10 +1,10 @@
 """A rank's log: its steps and counts, written twice a second by a thread of its own.
 
 The events, in order: `rank_started`, then for each epoch or evaluation `phase_started`, any number of `steps` and
-`phase_ended`, and for each checkpoint `checkpoint_started`, `checkpoint_seen` and `checkpoint_ended`, and of a
-collection of vectors `vectors_seen` with the first answers to its queries; `rank_failed` with the reason, or `rank_ended`. Whatever moment the rank is killed at, what stands there is all that `read_rank_log`
-needs. Steps are packed (`steps.pack`): a long run has millions, and as JSON numbers they would take a hundred times
-longer to read back.
+`phase_ended`, for each checkpoint `checkpoint_started`, `checkpoint_seen` and `checkpoint_ended`, and of a collection
+of vectors `vectors_seen` with the first answers to its queries; `rank_failed` with the reason, or `rank_ended`.
+Whatever moment the rank is killed at, what stands there is all that `read_rank_log` needs. Steps are
+packed (`steps.pack`): a long run has millions, and as JSON numbers they would take a hundred times longer to read back.
 """
 
 import threading

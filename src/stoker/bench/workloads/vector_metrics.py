@@ -10,6 +10,7 @@ import numpy as np
 from stoker.bench.workloads.reports import RankReport
 from stoker.bench.workloads.steps import INSERT, Rows, column
 from stoker.core.files import write_atomic
+from stoker.core.histogram import Histogram, merge_encoded
 from stoker.core.vectors import QUERY, SEARCH, VectorFigures
 from stoker.loader.tally import CountedHistogram, rounded
 
@@ -73,6 +74,8 @@ def vector_figures(reports: Sequence[RankReport]) -> VectorFigures:
         found.queries_per_second = found.queries / found.seconds
         inserting = max(found.seconds - found.built_seconds, 1e-9)
         found.vectors_per_second = found.vectors / inserting if found.vectors else 0.0
+    merged = merge_encoded(report.histograms for report in reports)
+    found.latencies, found.query_latencies = (_seconds(merged.get(name, "")) for name in (SEARCH, QUERY))
     counted = [note for note in notes if note.device_reads is not None]
     if counted:
         found.device_reads = sum(note.device_reads or 0 for note in counted)
@@ -83,6 +86,15 @@ def vector_figures(reports: Sequence[RankReport]) -> VectorFigures:
             found.devices[note.device] = found.devices.get(note.device, 0) + (note.device_read_bytes or 0)
         found.reads_per_query = found.device_reads / found.queries if found.queries else None
     return found
+
+
+def _seconds(encoded: str) -> dict[str, float]:
+    """Return the quantiles of a histogram in seconds, nothing of an empty one."""
+    times = Histogram.decode(encoded)
+    if not times.count:
+        return {}
+    more = {"mean": times.mean_ns() / 1e9, "min": times.quantile_ns(0) / 1e9, "p99.99": times.quantile_ns(0.9999) / 1e9}
+    return {**times.quantiles_seconds(), **more}
 
 
 def save_rank_files(folder: Path, report: RankReport, rows: Rows) -> None:

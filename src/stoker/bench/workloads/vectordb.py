@@ -81,7 +81,8 @@ class _Rank:
         self._recorder = StepRecorder()
         self._latencies = Latencies()
         self._first: dict[int, Answer] = {}
-        self._told = self._in_a_row = 0
+        self._reports: list[dict[str, float]] = []
+        self._told = self._reported = self._in_a_row = 0
         self._facts = self._store_facts(folder)
         self._book = RankBook(job.comm, job.folder, self._facts, self._recorder, self._meters.snapshot, self._tick)
         self._report, self._log = self._book.report, self._book.log
@@ -124,10 +125,10 @@ class _Rank:
 
     def _search(self, searcher: Searcher, queries: Vectors) -> None:
         """Ask until time or queries are up. Raises the error that several requests in a row ended in."""
-        what, note, row = self._what, self._note, 0
+        what, note = self._what, self._note
         begin_ns = clock.monotonic_ns()
         end_ns = begin_ns + round(what.seconds * 1e9)
-        for asked in self._batches(len(queries)):
+        for row, asked in enumerate(self._batches(len(queries)), 1):
             if self._job.stopped() or (what.mode != QUERY_COUNT and clock.monotonic_ns() >= end_ns):
                 break
             chosen, found = queries[asked], None
@@ -137,7 +138,6 @@ class _Rank:
             except StokerError as error:
                 self._failed(error)
             done_ns = clock.monotonic_ns()
-            row += 1
             note.seconds = (done_ns - begin_ns) / 1e9
             self._keep(row, (start_ns, done_ns), asked, found)
 
@@ -152,6 +152,8 @@ class _Rank:
         if found is None:
             return
         self._in_a_row = 0
+        if row % self._what.report_count == 0:
+            self._reports.append({"requests": row, "queries": note.queries, "seconds": note.seconds})
         self._latencies.add(done_ns - start_ns, count)
         for query, ids in zip(asked, found, strict=True):
             if query not in self._first:
@@ -181,9 +183,11 @@ class _Rank:
         """Tell how far this rank is, and log what it was answered so far; called on the log's thread."""
         note = self._note
         if self._what.work != LOADING:
-            answers = list(self._first.values())[self._told :]
-            self._told += len(answers)
-            self._log.event("vectors_seen", vectors=note, answers=answers, snapshot=self._meters.snapshot())
+            answers, reports = list(self._first.values())[self._told :], self._reports[self._reported :]
+            self._told, self._reported = self._told + len(answers), self._reported + len(reports)
+            self._log.event(
+                "vectors_seen", vectors=note, answers=answers, reports=reports, snapshot=self._meters.snapshot()
+            )
         phase = SEARCH_PHASE if self._what.work != LOADING else SEARCH_PHASE - 1
         done, every = self._share(note)
         if done:

@@ -4,6 +4,8 @@ The order of loading is the reference's: the collection, its index while it is e
 the index, and at last compaction. Search parameters go by the index's own names.
 """
 
+import logging
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
@@ -31,6 +33,8 @@ from stoker.vectors.truth import Ids
 
 ID: Final = "id"
 VECTOR: Final = "vector"
+NOTE: Final = "stoker.note"
+"""The property that Milvus Lite keeps a note as: it has no descriptions."""
 CONNECT_SECONDS: Final = 10.0
 _COMPACTED: Final = "Completed"
 _COMPACT_SECONDS: Final = 24 * 3600.0
@@ -49,13 +53,28 @@ def told(error: Exception, what: str, where: str) -> StokerError:
     return StokerError(what, where=where, got=text)
 
 
+def require_listener(host: str, port: int) -> None:
+    """Raise UnavailableError when nobody listens there: the client would knock for long."""
+    try:
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UnavailableError(
+            "no database answers",
+            where=f"{host}:{port}",
+            got=error.strerror or str(error),
+            remedy="is the database running there?",
+        ) from error
+
+
 class MilvusEngine:
     """A connection to Milvus."""
 
     def __init__(self, address: Address, *, data_folder: str = "") -> None:
+        logging.getLogger("pymilvus").setLevel(logging.ERROR)  # what matters comes as an error, once
         self._where = f"{address.host}:{address.port}"
         self._seconds = address.timeout_seconds
         self.data_folder = data_folder
+        require_listener(address.host, address.port)
         try:
             self._client: Any = MilvusClient(
                 uri=f"http://{self._where}",
@@ -86,12 +105,13 @@ class MilvusEngine:
         schema.add_field(ID, DataType.INT64, is_primary=True)
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=spec.dimension)
         index = client.prepare_index_params()
-        index.add_index(
-            VECTOR, index_type=spec.index.kind, metric_type=spec.index.metric, params=dict(spec.index.parameters)
-        )
+        # nested, as older servers and Milvus Lite read them: what they do not understand they drop without a word
+        told_of_index = {"params": dict(spec.index.parameters)}
+        index.add_index(VECTOR, index_type=spec.index.kind, metric_type=spec.index.metric, params=told_of_index)
+        properties = {NOTE: spec.note} if self.data_folder else None
 
         def make() -> None:
-            client.create_collection(spec.name, schema=schema, num_shards=spec.shards)
+            client.create_collection(spec.name, schema=schema, num_shards=spec.shards, properties=properties)
             client.create_index(spec.name, index)
 
         try:
@@ -140,7 +160,9 @@ class MilvusEngine:
         """Have the collection compacted, and wait for it."""
         job = self._do("the collection cannot be compacted", lambda: self._client.compact(name))
         end_ns = clock.monotonic_ns() + round(_COMPACT_SECONDS * 1e9)
-        while (state := str(self._do("compaction is not told of", lambda: self._client.get_compaction_state(job)))) not in (
+        while (
+            state := str(self._do("compaction is not told of", lambda: self._client.get_compaction_state(job)))
+        ) not in (
             _COMPACTED,
             "3",
         ):
@@ -169,7 +191,7 @@ class MilvusEngine:
             count=self._count(name),
             dimension=int(field["params"]["dim"]),
             index=IndexSpec(str(index.get("index_type", "")), str(index.get("metric_type", "")), parameters),
-            note=str(found.get("description", "")),
+            note=str(found.get("description") or dict(found.get("properties") or {}).get(NOTE, "")),
             shards=int(found.get("num_shards", 1) or 1),
             told={key: str(value) for key, value in index.items() if key not in _OWN_KEYS},
         )

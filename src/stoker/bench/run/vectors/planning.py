@@ -100,6 +100,7 @@ def plan_vectors(settings: Settings, placed: Placed) -> TrainingPlan:
         monitor_seconds=settings["monitor_interval"].value,
         ready_seconds=settings["ready_timeout"].value,
         rank_folder=settings["rank_output"].value or "",
+        report_count=settings["report_count"].value,
     )
     return _framed(settings, what, placed)
 
@@ -121,13 +122,13 @@ def _framed(settings: Settings, what: VectorPlan, placed: Placed) -> TrainingPla
         sample_hosts=tuple(host.name for host in parse_hosts(told)) if told else (),
         predicted={"vector_bytes": float(raw), "query_bytes": float(what.queries_made * what.recipe.dimension * 4)},
         vectors=what,
-        deviations=tuple(_deviations(what)),
+        notes=tuple(_notes(what)),
     )
     check_vectors(plan, what)
     return plan
 
 
-def _deviations(what: VectorPlan) -> Iterator[str]:
+def _notes(what: VectorPlan) -> Iterator[str]:
     if what.engine == "milvus-lite":
         yield "The database is Milvus Lite, whose indexes lie in memory: a search does not read the storage."
 

@@ -54,7 +54,9 @@ def is_loaded(engine: VectorEngine, what: VectorPlan) -> bool:
     note = read_note(facts.note)
     if note is None or note.recipe != what.recipe:
         got = "vectors of another recipe" if note is not None else "a collection that is not ours"
-        raise UsageError("the collection holds something else", where=what.collection, got=got, remedy="--load force")
+        raise UsageError(
+            "the collection holds something else", where=what.collection, got=got, remedy="replace it with --force"
+        )
     engine.load(what.collection)
     return engine.describe(what.collection).count == what.recipe.vectors
 
@@ -71,13 +73,17 @@ def looked_at(engine: VectorEngine, what: VectorPlan) -> tuple[VectorPlan, Colle
         recipe = msgspec.structs.replace(what.recipe, vectors=facts.count, dimension=facts.dimension)
         if facts.dimension != what.recipe.dimension:
             got = f"{facts.dimension}"
-            raise UsageError("vectors of another dimension", where=facts.name, expected=str(what.recipe.dimension), got=got)
+            raise UsageError(
+                "vectors of another dimension", where=facts.name, expected=str(what.recipe.dimension), got=got
+            )
         what = msgspec.structs.replace(what, recipe=recipe, ours=False)
     else:
         what = msgspec.structs.replace(what, recipe=note.recipe, ours=True)
         if facts.count != note.recipe.vectors:
             expected = f"{note.recipe.vectors} vectors"
-            raise PreflightError("the collection is not whole", where=facts.name, expected=expected, got=str(facts.count))
+            raise PreflightError(
+                "the collection is not whole", where=facts.name, expected=expected, got=str(facts.count)
+            )
         _require_content(engine, what)
     asked = IndexSpec(what.index.kind, what.index.metric, {})
     require_same(msgspec.structs.replace(asked, metric=facts.index.metric) if asked.kind == _FLAT else asked, facts)
@@ -92,11 +98,19 @@ def _require_content(engine: VectorEngine, what: VectorPlan) -> None:
     wanted = np.concatenate([make(recipe, number, 1) for number in ids.tolist()])
     if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=0, atol=1e-6):
         expected = f"{recipe.distribution} vectors of seed {recipe.seed}"
-        raise PreflightError("the collection holds other vectors than it says", where=what.collection, expected=expected)
+        raise PreflightError(
+            "the collection holds other vectors than it says", where=what.collection, expected=expected
+        )
 
 
 def ready(
-    engine: VectorEngine, what: VectorPlan, facts: CollectionFacts, folder: Path, *, flat: str = "", truth: str = "",
+    engine: VectorEngine,
+    what: VectorPlan,
+    facts: CollectionFacts,
+    folder: Path,
+    *,
+    flat: str = "",
+    truth: str = "",
     say: Say = lambda _: None,
 ) -> Readied:
     """Work out the exact answers and keep them in the run's `folder`.
@@ -217,9 +231,7 @@ def _is_there(engine: VectorEngine, flat: str, source: str, count: int) -> bool:
     return note.copy_of == source and facts.count == count
 
 
-def _agreement(
-    engine: VectorEngine, flat: CollectionFacts, what: VectorPlan, queries: Vectors, truth: Truth
-) -> float:
+def _agreement(engine: VectorEngine, flat: CollectionFacts, what: VectorPlan, queries: Vectors, truth: Truth) -> float:
     """Return the share of the copy's answers that are as near as the exact k-th: 1, but for the database's rounding.
 
     Raises StokerError for a copy that answers otherwise.
@@ -235,4 +247,3 @@ def _agreement(
         got = f"{found:.4f} of its answers are exact"
         raise StokerError("the exact copy does not answer exactly", where=flat.name, expected="1", got=got)
     return found
-

@@ -76,7 +76,7 @@ class _Run:
         if how == "never":
             return []
         with closing(self._kind.open(address)) as engine:
-            if how != "force" and is_loaded(engine, self._what):
+            if not self._settings["force"].value and is_loaded(engine, self._what):
                 self._watching.say(f"{self._what.collection} holds the vectors already")
                 return []
         over_mpi = choose_launcher(self._plan.launcher)[0] == "mpi" if self._plan.launcher != "tcp" else True
@@ -94,7 +94,7 @@ class _Run:
             what, facts = looked_at(engine, self._what)
             plan = _with(self._plan, what)
             targets = [float(text) for text in self._settings["sweep"].value or ()]
-            folder = self._folder("search", single=not targets)
+            folder = self._folder("search", single=len(targets) < 2)
             self._ready(engine, what, folder)
             efforts = efforts_for(engine, what, facts, folder, targets) if targets else {}
         if not targets:
