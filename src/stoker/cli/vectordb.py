@@ -11,7 +11,7 @@ from stoker.bench.run.gathered import gather, require_results
 from stoker.bench.run.hosts.control import tell_folder, tell_progress
 from stoker.bench.run.hosts.start import launch_wanted
 from stoker.bench.run.launch_mpi import choose_launcher
-from stoker.bench.run.vectordb import NO_TARGET, Watching, run_vectordb
+from stoker.bench.run.vectordb import Watching, run_vectordb
 from stoker.bench.run.vectors.options import VECTORDB
 from stoker.bench.run.vectors.places import place_of
 from stoker.bench.run.vectors.planning import plan_vectors
@@ -40,7 +40,7 @@ def command(target: str, config: str | None, dry_run: bool, quiet: bool, as_json
     plan = plan_vectors(settings, placed)
     if launch_wanted(settings):
         quietly = quiet or as_json
-        return launch(settings, NO_TARGET, dry_run=dry_run, quiet=quietly, ranks=plan.ranks, needed_bytes=0)
+        return launch(settings, "", dry_run=dry_run, quiet=quietly, ranks=plan.ranks, needed_bytes=0)
     gather(lambda: require_launcher(plan), lambda: require_results(settings["results"].value))
     if dry_run:
         return show_plan(plan, {}, document=plan, as_json=as_json)

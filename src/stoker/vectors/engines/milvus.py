@@ -70,7 +70,7 @@ class MilvusEngine:
     """A connection to Milvus."""
 
     def __init__(self, address: Address, *, data_folder: str = "") -> None:
-        logging.getLogger("pymilvus").setLevel(logging.ERROR)  # what matters comes as an error, once
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what matters comes as an error, once
         self._where = f"{address.host}:{address.port}"
         self._seconds = address.timeout_seconds
         self.data_folder = data_folder

@@ -18,7 +18,7 @@ from stoker.bench.run.mlperf.resolving import Invocation
 from stoker.bench.run.mlperf.results_dir import ResultsDir, check_name, open_results
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, TRAINING, VECTORDB
 from stoker.bench.run.mlperf.storing import DataPlace, data_place, store_notes
-from stoker.bench.run.mlperf.vectors import check_vector_options, storage_place, vector_notes
+from stoker.bench.run.mlperf.vectors import check_vector_options, collection_of, storage_place, vector_notes
 from stoker.bench.run.mlperf.words import Word, command_words, generate_words, resolved_config, run_words
 from stoker.core.errors import UsageError
 
@@ -84,6 +84,8 @@ def prepare(invocation: Invocation, environment: Mapping[str, str] | None = None
     results = _results(invocation, environment)
     if place.family == VECTORDB and place.command != "datasize":
         check_vector_options(invocation)
+    if place.family == VECTORDB and place.command == "run":
+        collection_of(invocation, results)
     if invocation.value("systemname"):
         check_name(invocation.value("systemname"), "system's name")
     data = _data(invocation, environment)

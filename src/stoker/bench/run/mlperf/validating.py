@@ -80,7 +80,8 @@ def _hosts_fit(prepared: Prepared, engine: Engine | None, findings: Findings, sa
     invocation, target = prepared.invocation, prepared.data
     if target is None or invocation.place.family == VECTORDB:  # the clients of a database open no storage
         target = DataPlace(NO_TARGET)
-    url = target.url if not target.folder or Path(target.folder).is_dir() else ""  # its lack is told, or it is made
+    url = "" if target.url == NO_TARGET else target.url
+    url = url if not target.folder or Path(target.folder).is_dir() else ""  # its lack is told, or it is made
     if not invocation.over_mpi:
         for check in preflight_here(target.url):
             if check.status != "ok":

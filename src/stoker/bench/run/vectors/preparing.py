@@ -66,6 +66,7 @@ def looked_at(engine: VectorEngine, what: VectorPlan) -> tuple[VectorPlan, Colle
 
     Raises UsageError where there is none, StokerError for an index or vectors that are not the ones asked for.
     """
+    engine.describe(what.collection)  # tells a collection that is not there
     engine.load(what.collection)
     facts = engine.describe(what.collection)
     note = read_note(facts.note)
