@@ -98,7 +98,8 @@ class VectorNote(msgspec.Struct):
 
     `seconds` runs from the barrier before the first request to the end of its last. `requests` that `failed` gave no
     answer; `error` is the first of their reasons. `reads` are what the device under the collection completed meanwhile,
-    and is told by one rank of each host. `built_seconds` is rank 0's wait for the index.
+    and is told by one rank of each host. `built_seconds` is rank 0's wait for the index, `indexed` how many vectors
+    that holds so far.
     """
 
     requests: int = 0
@@ -107,6 +108,8 @@ class VectorNote(msgspec.Struct):
     vectors: int = 0
     seconds: float = 0.0
     built_seconds: float = 0.0
+    indexed: int = 0
+    building: bool = False
     error: str = ""
     device: str = ""
     device_reads: int | None = None

@@ -1,5 +1,6 @@
 """Real databases for the tests of engines: Milvus Lite in a folder, and a PostgreSQL of its own."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from stoker.bench.run.vectors.places import Placed, placed
 from stoker.vectors.engine import VectorEngine, engine_kind
+
+MILVUS = "STOKER_TEST_MILVUS"
+"""Where a Milvus listens that tests may use: host:port."""
 
 
 @pytest.fixture(scope="session")
@@ -19,12 +23,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     running.cleanup()
 
 
-@pytest.fixture(params=["milvus-lite", "pgvector"])
+@pytest.fixture(params=["milvus-lite", "pgvector", pytest.param("milvus", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Placed:
     """An engine and where it is."""
     if request.param == "milvus-lite":
         pytest.importorskip("milvus_lite")
         return placed("milvus-lite", "", None, folder=str(tmp_path / "lite"))
+    if request.param == "milvus":
+        host, _, port = os.environ.get(MILVUS, "").partition(":")
+        if not port:
+            pytest.skip(f"no Milvus server: name one in {MILVUS}=HOST:PORT")
+        return placed("milvus", host, int(port))
     return placed("pgvector", request.getfixturevalue("postgres"), None, database="postgres")
 
 

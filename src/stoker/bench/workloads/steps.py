@@ -17,9 +17,10 @@ EVALUATION: Final = 1
 SAVE: Final = 2
 LOAD: Final = 3
 INSERT: Final = 4
-SEARCH: Final = 5
-PHASES: Final = ("train", "evaluation", "save", "load", "insert", "search")
-"""Steps are of the first two alone, requests to a database of the last two; the others are told in progress."""
+INDEX: Final = 5
+SEARCH: Final = 6
+PHASES: Final = ("train", "evaluation", "save", "load", "insert", "index", "search")
+"""Steps are of the first two alone, requests to a database of the last; the others are told in progress."""
 _FIRST_CAPACITY: Final = 1 << 14
 
 

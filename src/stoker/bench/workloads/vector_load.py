@@ -1,5 +1,7 @@
 """Loading a collection: the first rank makes it, every rank inserts its share, the first one has the index built."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
@@ -8,10 +10,12 @@ from stoker.bench.workloads.training import RankJob
 from stoker.core import clock
 from stoker.core.errors import StokerError
 from stoker.core.vectors import VectorNote, VectorPlan
-from stoker.vectors.engine import CollectionSpec, VectorEngine, engine_kind, require_same
+from stoker.vectors.engine import BuildProgress, CollectionSpec, VectorEngine, engine_kind, require_same
 from stoker.vectors.making import chunks
 from stoker.vectors.notes import note_of
 
+STALLED_SECONDS: Final = 7200.0
+"""An index of which nothing more was built for so long is not being built: an engine may lack its kind."""
 _COUNT_LOOKS: Final = 60
 _COUNT_SECONDS: Final = 0.5
 
@@ -34,7 +38,8 @@ def load_share(job: RankJob, what: VectorPlan, engine: VectorEngine, note: Vecto
         note.seconds = (clock.monotonic_ns() - begin_ns) / 1e9
         return
     if comm.rank == 0:
-        _finish(what, engine, note)
+        with suppress(_Stopped):
+            _finish(job, what, engine, note)
     note.seconds = (clock.monotonic_ns() - begin_ns) / 1e9
     comm.barrier(stopped())
 
@@ -59,14 +64,37 @@ def _insert(job: RankJob, what: VectorPlan, engine: VectorEngine, note: VectorNo
             note.vectors += taken
 
 
-def _finish(what: VectorPlan, engine: VectorEngine, note: VectorNote) -> None:
+class _Stopped(Exception):
+    """The run is to stop while an index is built."""
+
+
+def _building(job: RankJob, note: VectorNote) -> Callable[[BuildProgress], None]:
+    """Return who is told how far an index is: the note, whoever watches it, and, when the run stops, the wait."""
+    changed = {"indexed": -1, "at_ns": clock.monotonic_ns()}
+
+    def tell(progress: BuildProgress) -> None:
+        note.indexed, note.building = progress.indexed, True
+        if job.stopped():
+            raise _Stopped
+        now_ns = clock.monotonic_ns()
+        if progress.indexed != changed["indexed"]:
+            changed.update(indexed=progress.indexed, at_ns=now_ns)
+        elif not progress.done and now_ns - changed["at_ns"] > STALLED_SECONDS * 1e9:
+            got = f"{progress.indexed} of {progress.total} vectors for {STALLED_SECONDS / 60:.0f} min"
+            raise StokerError("the index does not get built", got=got, remedy="look in the database's log")
+
+    return tell
+
+
+def _finish(job: RankJob, what: VectorPlan, engine: VectorEngine, note: VectorNote) -> None:
     """Have all written down, built and compacted; hold against what was asked for what the database tells then."""
     begin_ns = clock.monotonic_ns()
     engine.flush(what.collection)
-    engine.build(what.collection, wait_seconds=what.monitor_seconds, on_progress=lambda _: None)
+    tell = _building(job, note)
+    engine.build(what.collection, wait_seconds=what.monitor_seconds, on_progress=tell)
     if what.compact:
         engine.compact(what.collection)
-        engine.build(what.collection, wait_seconds=what.monitor_seconds, on_progress=lambda _: None)
+        engine.build(what.collection, wait_seconds=what.monitor_seconds, on_progress=tell)
     engine.load(what.collection)
     note.built_seconds = (clock.monotonic_ns() - begin_ns) / 1e9
     facts = engine.describe(what.collection)

@@ -22,6 +22,8 @@ from stoker.bench.workloads.mounts import mount_of
 from stoker.bench.workloads.progress import Progress
 from stoker.bench.workloads.rank_book import RankBook, seen_through
 from stoker.bench.workloads.reports import RankReport, StoreFacts
+from stoker.bench.workloads.steps import INDEX as INDEX_PHASE
+from stoker.bench.workloads.steps import INSERT as INSERT_PHASE
 from stoker.bench.workloads.steps import SEARCH as SEARCH_PHASE
 from stoker.bench.workloads.steps import Rows, StepRecorder
 from stoker.bench.workloads.training import RankJob
@@ -188,7 +190,8 @@ class _Rank:
             self._log.event(
                 "vectors_seen", vectors=note, answers=answers, reports=reports, snapshot=self._meters.snapshot()
             )
-        phase = SEARCH_PHASE if self._what.work != LOADING else SEARCH_PHASE - 1
+        loading = INDEX_PHASE if note.building else INSERT_PHASE
+        phase = loading if self._what.work == LOADING else SEARCH_PHASE
         done, every = self._share(note)
         if done:
             self._job.on_progress(Progress(phase=phase, epoch=1, step=done, steps=every))
@@ -196,6 +199,8 @@ class _Rank:
     def _share(self, note: VectorNote) -> tuple[int, int]:
         """Return how much is done of how much; a timed search has no end in requests."""
         what, size = self._what, self._comm.size
+        if what.work == LOADING and note.building:
+            return note.indexed, what.recipe.vectors
         if what.work == LOADING:
             return note.vectors, max(1, what.recipe.vectors // size)
         return note.requests, max(1, what.queries // size // what.batch) if what.mode == QUERY_COUNT else 0
