@@ -49,28 +49,38 @@ def holds(result: dict[str, Any]) -> None:
     assert 0 < vectors["latencies"]["p50"] <= vectors["latencies"]["p99"] <= vectors["latencies"]["max"]
 
 
-def test_milvus_lite_loads_once_and_answers(place: Place) -> None:
-    first = place.stoker("run", "vectordb", "lite", *SMALL, *SHORT, "--processes", "2")
-    assert [each["vectors"]["vectors"] for each in results(first)] == [2000, 2000]
-    holds(told(first))
-    again = place.stoker("run", "vectordb", "lite", *SMALL, "--queries", "120", *SHORT[2:], "--batch-size", "8")
-    assert len(results(again)) == 1 and told(again)["vectors"]["queries"] == 120
-    assert told(again)["vectors"]["requests"] == 15
-    folder = place / told(again)["folder"]
+def test_milvus_lite_loads_and_answers(place: Place) -> None:
+    done = place.stoker("run", "vectordb", "lite", *SMALL, "--queries", "120", *SHORT[2:], "--batch-size", "8",
+                        "--processes", "2")  # fmt: skip
+    loaded, searched = results(done)
+    assert loaded["answer"] == "yes" and loaded["vectors"]["vectors"] == 2000
+    assert done.code == 3 and {each["rule"] for each in searched["findings"]} == {"vector.unread", "vector.few"}
+    holds(searched)
+    assert (searched["vectors"]["queries"], searched["vectors"]["requests"]) == (
+        120,
+        16,
+    )  # 60 each: 7 of 8 and one of 4
+    folder = place / searched["folder"]
     assert (folder / "report.html").is_file() and (folder / "truth.npz").is_file()
-    hits = [json.loads(line) for line in (folder / "ranks/recall_hits_p0.jsonl").read_text().splitlines()]
-    assert sorted(hit["q"] for hit in hits) == list(range(50)) and all(len(hit["ids"]) == 10 for hit in hits)
+    for rank in (0, 1):
+        lines = (folder / f"ranks/recall_hits_p{rank}.jsonl").read_text().splitlines()
+        hits = [json.loads(line) for line in lines]
+        assert sorted(hit["q"] for hit in hits) == list(range(50)) and all(len(hit["ids"]) == 10 for hit in hits)
 
 
+@pytest.mark.slow
+def test_what_is_loaded_is_not_loaded_again(place: Place) -> None:
+    first = place.stoker("run", "vectordb", "lite", *SMALL, *SHORT)
+    assert len(results(first)) == 2
+    again = place.stoker("run", "vectordb", "lite", *SMALL, *SHORT)
+    assert len(results(again)) == 1
+    holds(told(again))
+
+
+@pytest.mark.slow
 def test_a_wrong_port_is_one_sentence(place: Place) -> None:
     done = place.stoker("run", "vectordb", "milvus://127.0.0.1:9", *SMALL, "--quiet")
     done.refused(1, "no database answers '127.0.0.1:9'", "is the database running there?")
-
-
-def test_a_secret_on_the_command_line_is_refused(place: Place) -> None:
-    done = place.stoker("run", "vectordb", "milvus://ann:hidden@h:1/x", *SMALL)
-    done.refused(2, "STOKER_VECTOR_PASSWORD")
-    assert "hidden" not in done.errors
 
 
 @pytest.mark.slow
@@ -167,6 +177,8 @@ def leaves(place: Place, command: str, engine: str = "milvus-lite") -> list[Path
     return sorted((place / f"results/open/acme/results/sysA/vector_database/{engine}/HNSW/{command}").glob("*"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_the_tree_of_an_open_run(place: Place) -> None:
     assert mlperf(place, "init", "acme", "results").code == 0
     made = mlperf(place, "open", "vectordb", "HNSW", "datagen", "file", *LITE, *MADE)
@@ -199,6 +211,7 @@ def test_the_tree_of_an_open_run(place: Place) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_several_clients_over_mpi(place: Place) -> None:
     assert mlperf(place, "init", "acme", "results").code == 0
     spread = ("--distributed", "--npernode", "2")
@@ -211,21 +224,3 @@ def test_several_clients_over_mpi(place: Place) -> None:
     nodes = json.loads((leaf / "multi_node_summary.json").read_text())
     assert (nodes["num_nodes"], nodes["num_clients"]) == (1, 2)
     assert (place / "scratch/rank-0001/statistics.json").is_file()
-
-
-def test_refusals_of_the_tree(place: Place) -> None:
-    assert mlperf(place, "init", "acme", "results").code == 0
-    run = ("closed", "vectordb", "DISKANN", "run", "file")
-    for words, code, told_word in (
-        ((*run, "--port", "9", "--collection", "c"), 1, "no database answers '127.0.0.1:9'"),
-        ((*run, "--port", "9"), 2, "which collection is searched is not told"),
-        ((*run, "--runtime", "5", "--queries", "5"), 2, "--runtime and --queries"),
-        ((*run, "--npernode", "2"), 2, "--distributed"),
-        (("open", "vectordb", "HNSW", "datagen", "file", "--config", "10m_diskann"), 2, "another index"),
-        (("open", "vectordb", "HNSW", "datagen", "file", "--vector-dtype", "BINARY_VECTOR"), 2, "FLOAT_VECTOR"),
-        (("open", "vectordb", "HNSW", "datagen", "file", "--vdb-engine", "elasticsearch"), 2, "no vector engine"),
-    ):
-        done = mlperf(place, *words)
-        assert done.code == code and told_word in done.errors, (words, done.code, done.errors)
-    dry = mlperf(place, *run, "--dry-run")
-    assert dry.code == 0 and "run vectordb milvus://127.0.0.1:19530/" in dry.out

@@ -86,6 +86,7 @@ def test_nobody_listens_there() -> None:
             engine_kind(name).open(Address("127.0.0.1", 9))
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_in_use_is_told(place: Placed) -> None:
     if place.engine != "milvus-lite":
         pytest.skip("a server takes many clients")
@@ -94,6 +95,7 @@ def test_a_folder_that_is_in_use_is_told(place: Placed) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_what_a_database_does_not_take_is_refused(engine: VectorEngine) -> None:
     with pytest.raises(StokerError):
         engine.create(CollectionSpec("bad", 16, IndexSpec("HNSW", "COSINE", {"M": 0, "efConstruction": 1}), 3, ""))
