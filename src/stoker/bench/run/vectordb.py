@@ -93,7 +93,7 @@ class _Run:
         with closing(self._kind.open(address)) as engine:
             what, facts = looked_at(engine, self._what)
             plan = _with(self._plan, what)
-            targets = [float(text) for text in self._settings["sweep"].value or ()]
+            targets = list(dict.fromkeys(self._settings["sweep"].value or ()))
             folder = self._folder("search", single=len(targets) < 2)
             self._ready(engine, what, folder)
             efforts = efforts_for(engine, what, facts, folder, targets) if targets else {}

@@ -79,8 +79,10 @@ VECTORDB: Final = (
     Option("recall_target", "float", "Mean recall that a yes needs.", default=0.0, low=0, high=1),
     Option(
         "sweep",
-        "text",
+        "float",
         "Recall to reach: the least --search-ef that does is looked for, then run; may be repeated.",
+        low=0.01,
+        high=1,
         many=True,
         metavar="RECALL",
     ),

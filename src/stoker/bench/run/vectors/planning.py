@@ -73,6 +73,11 @@ def plan_vectors(settings: Settings, placed: Placed) -> TrainingPlan:
     mode = QUERY_COUNT if settings["queries"].value else TIMED
     if settings["queries"].value and settings["duration"].value is not None:
         raise UsageError("--queries and --duration", remedy="give one of them")
+    flat = settings["gt_collection"].value
+    if flat:
+        check_name(flat)
+    if flat and settings["truth"].value:
+        raise UsageError("--gt-collection and --truth", remedy="give one of them: a copy has its answers with it")
     k = settings["k"].value
     what = VectorPlan(
         work=SEARCHING,

@@ -52,8 +52,9 @@ def is_loaded(engine: VectorEngine, what: VectorPlan) -> bool:
         return False
     facts = engine.describe(what.collection)
     note = read_note(facts.note)
-    if note is None or note.recipe != what.recipe:
-        got = "vectors of another recipe" if note is not None else "a collection that is not ours"
+    if note is None or (note.recipe, note.index) != (what.recipe, what.index):
+        other = "another index" if note is not None and note.recipe == what.recipe else "vectors of another recipe"
+        got = other if note is not None else "a collection that is not ours"
         raise UsageError(
             "the collection holds something else", where=what.collection, got=got, remedy="replace it with --force"
         )
