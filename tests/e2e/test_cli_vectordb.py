@@ -35,7 +35,7 @@ def results(done: Done) -> list[dict[str, Any]]:
 
 
 def told(done: Done) -> dict[str, Any]:
-    assert done.code in (0, 3), (done.code, done.errors, [each["headline"] for each in results(done)])
+    assert done.code in (0, 3), (done.code, done.errors, [each.get("headline") for each in results(done)])
     return results(done)[-1]
 
 

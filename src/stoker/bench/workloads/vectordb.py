@@ -184,7 +184,7 @@ class _Rank:
     def _tick(self) -> None:
         """Tell how far this rank is, and log what it was answered so far; called on the log's thread."""
         note = self._note
-        if self._what.work != LOADING:
+        if self._what.work != LOADING and note.requests:
             answers, reports = list(self._first.values())[self._told :], self._reports[self._reported :]
             self._told, self._reported = self._told + len(answers), self._reported + len(reports)
             self._log.event(
