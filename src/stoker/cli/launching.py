@@ -79,5 +79,5 @@ def _needed_bytes(settings: Settings) -> int:
 
 def _preflight(planned: Launch, target: str, needed_bytes: int, stages: Stages) -> None:
     """Try everything on all hosts. Raises PreflightError with what failed."""
-    place = target if "://" in target else os.path.abspath(target)  # noqa: PTH100 - Path.absolute keeps `..`
+    place = target if "://" in target or not target else os.path.abspath(target)  # noqa: PTH100 - Path.absolute keeps `..`
     require_hosts(planned.hosts, place, needed_bytes, stages.warn, launch=planned)

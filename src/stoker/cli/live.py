@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from stoker.bench.report.text import plain
 from stoker.bench.run.conduct import ProgressEvent
@@ -43,6 +43,9 @@ class Live:
         self._show(event.phase, done=event.elapsed_seconds, total=event.limit_seconds or None, text=run_text(event))
 
 
+_TOLD_BY_NAME: Final = ("save", "load", "insert", "index", "search")
+
+
 def run_text(event: ProgressEvent) -> str:
     """Return how far a run is: step, utilisation, rate, share and time left, and of many hosts which are done."""
     words = _work(event)
@@ -53,7 +56,7 @@ def run_text(event: ProgressEvent) -> str:
 
 def work_text(event: ProgressEvent) -> str:
     """Return the same without share and time left, for who tells these by itself, and with a checkpoint's phase."""
-    phase = f"{event.phase} " if event.phase in ("save", "load") else ""
+    phase = f"{event.phase} " if event.phase in _TOLD_BY_NAME else ""
     return phase + ", ".join([*_work(event), *hosts_text(event)])
 
 
@@ -63,6 +66,10 @@ def _work(event: ProgressEvent) -> list[str]:
         return [f"{event.step}/{event.steps} files", rate]
     if event.phase in ("save", "load"):
         return [f"{event.step}/{event.steps}", rate]
+    if event.phase in ("insert", "index"):
+        return [f"{event.step}/{event.steps} vectors"]
+    if event.phase == "search":
+        return [f"{event.step}/{event.steps} requests" if event.steps else f"{event.step} requests"]
     return [f"epoch {event.epoch} step {event.step}/{event.steps}", f"AU {100 * event.au_ratio:.1f} %", rate]
 
 

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +25,7 @@ from stoker.bench.run.mlperf.resolving import Invocation, Place, resolve_invocat
 from stoker.bench.run.mlperf.results_dir import earlier_spellings
 from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
 from stoker.bench.run.mlperf.sizing_leaf import Size, keep_size, next_command, notes_of, onward_words, sizes_of
+from stoker.bench.run.mlperf.vectors import vector_arguments
 from stoker.bench.run.stages import Stages
 from stoker.cli.live import StatusLine, hosts_text, work_text
 from stoker.cli.mlperf_common import LEVELS, Voice
@@ -208,7 +210,7 @@ def _plan_pairs(prepared: Prepared) -> dict[str, str]:
 def _engine_pairs(prepared: Prepared) -> dict[str, str]:
     """Return how the engine would be started. Raises PreflightError without a launcher."""
     invocation = prepared.invocation
-    if invocation.place.family not in (TRAINING, CHECKPOINTING):
+    if invocation.place.family not in (TRAINING, CHECKPOINTING, VECTORDB):
         return {}
     engine = engine_of(invocation, os.environ)
     return {"ranks": f"{invocation.ranks}: {engine.told}", "command": _command(prepared, engine)}
@@ -216,6 +218,8 @@ def _engine_pairs(prepared: Prepared) -> dict[str, str]:
 
 def _command(prepared: Prepared, engine: Engine) -> str:
     """Return the command line of the engine; ranks of many hosts that make a dataset have a program of their own."""
+    if prepared.invocation.place.family == VECTORDB:
+        return engine.command(redact_arguments(vector_arguments(prepared, Path("EVIDENCE"))), os.environ)
     if prepared.invocation.place.command == "datagen" and engine.launch is not None:
         return shlex.join([*engine.launch.words(program_words("SHARE"), os.environ)])
     return engine.command(redact_arguments(["dlio", *prepared.dlio_words("LEAF")]), os.environ)
@@ -248,9 +252,8 @@ def _run(invocation: Invocation, log: Log) -> int:
             log.say("WARNING", note)
         _show_plan(prepared)
         return SUCCESS
-    if place.family in (VECTORDB, KVCACHE):
-        told = {VECTORDB: "vector database", KVCACHE: "KV cache"}[place.family]
-        raise UsageError(f"this version holds no {told} workload", remedy="--dry-run shows the plan and the rules")
+    if place.family == KVCACHE:
+        raise UsageError("this version holds no KV cache workload", remedy="--dry-run shows the plan and the rules")
     quiet = bool(invocation.value("quiet"))
     if not quiet:
         pairs = _plan_pairs(prepared)

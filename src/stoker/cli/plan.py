@@ -17,6 +17,7 @@ from stoker.core.checkpoints import CheckpointPlan
 from stoker.core.errors import EXIT_GOOD, EXIT_INVALID
 from stoker.core.plan import TrainingPlan
 from stoker.core.units import GiB, format_bytes, format_rate, format_seconds
+from stoker.core.vectors import QUERY_COUNT, VectorPlan
 
 T = TypeVar("T")
 
@@ -25,6 +26,8 @@ def plan_lines(plan: TrainingPlan) -> dict[str, str]:
     """Return what the plan decided, as lines for people."""
     if plan.checkpoint is not None and not plan.trains:
         return checkpoint_lines(plan, plan.checkpoint)
+    if plan.vectors is not None:
+        return vector_lines(plan, plan.vectors)
     data, figures = plan.dataset, plan.predicted
     lines = {
         "model": f"{plan.model} on {plan.ranks} x {plan.accelerator or 'accelerator'}",
@@ -62,6 +65,25 @@ def checkpoint_lines(plan: TrainingPlan, what: CheckpointPlan) -> dict[str, str]
         "kept": f"{kept}{'; removed at the end' if what.clean else ''}{room}",
         "memory": f"{format_bytes(memory)} a rank for buffers, {format_bytes(memory * plan.ranks)} for all",
         "time": f"{format_seconds(figures['pause_seconds'])} of pauses, and {format_seconds(moved / GiB)} at 1 GiB/s",
+    }
+
+
+def vector_lines(plan: TrainingPlan, what: VectorPlan) -> dict[str, str]:
+    """Return what the plan of a run on a collection of vectors decided, as lines for people."""
+    recipe, index = what.recipe, what.index
+    parameters = "".join(f", {name} {value}" for name, value in index.parameters.items())
+    ends = f"{what.queries} queries" if what.mode == QUERY_COUNT else format_seconds(what.seconds)
+    needed = f", {100 * what.recall_target:.4g} % needed" if what.recall_target else ""
+    return {
+        "database": plan.target_url,
+        "collection": what.collection,
+        "vectors": f"{recipe.vectors} of {recipe.dimension} numbers, {format_bytes(plan.predicted['vector_bytes'])}, "
+        f"{recipe.distribution}, seed {recipe.seed}",
+        "index": f"{index.kind}, {index.metric}{parameters}",
+        "processes": f"{plan.ranks}, {what.batch} {'query' if what.batch == 1 else 'queries'} a request",
+        "queries": f"{what.queries_made} different ones, the {what.k} nearest, {what.effort} candidates",
+        "until": ends,
+        "recall": f"of the {what.recall_k} nearest{needed}",
     }
 
 

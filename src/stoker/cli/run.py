@@ -26,6 +26,7 @@ from stoker.cli.plan import show_plan
 from stoker.cli.report import finish
 from stoker.cli.rows import job_from, settings_from, with_rows
 from stoker.cli.screen import emit_json, emit_text
+from stoker.cli.vectordb import command as vectordb
 from stoker.core.errors import EXIT_GOOD
 
 
@@ -59,6 +60,9 @@ def training(target: str, config: str | None, dry_run: bool, quiet: bool, as_jso
         with live(quiet=quiet or as_json) as shown:
             result = conduct(job_from("run training", settings), plan, target, folder, progress=shown.run)
         return finish(result, folder, as_json=as_json)
+
+
+command.add_command(vectordb)
 
 
 @command.command("checkpointing")

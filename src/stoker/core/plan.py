@@ -9,6 +9,7 @@ import msgspec
 
 from stoker.core.checkpoints import CheckpointPlan
 from stoker.core.options import Setting
+from stoker.core.vectors import VectorPlan
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -87,6 +88,7 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     on where they are 0; any other number is pinned. What was chosen stands in each rank's result.
     A rank that is not heard of for `rank_deadline_seconds` is lost, and the run with it.
     `checkpoint` tells of the checkpoints that are written and read, beside the training or, without a dataset, alone.
+    `vectors` tells of a collection that is loaded or searched, without a dataset.
     The ranks' hosts are sampled every `host_interval_seconds` (0: not at all), and so are `sample_hosts`, over SSH;
     more samples of a host than `host_samples_max` are thinned out.
     """
@@ -128,11 +130,12 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
     checkpoint: CheckpointPlan | None = None
+    vectors: VectorPlan | None = None
 
     @property
     def trains(self) -> bool:
-        """Tell whether there is anything to train on: a run of checkpoints alone has no dataset."""
-        return self.checkpoint is None or self.dataset.files > 0
+        """Tell whether there is anything to train on: a run of checkpoints, or on vectors, alone has no dataset."""
+        return (self.checkpoint is None and self.vectors is None) or self.dataset.files > 0
 
 
 class EvaluationPlan(msgspec.Struct, frozen=True):

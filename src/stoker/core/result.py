@@ -21,6 +21,7 @@ from stoker.core.errors import CorruptError
 from stoker.core.files import write_atomic
 from stoker.core.ledger import Counters, Ledger
 from stoker.core.plan import Job, TrainingPlan
+from stoker.core.vectors import VectorFigures, VectorNote
 
 SCHEMA: Final = "stoker-result/1"
 RESULT_FILE: Final = "result.json"
@@ -132,6 +133,7 @@ class RankResult(msgspec.Struct):
     error: str = ""
     reading: Reading | None = None
     checkpoints: list[CheckpointNote] = []
+    vectors: VectorNote | None = None
 
 
 class Metrics(msgspec.Struct):
@@ -225,6 +227,7 @@ class Result(msgspec.Struct):
     hosts: list[HostSummary] = []
     checkpoints: list[Checkpoint] = []
     checkpointing: CheckpointFigures | None = None
+    vectors: VectorFigures | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -46,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "object",
         ),
         (("open", "kvcache", "run", "--cache-dir", "c", "-np", "1"), 2, "no KV cache workload"),
-        (("whatif", "vectordb", "DISKANN", "run", "file"), 2, "no vector database workload"),
+        (("whatif", "vectordb", "DISKANN", "run", "file"), 2, "which collection is searched is not told"),
         (
             ("open", "training", "unet3d", "run", "file", "-na", "1", "-at", "b200", "-cm", "1", "-aip", "-p", FILES),
             5,

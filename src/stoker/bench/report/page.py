@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from stoker.bench.report import charts, checkpoints, tables, text
+from stoker.bench.report import charts, checkpoints, tables, text, vectors
 from stoker.bench.report.glossary import GLOSSARY
 from stoker.bench.report.hosts import HOSTS_SHOWN_MAX, HostsLine, host_rows
 from stoker.bench.report.latency import StageLatency, curves
@@ -55,8 +55,8 @@ def build(saved: Saved) -> dict[str, Any]:
         "quick": result.job.verb == "feed",
         "run": _run(result),
         "gauge": None if saves_alone(result) else _gauge(result),
-        "tiles": checkpoints.tiles(result) if saves_alone(result) else _tiles(result),
-        "asked": checkpoints.asked(result) if saves_alone(result) else _asked(result),
+        "tiles": _section(result).tiles(result) if saves_alone(result) else _tiles(result),
+        "asked": _section(result).asked(result) if saves_alone(result) else _asked(result),
         **checkpoints.variables(result),
         "findings": [_finding(finding) for finding in verdict.findings],
         "held": _held(result, verdict),
@@ -81,6 +81,11 @@ def build(saved: Saved) -> dict[str, Any]:
         "notes": _notes(saved),
         "glossary": GLOSSARY,
     }
+
+
+def _section(result: Result) -> Any:
+    """Return what tells of a run without training: of checkpoints, or of vectors."""
+    return vectors if result.plan.vectors is not None else checkpoints
 
 
 def _run(result: Result) -> dict[str, str]:

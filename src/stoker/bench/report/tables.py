@@ -29,6 +29,8 @@ STAGE_WORDS: Final = {
     "compute": ("waiting for the slowest rank", "look for one slow rank in the table of ranks"),
     "checkpoint_stage": ("waiting for a checkpoint's content", "use more or larger clients, or fewer ranks a client"),
     "checkpoint_write": ("writing a checkpoint", "write in the background, or spread it over more writers"),
+    "search": ("a request to the database", "see what the database waits for: its storage, its CPU or its memory"),
+    "query": ("a request over its queries", "search fewer candidates, or send fewer queries a request"),
     "checkpoint_commit": ("making a checkpoint durable", "look at the store's flush latency"),
 }
 LEDGER_WORDS: Final = (
@@ -99,6 +101,8 @@ def stall_sentence(result: Result) -> str:
     """Return what the accelerators waited for and what may help, in words."""
     metrics = result.metrics
     whole = sum(metrics.stall_seconds.values())
+    if result.plan.vectors is not None:
+        return "A database moves its bytes by itself: the client waits for its answers, and tells no stages."
     if saves_alone(result):
         return "Where the time of saves and loads went, all ranks together."
     if whole <= 0:

@@ -7,7 +7,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from stoker.bench.report import checkpoints
+from stoker.bench.report import checkpoints, vectors
 from stoker.bench.report.page import ANSWER_WORDS
 from stoker.bench.report.reading import reading_dict, reading_line
 from stoker.bench.report.tables import STAGE_WORDS
@@ -51,6 +51,8 @@ def print_summary(result: Result, verdict: Verdict, console: Console) -> None:
 def _figures(result: Result) -> list[tuple[str, str]]:
     """Return (name, words) of the lines under the verdict."""
     metrics = result.metrics
+    if result.plan.vectors is not None:
+        return vectors.lines(result)
     if saves_alone(result):
         return checkpoints.lines(result)
     if not measured(result):
@@ -128,6 +130,7 @@ def summary_dict(result: Result, verdict: Verdict) -> dict[str, Any]:
         "au_threshold_ratio": result.plan.au_threshold_ratio,
         "metrics": msgspec.to_builtins(result.metrics),
         **_checkpoints(result),
+        **vectors.summary(result),
         "evidence": {
             "io_mode_requested": result.evidence.io_mode_requested,
             "io_mode": result.evidence.io_mode,

@@ -20,6 +20,7 @@ from stoker.core.result import Finding
 
 TRAINING: Final = "training"
 CHECKPOINTING: Final = "checkpointing"
+VECTORS: Final = "vectordb"
 EFFECTS: Final = ("partial", "invalid", "blinds", "client", "negative", "flatters", "statistics", "tells")
 
 
@@ -37,6 +38,8 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 _BOTH: Final = (TRAINING, CHECKPOINTING)
+_EVERY: Final = (*_BOTH, VECTORS)
+_VECTORS: Final = (VECTORS,)
 _SAVING: Final = (CHECKPOINTING,)
 _REPEAT: Final = "mend the cause and repeat the run"
 _ROWS: Final = (
@@ -47,9 +50,9 @@ _ROWS: Final = (
         "The run was cut short",
         "The run came to its planned end.",
         "repeat the run to its end; what was measured is kept and labelled",
-        workloads=_BOTH,
+        workloads=_EVERY,
     ),
-    Rule("run.failed", "blocks", "invalid", "The run failed", "The run did not fail.", _REPEAT, workloads=_BOTH),
+    Rule("run.failed", "blocks", "invalid", "The run failed", "The run did not fail.", _REPEAT, workloads=_EVERY),
     Rule(
         "rank.errors",
         "blocks",
@@ -57,7 +60,7 @@ _ROWS: Final = (
         "A rank ended in an error",
         "No rank ended in an error.",
         _REPEAT,
-        workloads=_BOTH,
+        workloads=_EVERY,
     ),
     Rule(
         "rank.missing",
@@ -66,7 +69,7 @@ _ROWS: Final = (
         "Ranks are missing from the result",
         "Every planned rank reported exactly once.",
         "look in the ranks' logs for the one that went silent, and repeat the run",
-        workloads=_BOTH,
+        workloads=_EVERY,
     ),
     Rule(
         "run.figures",
@@ -251,7 +254,7 @@ _ROWS: Final = (
         "The wall clock was stepped",
         "The wall clock moved by at most 1 s against the monotonic one.",
         "durations come from the monotonic clock and are not affected; the dates may be",
-        workloads=_BOTH,
+        workloads=_EVERY,
     ),
     Rule(
         "scope.changed",
@@ -260,7 +263,7 @@ _ROWS: Final = (
         "The workload is not the model's own",
         "Samples, batch size, computation and threshold are those of the model.",
         "leave out the options that change the model, and generate its own dataset",
-        workloads=_BOTH,
+        workloads=_EVERY,
     ),
     Rule(
         "scope.quick",
@@ -350,6 +353,96 @@ _ROWS: Final = (
         "Some of what was read was held against what had been written.",
         "add --verify 1 to hold all of it against what was written",
         _SAVING,
+    ),
+    Rule(
+        "vector.loaded",
+        "blocks",
+        "invalid",
+        "The collection is not whole",
+        "Every vector that was planned is in the collection.",
+        _REPEAT,
+        _VECTORS,
+    ),
+    Rule(
+        "vector.answered",
+        "blocks",
+        "invalid",
+        "Requests had no answer",
+        "Every request was answered, and there were some.",
+        "look in the ranks' logs and the database's for the reason, and repeat the run",
+        _VECTORS,
+    ),
+    Rule(
+        "vector.truth",
+        "blocks",
+        "invalid",
+        "The exact answers do not cover the collection",
+        "The exact answers were taken from every vector of the collection.",
+        "load the collection anew, and let the exact answers be made anew",
+        _VECTORS,
+    ),
+    Rule(
+        "vector.recall",
+        "blocks",
+        "invalid",
+        "The answers hold none of the exact neighbours",
+        "The mean recall of the timed answers is above 0.",
+        "look whether the collection, its index and the exact answers belong together",
+        _VECTORS,
+    ),
+    Rule(
+        "vector.unread",
+        "blocks",
+        "blinds",
+        "No storage was read",
+        "The device under the collection was read, or lies where this host cannot count it.",
+        "empty the caches, or load a collection that is larger than the memory of the database",
+        _VECTORS,
+    ),
+    Rule(
+        "vector.client",
+        "blocks",
+        "client",
+        "The client is the limit",
+        "No process that queries, and no client host, was busy for 90 % of the time.",
+        "use more processes (--processes) or more client hosts",
+        _VECTORS,
+    ),
+    Rule(
+        "vector.target",
+        "blocks",
+        "negative",
+        "The recall is below the one that is needed",
+        "The mean recall is at least the one that was asked for.",
+        "search more candidates (--search-ef), or build the index with more",
+        _VECTORS,
+    ),
+    Rule(
+        "vector.uncounted",
+        "warns",
+        "tells",
+        "What the storage did is not known",
+        "The device under the collection was counted by a client.",
+        "name the folder of the database's data (--storage-root) where it lies on this host",
+        _VECTORS,
+    ),
+    Rule(
+        "vector.data",
+        "informs",
+        "tells",
+        "The vectors have no neighbours worth the name",
+        "The vectors are clustered, as embeddings are.",
+        "use --distribution clustered, unless the rules ask for another",
+        _VECTORS,
+    ),
+    Rule(
+        "vector.few",
+        "informs",
+        "tells",
+        "Few requests were timed",
+        "A thousand requests or more were timed, so that the 99.9th percentile is one of them.",
+        "let it run longer",
+        _VECTORS,
     ),
 )
 RULES: Final[dict[str, Rule]] = {rule.id: rule for rule in _ROWS}

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from stoker.bench.rules.catalogue import CHECKPOINTING, TRAINING, VECTORS
 from stoker.core.result import Result
 
 AGREEMENT_RATIO_MAX: Final = 0.01
@@ -43,8 +44,15 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def saves_alone(result: Result) -> bool:
-    """Tell whether the run wrote and read checkpoints and trained nothing."""
+    """Tell whether the run trained nothing: it wrote and read checkpoints, or served vectors."""
     return not result.plan.trains
+
+
+def workload_of(result: Result) -> str:
+    """Return what the run did: training, checkpointing or vectordb."""
+    if result.plan.vectors is not None:
+        return VECTORS
+    return CHECKPOINTING if saves_alone(result) else TRAINING
 
 
 def share(part: float, whole: float) -> float:

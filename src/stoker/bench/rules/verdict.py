@@ -17,16 +17,25 @@ The answer is decided by the gravest effect among the findings, in this order:
     not_proven  The interval straddles the threshold.
     yes         The whole interval lies at or above the threshold, and every byte is accounted for.
 
-A run of checkpoints alone has no threshold: yes says that its figures stand, the others as above that they do not.
+A run of checkpoints alone, or on vectors, has no threshold: yes says that its figures stand, the others as above that
+they do not. A recall that was asked for and missed is a no.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from stoker.bench.rules import answer_checks, checkpoint_checks, checkpoint_words, evidence_checks, run_checks
+from stoker.bench.rules import (
+    answer_checks,
+    checkpoint_checks,
+    checkpoint_words,
+    evidence_checks,
+    run_checks,
+    vector_checks,
+    vector_words,
+)
 from stoker.bench.rules.answer_checks import au_told
-from stoker.bench.rules.catalogue import CHECKPOINTING, EFFECTS, RULES, TRAINING, Rule
-from stoker.bench.rules.facts import percent, saves_alone
+from stoker.bench.rules.catalogue import EFFECTS, RULES, Rule
+from stoker.bench.rules.facts import percent, saves_alone, workload_of
 from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, EXIT_INVALID, EXIT_NEGATIVE, EXIT_PARTIAL
 from stoker.core.result import Finding, Result, Verdict
 from stoker.core.units import format_rate
@@ -72,6 +81,16 @@ CHECKS: Final[Mapping[str, Check]] = {
     "checkpoint.handover": checkpoint_checks.check_handover,
     "checkpoint.clock": checkpoint_checks.check_clock,
     "checkpoint.verified": checkpoint_checks.check_verified,
+    "vector.loaded": vector_checks.check_loaded,
+    "vector.answered": vector_checks.check_answered,
+    "vector.truth": vector_checks.check_truth,
+    "vector.recall": vector_checks.check_recall,
+    "vector.unread": vector_checks.check_unread,
+    "vector.client": vector_checks.check_client,
+    "vector.target": vector_checks.check_target,
+    "vector.uncounted": vector_checks.check_uncounted,
+    "vector.data": vector_checks.check_data,
+    "vector.few": vector_checks.check_few,
 }
 _ANSWERS: Final = {
     "partial": "partial",
@@ -106,7 +125,7 @@ def judge(result: Result) -> Verdict:
 
 def applying(result: Result) -> list[Rule]:
     """Return the rules that a result of its kind is held to."""
-    workload = CHECKPOINTING if saves_alone(result) else TRAINING
+    workload = workload_of(result)
     return [rule for rule in RULES.values() if workload in rule.workloads]
 
 
@@ -129,6 +148,8 @@ def _headline(result: Result, answer: str, decisive: Finding | None, findings: l
         "invalid": _invalid,
         "partial": _partial,
     }
+    if result.plan.vectors is not None:
+        return vector_words.headline(result, answer, decisive) + "."
     if saves_alone(result):
         return checkpoint_words.headline(result, answer, decisive) + _fallback(findings) + "."
     sentence = sentences[answer](result, decisive) if decisive else _yes(result, None)

@@ -20,6 +20,7 @@ from stoker.bench.workloads.metrics import (
 )
 from stoker.bench.workloads.reports import PhaseNote, RankReport, StoreFacts
 from stoker.bench.workloads.steps import PHASES, Rows
+from stoker.bench.workloads.vector_metrics import vector_figures, without_requests
 from stoker.checkpoint.layout import totals
 from stoker.core.histogram import merge_encoded
 from stoker.core.ledger import Counters, sum_counters, total
@@ -55,6 +56,8 @@ class RunEnd(msgspec.Struct, frozen=True):
 def assemble(start: RunStart, end: RunEnd, parts: Sequence[Part]) -> Result:
     """Return the result of a run from what each rank tells, `parts` ordered by rank; some may be missing."""
     plan = start.plan
+    figures_of_vectors = vector_figures([report for report, _ in parts]) if plan.vectors is not None else None
+    parts = [(report, without_requests(rows)) for report, rows in parts]
     ranks = [_rank_result(part, plan) for part in parts]
     epochs = _run_epochs(ranks, [report for report, _ in parts])
     metrics = run_metrics([rows for _, rows in parts], epochs, exclusion_of(plan), seed=plan.seed)
@@ -68,6 +71,7 @@ def assemble(start: RunStart, end: RunEnd, parts: Sequence[Part]) -> Result:
     return Result(
         checkpoints=operations,
         checkpointing=figures(operations, size_bytes=sums.size_bytes, files=sums.files) if sums is not None else None,
+        vectors=figures_of_vectors,
         id=start.id,
         job=start.job,
         plan=plan,
@@ -111,6 +115,7 @@ def _rank_result(part: Part, plan: TrainingPlan) -> RankResult:
         error=report.error,
         reading=report.reading,
         checkpoints=report.checkpoints,
+        vectors=report.vectors,
     )
 
 

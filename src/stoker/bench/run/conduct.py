@@ -16,6 +16,7 @@ from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.record import RunRecord, read_ranks
 from stoker.bench.run.signals import SignalWatch
 from stoker.bench.run.telling import OnProgress, ProgressEvent, Teller
+from stoker.bench.run.vectors.planning import check_vectors
 from stoker.bench.workloads.reports import RankReport
 from stoker.checkpoint.layout import check_shape
 from stoker.core.errors import UsageError
@@ -49,6 +50,9 @@ def conduct(
 
 def check_plan(plan: TrainingPlan) -> None:
     """Raise UsageError for a plan that no run can follow."""
+    if plan.vectors is not None:
+        check_vectors(plan, plan.vectors)
+        return
     if not plan.trains:
         _check_checkpoints(plan)
         return

@@ -31,6 +31,9 @@ PACKAGES: Final = (
     "pillow",
     "mpi4py",
     "mpich",
+    "pymilvus",
+    "milvus-lite",
+    "psycopg",
 )
 # Variables that decide how a run behaves; everything else of the environment stays out of the result.
 ENVIRONMENT_NAMES: Final = frozenset(

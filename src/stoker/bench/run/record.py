@@ -12,6 +12,7 @@ from stoker.bench.report.hosts import summarise
 from stoker.bench.run.assemble import Part, RunEnd, RunStart, assemble
 from stoker.bench.run.hosts.separation import record_separation
 from stoker.bench.run.machine import machine_facts
+from stoker.bench.run.vectors.closing import add_recall
 from stoker.bench.workloads.rank_log import read_rank_log
 from stoker.bench.workloads.reports import LOG_NAME
 from stoker.bench.workloads.steps import column
@@ -91,6 +92,7 @@ class RunRecord:
         )
         result = assemble(self.start, end, parts)
         result.hosts = summarise(hosts, ranks_by_host(parts))
+        add_recall(self._folder, result, [report for report, _ in parts])
         save_series(self._folder, parts)
         save_result(self._folder, result)
         self._log.append(ENDED, end=end)

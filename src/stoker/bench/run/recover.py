@@ -8,6 +8,7 @@ from stoker.bench.report.hosts import summarise
 from stoker.bench.run.assemble import RunEnd, RunStart, assemble
 from stoker.bench.run.hosts.partial import recover_hosts
 from stoker.bench.run.record import RANK_LOST, STARTED, ranks_by_host, read_ranks, save_series
+from stoker.bench.run.vectors.closing import add_recall
 from stoker.core.errors import CorruptError, NotFoundError
 from stoker.core.events import read_events
 from stoker.core.result import EVENTS_FILE, RESULT_FILE, Result, load_result, save_result
@@ -49,6 +50,7 @@ def recover(folder: Path, *, save: bool = True) -> Result:
     )
     result = assemble(start, end, parts)
     if save:
+        add_recall(folder, result, [report for report, _ in parts])
         save_series(folder, parts)
         result.hosts = summarise(recover_hosts(folder), ranks_by_host(parts))
     return result

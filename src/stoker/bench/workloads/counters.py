@@ -32,6 +32,14 @@ class BlockDevice(msgspec.Struct, frozen=True):
         """Return the bytes written to it since the host started, None when that cannot be told."""
         return self._sectors(_SECTORS_WRITTEN_FIELD)
 
+    def operations(self) -> tuple[int, int, int, int] | None:
+        """Return reads, bytes read, writes and bytes written since the host started, None when that is not told."""
+        try:
+            fields = [int(word) for word in Path(self.statistics).read_text().split()]
+            return fields[0], fields[2] * SECTOR_BYTES, fields[4], fields[6] * SECTOR_BYTES
+        except (OSError, IndexError, ValueError):
+            return None
+
     def _sectors(self, field: int) -> int | None:
         try:
             return int(Path(self.statistics).read_text().split()[field]) * SECTOR_BYTES

@@ -1,10 +1,10 @@
 """A rank's log: its steps and counts, written twice a second by a thread of its own.
 
 The events, in order: `rank_started`, then for each epoch or evaluation `phase_started`, any number of `steps` and
-`phase_ended`, and for each checkpoint `checkpoint_started`, `checkpoint_seen` and `checkpoint_ended`; `rank_failed`
-with the reason, or `rank_ended`. Whatever moment the rank is killed at, what stands there is all that `read_rank_log`
-needs. Steps are packed (`steps.pack`): a long run has millions, and as JSON numbers they would take a hundred times
-longer to read back.
+`phase_ended`, for each checkpoint `checkpoint_started`, `checkpoint_seen` and `checkpoint_ended`, and of a collection
+of vectors `vectors_seen` with the first answers to its queries; `rank_failed` with the reason, or `rank_ended`.
+Whatever moment the rank is killed at, what stands there is all that `read_rank_log` needs. Steps are
+packed (`steps.pack`): a long run has millions, and as JSON numbers they would take a hundred times longer to read back.
 """
 
 import threading
@@ -20,6 +20,7 @@ from stoker.core.checkpoints import CheckpointNote
 from stoker.core.errors import CorruptError
 from stoker.core.events import EventLog, read_events
 from stoker.core.result import Reading
+from stoker.core.vectors import Answer, VectorNote
 
 FLUSH_SECONDS: Final = 0.5
 _ROWS_A_LINE: Final = 4096
@@ -117,6 +118,9 @@ def _take(report: RankReport, event: dict[str, Any]) -> None:
         if report.checkpoints and not report.checkpoints[-1].complete:
             report.checkpoints.pop()  # it stood there since it began
         report.checkpoints.append(saved)
+    if "vectors" in event:
+        report.vectors = msgspec.convert(event["vectors"], VectorNote)
+    report.answers.extend(msgspec.convert(event.get("answers", ()), list[Answer]))
     report.histograms.update(event.get("histograms", {}))
     report.notes.extend(event.get("notes", ()))
     if event.get("reading") is not None:

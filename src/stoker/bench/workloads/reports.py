@@ -8,6 +8,7 @@ from stoker.bench.workloads.counters import difference
 from stoker.core.checkpoints import CheckpointNote
 from stoker.core.ledger import Counters, Ledger, sum_counters, total
 from stoker.core.result import Reading
+from stoker.core.vectors import Answer, VectorNote
 
 LOG_NAME: Final = "rank-{rank:04d}.jsonl"
 
@@ -111,3 +112,5 @@ class RankReport(msgspec.Struct):
     finished: bool = False
     reading: Reading | None = None
     checkpoints: list[CheckpointNote] = []
+    vectors: VectorNote | None = None
+    answers: list[Answer] = []

@@ -15,6 +15,7 @@ import msgspec
 
 from stoker.bench.report.dlio_files import write_dlio_files
 from stoker.bench.report.submission import write_leaf
+from stoker.bench.report.vector_files import write_vector_files
 from stoker.bench.rules.mlperf import Judgement, judge_tree, read_tree
 from stoker.bench.run.hosts.events import OnProgress
 from stoker.bench.run.hosts.roll import SILENT
@@ -33,10 +34,11 @@ from stoker.bench.run.mlperf.exits import (
 from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.generating import generation_program
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, VECTORDB
 from stoker.bench.run.mlperf.system import describe_after
 from stoker.bench.run.mlperf.tee import OnOutput
 from stoker.bench.run.mlperf.validating import Validated, validate
+from stoker.bench.run.mlperf.vectors import vector_arguments
 from stoker.bench.run.recover import load_or_recover
 from stoker.bench.run.signals import SignalWatch
 from stoker.bench.workloads.cache import LIMIT_VARIABLE
@@ -120,7 +122,12 @@ class _Run:
         self._started_text = clock.local_text("%Y-%m-%dT%H:%M:%S")
         self._began_ns = clock.monotonic_ns()
         self._stamp, self._leaf = prepared.home.new_leaf(
-            place.division, prepared.system, place.family, place.model, place.command
+            place.division,
+            prepared.system,
+            place.family,
+            place.model,
+            place.command,
+            str(prepared.invocation.value("vdb_engine") or ""),
         )
         self._evidence = prepared.home.evidence(self._stamp, place.family, place.model, seed.run_id()[:6])
         self._variables = dict(prepared.data.variables) if prepared.data else {}
@@ -154,11 +161,15 @@ class _Run:
         """Start the engine and wait for its end; return how it ended, and its command line."""
         prepared, place = self._prepared, self._prepared.invocation.place
         name = f"{place.rules_family}_{place.command}"
-        if place.command == "datagen" and self._engine.launch is not None:
+        vectors = place.family == VECTORDB
+        if place.command == "datagen" and self._engine.launch is not None and not vectors:
             program = generation_program(prepared, self._leaf)
             ended = start_ranks_of(self._engine.launch, program, self._leaf, name, **self._how)
             return ended, shlex.join(self._engine.launch.words(program, os.environ))
-        arguments = engine_arguments(prepared, self._engine, self._leaf, self._evidence)
+        if vectors:
+            arguments = vector_arguments(prepared, self._evidence)
+        else:
+            arguments = engine_arguments(prepared, self._engine, self._leaf, self._evidence)
         ended = start_engine(
             self._engine,
             arguments,
@@ -179,6 +190,7 @@ class _Run:
         if code == FAILURE:
             reason = self._last_words() or self._saved_reason() or reason
             code = TIMEOUT if SILENT in reason else code
+        self._own_files()
         self._label(code, command)
         outcome = RunOutcome(self._leaf, self._evidence, code, self._seconds, reason)
         if self._prepared.invocation.place.command == "run":
@@ -203,6 +215,13 @@ class _Run:
             extra=self._extra(),
         )
         write_leaf(self._leaf, facts, run_folder=self._evidence if self._evidence.is_dir() else None)
+
+    def _own_files(self) -> None:
+        """Write, of a run on a collection of vectors, the files that the reference's programs write themselves."""
+        place = self._prepared.invocation.place
+        if place.family == VECTORDB and self._evidence.is_dir():
+            with suppress(StokerError, OSError):  # killed before it had begun: there is nothing to tell
+                write_vector_files(self._evidence, self._leaf)
 
     def _last_words(self) -> str:
         """Return the last sentence that the engine said of what went wrong, empty where it said none."""
@@ -240,6 +259,8 @@ class _Run:
             return
         with suppress(StokerError, OSError):  # killed before it had begun: there is nothing to tell
             load_or_recover(self._evidence)
+            if self._prepared.invocation.place.family == VECTORDB:
+                return
             write_dlio_files(self._evidence, self._leaf, metrics="correct", log_file="dlio.log")
 
 

@@ -19,6 +19,14 @@ from stoker.core.options import Setting
 DEADLINE_SECONDS: Final = 60.0
 COMPLETED: Final = (EXIT_GOOD, EXIT_NEGATIVE, EXIT_INVALID)
 """How the engine ends after a whole run, whatever its own verdict."""
+_UNSET: Final = {
+    "mpi_bin": Setting("mpirun"),
+    "mpi_btl": Setting("auto"),
+    "oversubscribe": Setting(value=True),
+    "allow_run_as_root": Setting(value=True),
+    "mpi_params": Setting(()),
+}
+"""What a family without the launcher's options has: clients of a database share cores, as in the reference."""
 _BINARIES: Final = {"mpirun": "MPI_RUN_BIN", "mpiexec": "MPI_EXEC_BIN"}
 
 
@@ -55,11 +63,11 @@ def engine_of(invocation: Invocation, environment: Mapping[str, str]) -> Engine:
 def launch_settings(invocation: Invocation, environment: Mapping[str, str]) -> dict[str, Any]:
     """Return the launcher's settings; a variable may name the path of mpirun or mpiexec."""
     names = ("mpi_bin", "mpi_btl", "oversubscribe", "allow_run_as_root", "mpi_params")
-    found = {name: invocation.settings[name] for name in names}
+    found = {name: invocation.settings.get(name, _UNSET[name]) for name in names}
     binary = str(found["mpi_bin"].value)
     path = environment.get(_BINARIES.get(binary, ""), "")
     found["mpi_bin"] = Setting(path or binary, found["mpi_bin"].origin)
-    found["hosts"] = Setting(invocation.value("hosts"), invocation.settings["hosts"].origin)
+    found["hosts"] = Setting(invocation.value("hosts") or ["127.0.0.1"], invocation.settings["hosts"].origin)
     return found
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from stoker.bench.report.submission import LeafFacts
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, VECTORDB
+from stoker.bench.run.mlperf.vectors import collection_of
 
 
 def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
@@ -14,8 +15,10 @@ def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
     arguments = invocation.arguments
     if prepared.results is not None:
         arguments["results_dir"] = str(prepared.results.root)
+    if place.family == VECTORDB and place.command != "datasize":
+        arguments["collection"] = collection_of(invocation, prepared.results)
     if prepared.data is not None:
-        name = "checkpoint_folder" if place.family == CHECKPOINTING else "data_dir"
+        name = {CHECKPOINTING: "checkpoint_folder", VECTORDB: "storage_root"}.get(place.family, "data_dir")
         arguments[name] = prepared.data.url
     return LeafFacts(
         family=place.rules_family,

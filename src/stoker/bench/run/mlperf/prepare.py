@@ -16,8 +16,9 @@ from stoker.bench.run.mlperf.exits import ConfigurationError
 from stoker.bench.run.mlperf.foretold import Known, foretell
 from stoker.bench.run.mlperf.resolving import Invocation
 from stoker.bench.run.mlperf.results_dir import ResultsDir, check_name, open_results
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, TRAINING
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, TRAINING, VECTORDB
 from stoker.bench.run.mlperf.storing import DataPlace, data_place, store_notes
+from stoker.bench.run.mlperf.vectors import check_vector_options, collection_of, storage_place, vector_notes
 from stoker.bench.run.mlperf.words import Word, command_words, generate_words, resolved_config, run_words
 from stoker.core.errors import UsageError
 
@@ -81,6 +82,10 @@ def prepare(invocation: Invocation, environment: Mapping[str, str] | None = None
     environment = os.environ if environment is None else environment
     place = invocation.place
     results = _results(invocation, environment)
+    if place.family == VECTORDB and place.command != "datasize":
+        check_vector_options(invocation)
+    if place.family == VECTORDB and place.command == "run":
+        collection_of(invocation, results)
     if invocation.value("systemname"):
         check_name(invocation.value("systemname"), "system's name")
     data = _data(invocation, environment)
@@ -99,6 +104,7 @@ def prepare(invocation: Invocation, environment: Mapping[str, str] | None = None
         results_dir=str(results.root) if results else "",
     )
     notes = [*extent.notes, *(store_notes(data, environment) if data else []), *_idle(invocation)]
+    notes += vector_notes(invocation)
     foretold = foretell(invocation, known)
     return Prepared(invocation, results, data, extent, tuple(words), config, foretold, tuple(notes))
 
@@ -118,6 +124,8 @@ def _results(invocation: Invocation, environment: Mapping[str, str]) -> ResultsD
 
 
 def _data(invocation: Invocation, environment: Mapping[str, str]) -> DataPlace | None:
+    if invocation.place.family == VECTORDB:
+        return storage_place(invocation)
     option = {TRAINING: "data_dir", CHECKPOINTING: "checkpoint_folder"}.get(invocation.place.family)
     if option is None or invocation.value(option) is None or not invocation.place.access:
         return None

@@ -13,7 +13,8 @@ from stoker.bench.run.dlio.tree import Leaf, Node, leaves
 from stoker.bench.run.dlio.yaml_text import load_file
 from stoker.bench.run.hosts.names import Host, parse_hosts
 from stoker.bench.run.mlperf.lookup import accelerator_offered_in, accelerators, needed, options_of, rows_of
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, RULES_FAMILY, TAKES_ACCESS
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, RULES_FAMILY, TAKES_ACCESS, VECTORDB
+from stoker.bench.run.mlperf.vector_configs import preset_of
 from stoker.core.errors import UsageError
 from stoker.core.options import Candidate, Option, Setting, candidates, refuse_unknown, settled
 
@@ -78,6 +79,9 @@ class Invocation:
     @property
     def ranks(self) -> int:
         """Return the accelerators or processes asked for, 0 where the command has none."""
+        if self.place.family == VECTORDB:
+            clients = len(self.hosts) * int(self.value("npernode") or 1) if self.value("distributed") else 1
+            return clients * int(self.value("num_query_processes") or 1)
         names = ("num_accelerators", "num_processes", "max_accelerators")
         return next((int(told) for name in names if (told := self.value(name))), 0)
 
@@ -89,6 +93,8 @@ class Invocation:
     @property
     def over_mpi(self) -> bool:
         """Tell whether a launcher starts the ranks: on other hosts, or because an option of the launcher was given."""
+        if self.place.family == VECTORDB:
+            return bool(self.value("distributed"))
         return not self.here_only or any(self.given(name) for name in ("mpi_bin", "mpi_btl", "mpi_params"))
 
     @property
@@ -122,7 +128,9 @@ def resolve_invocation(
     assert chosen is not None
     file, places = _file(settled(chosen, candidates([chosen], flags=flags, environment=known)[chosen.name]).value)
     refuse_unknown(file, [option.name for option in options])
-    found = candidates(options, flags=flags, file=_without_params(file), environment=known, places=places)
+    plain_file = _without_params(file)
+    preset = _preset(place, options, flags.get("config") or plain_file.get("config"))
+    found = candidates(options, flags=flags, file=plain_file, preset=preset, environment=known, places=places)
     params = _params(flags.get(PARAMS) or (), file.get(PARAMS))
     _refuse_accelerator(found, place)
     settings = {option.name: _setting(option, found[option.name]) for option in options}
@@ -131,6 +139,13 @@ def resolve_invocation(
         _require(invocation)
         _check(invocation)
     return invocation
+
+
+def _preset(place: Place, options: Sequence[Option], name: Any) -> dict[str, Any]:
+    """Return what a shipped configuration of the vector database sets; nothing for the other families."""
+    if place.family != VECTORDB or not name:
+        return {}
+    return preset_of(str(name), place.model, [option.name for option in options])
 
 
 def _refuse_absent(options: Sequence[Option], flags: Mapping[str, Any], place: Place) -> None:

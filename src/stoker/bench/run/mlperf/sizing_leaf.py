@@ -101,6 +101,8 @@ def needed_bytes(prepared: Prepared) -> int:
         folder = Path(prepared.target.folder) if prepared.target.folder else None
         there = folder is not None and folder.is_dir() and any(folder.iterdir())
         return 0 if there else math.ceil(to_plan(prepared.config, invocation.ranks).plan.predicted.get("room_bytes", 0))
+    if invocation.place.family == VECTORDB:
+        return _vectors(invocation).total_bytes if invocation.place.command == "datagen" else 0
     if invocation.place.command != "datagen" or prepared.extent.files is None or prepared.extent.made is not None:
         return 0
     return math.ceil(prepared.extent.files * models().training[invocation.place.model].file_bytes)

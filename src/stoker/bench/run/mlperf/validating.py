@@ -17,9 +17,12 @@ from stoker.bench.run.lockfile import require_locked
 from stoker.bench.run.mlperf.dataset import require_dataset, require_files
 from stoker.bench.run.mlperf.engine import Engine, engine_of
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, TRAINING
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, TRAINING, VECTORDB
 from stoker.bench.run.mlperf.sizing_leaf import needed_bytes
+from stoker.bench.run.mlperf.storing import DataPlace
 from stoker.bench.run.mlperf.system import require_described
+from stoker.bench.run.mlperf.vectors import NO_ROOT, require_database, require_library, require_root
+from stoker.bench.run.vectordb import NO_TARGET
 from stoker.core.errors import UsageError
 
 Say = Callable[[str], None]
@@ -54,7 +57,12 @@ def validate(prepared: Prepared, say: Say) -> Validated:
     findings.tried(lambda: refuse_invalid(prepared, say))
     findings.tried(lambda: require_results(prepared.home.root))
     engine = findings.tried(lambda: engine_of(invocation, os.environ))
-    findings.tried(lambda: _require_data(prepared, begin=not findings.errors))
+    if invocation.place.family == VECTORDB:
+        findings.tried(lambda: require_root(prepared, make=not findings.errors))
+        findings.tried(lambda: require_library(engine.launch if engine is not None else None, invocation))
+        findings.tried(lambda: require_database(prepared))
+    else:
+        findings.tried(lambda: _require_data(prepared, begin=not findings.errors))
     if invocation.place.command == "run":
         findings.tried(lambda: require_described(prepared, say))
     fit = _hosts_fit(prepared, engine, findings, say)
@@ -69,8 +77,11 @@ def validate(prepared: Prepared, say: Say) -> Validated:
 
 def _hosts_fit(prepared: Prepared, engine: Engine | None, findings: Findings, say: Say) -> bool:
     """Try the hosts, also where no launcher was found, and tell what is doubtful; return whether ranks can start."""
-    invocation, target = prepared.invocation, prepared.target
-    url = target.url if not target.folder or Path(target.folder).is_dir() else ""  # its lack is told, or it is made
+    invocation, target = prepared.invocation, prepared.data
+    if target is None or invocation.place.family == VECTORDB:  # the clients of a database open no storage
+        target = DataPlace(NO_TARGET)
+    url = "" if target.url == NO_TARGET else target.url
+    url = url if not target.folder or Path(target.folder).is_dir() else ""  # its lack is told, or it is made
     if not invocation.over_mpi:
         for check in preflight_here(target.url):
             if check.status != "ok":
@@ -88,10 +99,11 @@ def _gates(prepared: Prepared, launch: Launch | None, say: Say) -> GateReport:
     """Return what the gates found. Raises PreflightError when one is shut."""
     report = run_gates(
         GateRequest(
-            target=prepared.target.url,
+            target=prepared.data.url if prepared.data is not None else NO_TARGET,
+            exempt="" if prepared.data is not None else NO_ROOT,
             results=str(prepared.home.root),
             needed_bytes=needed_bytes(prepared),
-            launch=launch,
+            launch=launch if prepared.invocation.place.family != VECTORDB else None,
             skip_separation=bool(prepared.invocation.value("skip_fs_separation_gate")),
         )
     )

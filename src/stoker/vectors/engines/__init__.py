@@ -1,0 +1,1 @@
+"""The databases that hold collections, each behind `stoker.vectors.engine.VectorEngine`."""
