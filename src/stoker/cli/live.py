@@ -63,6 +63,8 @@ def _work(event: ProgressEvent) -> list[str]:
         return [f"{event.step}/{event.steps} files", rate]
     if event.phase in ("save", "load"):
         return [f"{event.step}/{event.steps}", rate]
+    if event.phase == "serve":
+        return [f"trial {event.epoch}, {event.step}/{event.steps} s", rate]
     return [f"epoch {event.epoch} step {event.step}/{event.steps}", f"AU {100 * event.au_ratio:.1f} %", rate]
 
 

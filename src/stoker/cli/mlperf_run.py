@@ -15,6 +15,7 @@ from stoker.bench.rules.mlperf.verifier import HOLDS, LATER
 from stoker.bench.run.dlio.tree import DEFAULT
 from stoker.bench.run.hosts.events import ProgressEvent
 from stoker.bench.run.mlperf import journal
+from stoker.bench.run.mlperf.caching import trials_of
 from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, begin_run, conduct_run
 from stoker.bench.run.mlperf.engine import Engine, engine_of
 from stoker.bench.run.mlperf.exits import INTERRUPTED, SUCCESS, TIMEOUT
@@ -208,10 +209,20 @@ def _plan_pairs(prepared: Prepared) -> dict[str, str]:
 def _engine_pairs(prepared: Prepared) -> dict[str, str]:
     """Return how the engine would be started. Raises PreflightError without a launcher."""
     invocation = prepared.invocation
-    if invocation.place.family not in (TRAINING, CHECKPOINTING):
+    if invocation.place.family not in (TRAINING, CHECKPOINTING, KVCACHE):
         return {}
     engine = engine_of(invocation, os.environ)
+    if invocation.place.family == KVCACHE:
+        return {"ranks": f"{invocation.ranks}: {engine.told}", **_trial_pairs(prepared)}
     return {"ranks": f"{invocation.ranks}: {engine.told}", "command": _command(prepared, engine)}
+
+
+def _trial_pairs(prepared: Prepared) -> dict[str, str]:
+    """Return what the trials of a KV cache will be, option by option."""
+    what = trials_of(prepared.invocation)
+    told = {f"option {option.number}": shlex.join(option.words) for option in what.options}
+    pause = f", {format_seconds(what.pause_seconds)} between options" if len(what.options) > 1 else ""
+    return {**told, "trials": f"{what.trials} of each{pause}"}
 
 
 def _command(prepared: Prepared, engine: Engine) -> str:
@@ -226,7 +237,7 @@ def _leaf_told(prepared: Prepared) -> str:
     if prepared.results is None:
         return "no results directory was told"
     engine = prepared.invocation.value("vdb_engine") or ""
-    model = place.model or str(prepared.invocation.value("model") or "MODEL")
+    model = prepared.model or str(prepared.invocation.value("model") or "MODEL")
     leaf = prepared.results.leaf(
         place.division, prepared.system, place.family, model, place.command, "YYYYMMDD_HHMMSS", engine
     )
@@ -248,9 +259,10 @@ def _run(invocation: Invocation, log: Log) -> int:
             log.say("WARNING", note)
         _show_plan(prepared)
         return SUCCESS
-    if place.family in (VECTORDB, KVCACHE):
-        told = {VECTORDB: "vector database", KVCACHE: "KV cache"}[place.family]
-        raise UsageError(f"this version holds no {told} workload", remedy="--dry-run shows the plan and the rules")
+    if place.family == VECTORDB:
+        raise UsageError(
+            "this version holds no vector database workload", remedy="--dry-run shows the plan and the rules"
+        )
     quiet = bool(invocation.value("quiet"))
     if not quiet:
         pairs = _plan_pairs(prepared)

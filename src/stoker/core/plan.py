@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from stoker.core.checkpoints import CheckpointPlan
+from stoker.core.kvcache import KvPlan
 from stoker.core.options import Setting
 
 
@@ -89,6 +90,7 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     `checkpoint` tells of the checkpoints that are written and read, beside the training or, without a dataset, alone.
     The ranks' hosts are sampled every `host_interval_seconds` (0: not at all), and so are `sample_hosts`, over SSH;
     more samples of a host than `host_samples_max` are thinned out.
+    `kvcache` tells what is done to a KV cache, instead of training.
     """
 
     model: str
@@ -128,11 +130,12 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
     checkpoint: CheckpointPlan | None = None
+    kvcache: KvPlan | None = None
 
     @property
     def trains(self) -> bool:
-        """Tell whether there is anything to train on: a run of checkpoints alone has no dataset."""
-        return self.checkpoint is None or self.dataset.files > 0
+        """Tell whether there is anything to train on: a run of checkpoints alone, or of a KV cache, has no dataset."""
+        return (self.checkpoint is None and self.kvcache is None) or self.dataset.files > 0
 
 
 class EvaluationPlan(msgspec.Struct, frozen=True):

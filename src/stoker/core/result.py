@@ -19,6 +19,7 @@ import msgspec
 from stoker.core.checkpoints import Checkpoint, CheckpointFigures, CheckpointNote
 from stoker.core.errors import CorruptError
 from stoker.core.files import write_atomic
+from stoker.core.kvcache import KvFigures, KvNote, KvTrial
 from stoker.core.ledger import Counters, Ledger
 from stoker.core.plan import Job, TrainingPlan
 
@@ -132,6 +133,7 @@ class RankResult(msgspec.Struct):
     error: str = ""
     reading: Reading | None = None
     checkpoints: list[CheckpointNote] = []
+    trials: list[KvNote] = []
 
 
 class Metrics(msgspec.Struct):
@@ -225,6 +227,8 @@ class Result(msgspec.Struct):
     hosts: list[HostSummary] = []
     checkpoints: list[Checkpoint] = []
     checkpointing: CheckpointFigures | None = None
+    trials: list[KvTrial] = []
+    kvcache: KvFigures | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from stoker.core.result import Finding
 
 TRAINING: Final = "training"
 CHECKPOINTING: Final = "checkpointing"
+KVCACHE: Final = "kvcache"
 EFFECTS: Final = ("partial", "invalid", "blinds", "client", "negative", "flatters", "statistics", "tells")
 
 
@@ -36,7 +37,8 @@ class Rule(msgspec.Struct, frozen=True):
     workloads: tuple[str, ...] = (TRAINING,)
 
 
-_BOTH: Final = (TRAINING, CHECKPOINTING)
+_ALL: Final = (TRAINING, CHECKPOINTING, KVCACHE)
+_SERVING: Final = (KVCACHE,)
 _SAVING: Final = (CHECKPOINTING,)
 _REPEAT: Final = "mend the cause and repeat the run"
 _ROWS: Final = (
@@ -47,9 +49,9 @@ _ROWS: Final = (
         "The run was cut short",
         "The run came to its planned end.",
         "repeat the run to its end; what was measured is kept and labelled",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
-    Rule("run.failed", "blocks", "invalid", "The run failed", "The run did not fail.", _REPEAT, workloads=_BOTH),
+    Rule("run.failed", "blocks", "invalid", "The run failed", "The run did not fail.", _REPEAT, workloads=_ALL),
     Rule(
         "rank.errors",
         "blocks",
@@ -57,7 +59,7 @@ _ROWS: Final = (
         "A rank ended in an error",
         "No rank ended in an error.",
         _REPEAT,
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "rank.missing",
@@ -66,7 +68,7 @@ _ROWS: Final = (
         "Ranks are missing from the result",
         "Every planned rank reported exactly once.",
         "look in the ranks' logs for the one that went silent, and repeat the run",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "run.figures",
@@ -115,7 +117,7 @@ _ROWS: Final = (
         "More was read than the ledger claims",
         "The counters show at most 1 % (and the rounding to pages) more than the ledger claims.",
         "look for read-ahead beyond the samples or for other reading by the ranks; direct I/O avoids both",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "client.limit",
@@ -148,7 +150,7 @@ _ROWS: Final = (
         "The origin of bytes is unknown",
         "Bytes from the store and from the cache add up to the bytes requested, within 1 %.",
         "let the ranks own the files, or read with direct I/O, so that residency can be asked for",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "evidence.payload",
@@ -165,7 +167,7 @@ _ROWS: Final = (
         "Data came from the page cache",
         "At most 1 % of the requested bytes came from this host's page cache.",
         "let Stoker evict the dataset (--evict), read with direct I/O, or use a dataset larger than memory",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "evidence.counters",
@@ -174,7 +176,7 @@ _ROWS: Final = (
         "The counters do not confirm the ledger",
         "Kernel or client counters confirm the bytes claimed from the store, to within 1 % of those requested.",
         "use direct I/O or a file system whose reads the kernel accounts to the process",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "evidence.epochs",
@@ -199,7 +201,7 @@ _ROWS: Final = (
         "Reading was done otherwise than asked",
         "The data was read the way that was asked for.",
         "see the notes for the reason; name a target that supports the mode",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "run.errors",
@@ -208,7 +210,7 @@ _ROWS: Final = (
         "Operations failed",
         "No operation on the store failed.",
         "look in the ranks' logs",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "run.retries",
@@ -217,7 +219,7 @@ _ROWS: Final = (
         "Operations were repeated",
         "No operation had to be repeated.",
         "repeated operations cost time; look for throttling",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "evidence.device",
@@ -234,7 +236,7 @@ _ROWS: Final = (
         "The client is nearly used up",
         "The ranks used at most 90 % of the usable CPUs.",
         "expect the client to limit a larger run",
-        workloads=_BOTH,
+        workloads=(TRAINING, CHECKPOINTING),
     ),
     Rule(
         "coverage.dropped",
@@ -251,7 +253,7 @@ _ROWS: Final = (
         "The wall clock was stepped",
         "The wall clock moved by at most 1 s against the monotonic one.",
         "durations come from the monotonic clock and are not affected; the dates may be",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "scope.changed",
@@ -260,7 +262,7 @@ _ROWS: Final = (
         "The workload is not the model's own",
         "Samples, batch size, computation and threshold are those of the model.",
         "leave out the options that change the model, and generate its own dataset",
-        workloads=_BOTH,
+        workloads=_ALL,
     ),
     Rule(
         "scope.quick",
@@ -350,6 +352,114 @@ _ROWS: Final = (
         "Some of what was read was held against what had been written.",
         "add --verify 1 to hold all of it against what was written",
         _SAVING,
+    ),
+    Rule(
+        "kvcache.target",
+        "blocks",
+        "blinds",
+        "No storage held the entries",
+        "The entries went to a store, not into memory or nowhere.",
+        "this is the ceiling of the harness; name a real target to judge a storage",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.done",
+        "blocks",
+        "invalid",
+        "Trials are missing",
+        "Every planned trial came to its end on all clients.",
+        _REPEAT,
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.storage",
+        "blocks",
+        "blinds",
+        "Storage was not used",
+        "Every trial read from storage; one that only writes wrote there.",
+        "give the tiers above less memory, or take more users, a larger model or a longer trial",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.client",
+        "blocks",
+        "client",
+        "The client is the limit",
+        "The client spent at most 90 % of its CPUs, and at most half of the time on content.",
+        "use more or larger clients, or fewer users a client",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.break_even",
+        "blocks",
+        "negative",
+        "Reading is slower than computing anew",
+        "Storage gives the bytes of tokens faster than the accelerator that was told computes them.",
+        "use faster storage, or more clients where one cannot drive it",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.memory",
+        "blocks",
+        "flatters",
+        "Memory gave most of what was read",
+        "At most half of the bytes read came from tiers in memory.",
+        "give the tiers above storage less memory, or take more users",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.durable",
+        "blocks",
+        "flatters",
+        "Entries were not durable when their write ended",
+        "Every entry was synced on a store that keeps what it has acknowledged.",
+        "leave --fsync at full",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.written",
+        "blocks",
+        "flatters",
+        "The counters do not confirm the writes",
+        "The device under the target, or the kernel, counted at least 99 % of what was written.",
+        "look for writes that stayed in the page cache, or a cache or a layer that packs data underneath",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.tiers",
+        "informs",
+        "tells",
+        "A part of the reads came from memory",
+        "All reads went to storage.",
+        "tokens a second contain these reads; the bandwidth does not",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.variation",
+        "warns",
+        "tells",
+        "The trials lie far apart",
+        "The read rates of the trials vary by at most 25 %.",
+        "run more trials, or longer ones, and look for other load",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.full",
+        "informs",
+        "tells",
+        "The cache never filled",
+        "Entries had to be deleted to make room, as in a steady state.",
+        "give --storage-capacity-gb less, run longer, or add --precondition",
+        _SERVING,
+    ),
+    Rule(
+        "kvcache.goals",
+        "informs",
+        "tells",
+        "Goals of the reference were missed",
+        "P95 of device times and the share of hits reach the goals of the profile.",
+        "they go by the time of whole entries, whatever their size: look at the bytes beside them",
+        _SERVING,
     ),
 )
 RULES: Final[dict[str, Rule]] = {rule.id: rule for rule in _ROWS}

@@ -44,7 +44,12 @@ class Comparison(msgspec.Struct, frozen=True):
 
 def saves_alone(result: Result) -> bool:
     """Tell whether the run wrote and read checkpoints and trained nothing."""
-    return not result.plan.trains
+    return result.plan.checkpoint is not None and not result.plan.trains
+
+
+def serves_cache(result: Result) -> bool:
+    """Tell whether the run served a KV cache."""
+    return result.plan.kvcache is not None
 
 
 def share(part: float, whole: float) -> float:

@@ -17,16 +17,25 @@ The answer is decided by the gravest effect among the findings, in this order:
     not_proven  The interval straddles the threshold.
     yes         The whole interval lies at or above the threshold, and every byte is accounted for.
 
-A run of checkpoints alone has no threshold: yes says that its figures stand, the others as above that they do not.
+A run of checkpoints alone, or of a KV cache, has no threshold: yes says that its figures stand, the others as above
+that they do not; a KV cache gets a no where it was told what computing anew is worth.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from stoker.bench.rules import answer_checks, checkpoint_checks, checkpoint_words, evidence_checks, run_checks
+from stoker.bench.rules import (
+    answer_checks,
+    checkpoint_checks,
+    checkpoint_words,
+    evidence_checks,
+    kvcache_checks,
+    kvcache_words,
+    run_checks,
+)
 from stoker.bench.rules.answer_checks import au_told
-from stoker.bench.rules.catalogue import CHECKPOINTING, EFFECTS, RULES, TRAINING, Rule
-from stoker.bench.rules.facts import percent, saves_alone
+from stoker.bench.rules.catalogue import CHECKPOINTING, EFFECTS, KVCACHE, RULES, TRAINING, Rule
+from stoker.bench.rules.facts import percent, saves_alone, serves_cache
 from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, EXIT_INVALID, EXIT_NEGATIVE, EXIT_PARTIAL
 from stoker.core.result import Finding, Result, Verdict
 from stoker.core.units import format_rate
@@ -72,6 +81,18 @@ CHECKS: Final[Mapping[str, Check]] = {
     "checkpoint.handover": checkpoint_checks.check_handover,
     "checkpoint.clock": checkpoint_checks.check_clock,
     "checkpoint.verified": checkpoint_checks.check_verified,
+    "kvcache.target": kvcache_checks.check_target,
+    "kvcache.done": kvcache_checks.check_done,
+    "kvcache.storage": kvcache_checks.check_storage,
+    "kvcache.client": kvcache_checks.check_client,
+    "kvcache.break_even": kvcache_checks.check_break_even,
+    "kvcache.memory": kvcache_checks.check_memory,
+    "kvcache.durable": kvcache_checks.check_durable,
+    "kvcache.written": kvcache_checks.check_written,
+    "kvcache.tiers": kvcache_checks.check_tiers,
+    "kvcache.variation": kvcache_checks.check_variation,
+    "kvcache.full": kvcache_checks.check_full,
+    "kvcache.goals": kvcache_checks.check_goals,
 }
 _ANSWERS: Final = {
     "partial": "partial",
@@ -106,7 +127,7 @@ def judge(result: Result) -> Verdict:
 
 def applying(result: Result) -> list[Rule]:
     """Return the rules that a result of its kind is held to."""
-    workload = CHECKPOINTING if saves_alone(result) else TRAINING
+    workload = KVCACHE if serves_cache(result) else CHECKPOINTING if saves_alone(result) else TRAINING
     return [rule for rule in RULES.values() if workload in rule.workloads]
 
 
@@ -129,6 +150,8 @@ def _headline(result: Result, answer: str, decisive: Finding | None, findings: l
         "invalid": _invalid,
         "partial": _partial,
     }
+    if serves_cache(result):
+        return kvcache_words.headline(result, answer, decisive) + _fallback(findings) + "."
     if saves_alone(result):
         return checkpoint_words.headline(result, answer, decisive) + _fallback(findings) + "."
     sentence = sentences[answer](result, decisive) if decisive else _yes(result, None)

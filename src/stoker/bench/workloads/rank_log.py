@@ -1,7 +1,8 @@
 """A rank's log: its steps and counts, written twice a second by a thread of its own.
 
 The events, in order: `rank_started`, then for each epoch or evaluation `phase_started`, any number of `steps` and
-`phase_ended`, and for each checkpoint `checkpoint_started`, `checkpoint_seen` and `checkpoint_ended`; `rank_failed`
+`phase_ended`, and for each checkpoint `checkpoint_started`, `checkpoint_seen` and `checkpoint_ended`, for each
+trial of a KV cache `trial_started`, `trial_seen` and `trial_ended`; `rank_failed`
 with the reason, or `rank_ended`. Whatever moment the rank is killed at, what stands there is all that `read_rank_log`
 needs. Steps are packed (`steps.pack`): a long run has millions, and as JSON numbers they would take a hundred times
 longer to read back.
@@ -19,6 +20,7 @@ from stoker.bench.workloads.steps import Rows, StepRecorder, joined, pack, unpac
 from stoker.core.checkpoints import CheckpointNote
 from stoker.core.errors import CorruptError
 from stoker.core.events import EventLog, read_events
+from stoker.core.kvcache import KvNote
 from stoker.core.result import Reading
 
 FLUSH_SECONDS: Final = 0.5
@@ -117,6 +119,11 @@ def _take(report: RankReport, event: dict[str, Any]) -> None:
         if report.checkpoints and not report.checkpoints[-1].complete:
             report.checkpoints.pop()  # it stood there since it began
         report.checkpoints.append(saved)
+    if "trial" in event:
+        trial = msgspec.convert(event["trial"], KvNote)
+        if report.trials and report.trials[-1].number == trial.number:
+            report.trials.pop()  # it stood there since it began
+        report.trials.append(trial)
     report.histograms.update(event.get("histograms", {}))
     report.notes.extend(event.get("notes", ()))
     if event.get("reading") is not None:

@@ -6,6 +6,7 @@ import msgspec
 
 from stoker.bench.workloads.counters import difference
 from stoker.core.checkpoints import CheckpointNote
+from stoker.core.kvcache import KvNote
 from stoker.core.ledger import Counters, Ledger, sum_counters, total
 from stoker.core.result import Reading
 
@@ -111,3 +112,4 @@ class RankReport(msgspec.Struct):
     finished: bool = False
     reading: Reading | None = None
     checkpoints: list[CheckpointNote] = []
+    trials: list[KvNote] = []

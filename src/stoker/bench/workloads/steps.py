@@ -16,7 +16,8 @@ TRAIN: Final = 0
 EVALUATION: Final = 1
 SAVE: Final = 2
 LOAD: Final = 3
-PHASES: Final = ("train", "evaluation", "save", "load")
+SERVE: Final = 4
+PHASES: Final = ("train", "evaluation", "save", "load", "serve")
 """Steps are of the first two alone; the others are told in progress."""
 _FIRST_CAPACITY: Final = 1 << 14
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from stoker.bench.report.submission import LeafFacts
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, KVCACHE
 
 
 def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
@@ -15,7 +15,7 @@ def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
     if prepared.results is not None:
         arguments["results_dir"] = str(prepared.results.root)
     if prepared.data is not None:
-        name = "checkpoint_folder" if place.family == CHECKPOINTING else "data_dir"
+        name = {CHECKPOINTING: "checkpoint_folder", KVCACHE: "cache_dir"}.get(place.family, "data_dir")
         arguments[name] = prepared.data.url
     return LeafFacts(
         family=place.rules_family,
@@ -29,7 +29,7 @@ def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
         overrides=invocation.overrides,
         config=prepared.workload,
         ranks=invocation.ranks,
-        **{"model": place.model, "parameters": _parameters(prepared), **more},
+        **{"model": prepared.model, "parameters": _parameters(prepared), **more},
     )
 
 
