@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from good_caches import good_cache
 from good_results import good_result
 from good_saves import MEMORY, SAVE_BREACHES, SIZE, good_saves
 
@@ -50,7 +51,8 @@ def test_breach_is_found_by_its_own_rule(rule_id: str) -> None:
 def test_each_kind_of_run_has_its_own_rules() -> None:
     training = {rule.id for rule in applying(good_result())}
     saving = {rule.id for rule in applying(good_saves())}
-    assert training | saving == set(RULES)
+    serving = {rule.id for rule in applying(good_cache())}
+    assert training | saving | serving == set(RULES)
     assert "au.threshold" in training - saving
     assert "checkpoint.done" in saving - training
     assert {"run.complete", "evidence.cache"} <= training & saving

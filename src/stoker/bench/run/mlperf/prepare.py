@@ -161,4 +161,6 @@ def _idle(invocation: Invocation) -> list[str]:
     for name in ("dlio_bin_path", "kvcache_bin_path"):
         if invocation.value(name):
             told.append(f"--{name.replace('_', '-')} has no effect: the engine that runs is Stoker's own")
+    if invocation.place.family == KVCACHE and invocation.value("gpu_mem_gb"):
+        told.append("--gpu-mem-gb: the tier in GPU memory is left out, entries go to the tiers below it at once")
     return told
