@@ -9,7 +9,9 @@ import msgspec
 from stoker.bench.rules.mlperf.sizing_serving import kv_models, personas
 from stoker.bench.run.checkpoint import NO_DATASET
 from stoker.bench.run.doctor import require_target
+from stoker.bench.run.hosts.discover import discover
 from stoker.bench.run.hosts.names import parse_hosts
+from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.plan import Settings
 from stoker.bench.run.target import LOCAL_SCHEMES, synced_url
 from stoker.bench.workloads.kvcache import require_memory
@@ -58,11 +60,18 @@ def kv_model_of(settings: Settings) -> tuple[str, KvModel]:
 
 
 def kv_ranks_of(settings: Settings) -> int:
-    """Return the clients asked for: by `--ranks`, by the slots of `--hosts`, else one."""
+    """Return the clients asked for: by `--ranks`, by the slots of `--hosts`, by who started us as ranks, else one."""
     if settings["ranks"].value is not None:
         return int(settings["ranks"].value)
     hosts = settings["hosts"].value
-    return max(1, sum(host.slots or 1 for host in parse_hosts(hosts))) if hosts else 1
+    if hosts:
+        return max(1, sum(host.slots or 1 for host in parse_hosts(hosts)))
+    asked = settings["launcher"].value
+    placed = discover() if asked in ("auto", "tcp") else None
+    if placed is not None:
+        return placed.ranks
+    launcher, found = choose_launcher(asked)
+    return found.size if launcher == "mpi" and found is not None and found.size else 1
 
 
 def plan_kvcache(settings: Settings, target: str) -> TrainingPlan:
