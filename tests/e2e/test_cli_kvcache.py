@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def test_two_clients_serve_their_users_in_two_trials(place: Place) -> None:
 
 
 def test_pages_are_shared_and_a_trace_of_all_is_kept(place: Place) -> None:
-    words = ("run", "kvcache", "cache", *SMALL, "--layout", "block", "--duration", "1", "--io-trace-log", "io.csv")
+    words = ("run", "kvcache", "cache", *SMALL, "--layout", "block", "--duration", "2", "--io-trace-log", "io.csv")
     told = place.stoker(*words, "--json", "--prefill-rate", "1").document
     counts = told["trials"][0]["counts"]
     assert 0 < counts["matched_tokens"] < counts["wanted_tokens"]
@@ -118,6 +119,30 @@ def test_a_killed_client_is_named_and_the_next_run_removes_what_it_left(place: P
     again = place.stoker("run", "kvcache", "cache", *SMALL, "--ranks", "2", "--duration", "1", "--json")
     assert any("of a run that was killed were removed" in note for note in again.document["notes"])
     assert [path.name for path in (place / "cache").rglob("*") if path.is_file()] == ["theirs.npy"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 8 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_named_and_left_as_it_was(place: Place, tiny_disk: Path) -> None:
+    words = ("run", "kvcache", str(tiny_disk), *SMALL, "--num-users", "40", "--duration", "60")
+    done = place.stoker(*words, "--storage-capacity-gb", "1")
+    assert done.code == 1, (done.out, done.errors)
+    assert "no space" in (done.out + done.errors).lower()
+    assert list(tiny_disk.iterdir()) == []
+    whole = place.stoker(*words[:-1], "2", "--json")  # told no capacity, it keeps to what is free
+    assert whole.code in (0, 3), whole.errors
+    assert whole.document["trials"][0]["tiers"]["storage"]["deletes"] > 0
 
 
 # -- stoker mlperf ---------------------------------------------------------------------------------------------------
@@ -199,7 +224,7 @@ def test_a_run_is_rolled_up_and_listed(ran: Place) -> None:
     found = [json.loads(path.read_text()) for path in sorted((ran / "results/open").rglob("results.json"))]
     assert found
     for rows in found:
-        (row,) = rows if isinstance(rows, list) else rows["rows"]
+        (row,) = rows
         assert row["Option 1 Read B/W (GB/s)"] > 0 and row["# Client Nodes"] == 1
 
 

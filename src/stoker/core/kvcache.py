@@ -173,7 +173,8 @@ class KvCounts(msgspec.Struct):
     """What the requests of a trial did. `tokens` are generated ones; `io_seconds` is summed over all requests.
 
     A `hit` is a read that found its entry in some tier, a `miss` one that found none. `lost` bytes were evicted without
-    ever having been read. `cut` requests were under way when the time was over.
+    ever having been read. `cut` requests were under way when the time was over. Of the tokens in full pages that were
+    `wanted`, those `matched` lay in the longest known prefix.
     """
 
     requests: int = 0

@@ -116,7 +116,7 @@ class RequestWork:
                     break
                 known += 1
         size = self._plan.page_tokens
-        self._account.counted(wanted_tokens=request.context + request.prefix_tokens, matched_tokens=known * size)
+        self._account.counted(wanted_tokens=len(request.pages) * size, matched_tokens=known * size)
         for key in request.pages[known:]:
             self._write(key, size, io)
         if self._plan.mode != "prefill" and known < len(request.pages):
