@@ -282,8 +282,10 @@ def require_kv_target(target: str) -> None:
 
 
 def require_kv_memory(plan: TrainingPlan) -> None:
-    """Raise PreflightError where the memory tiers of the ranks that this host will have do not fit."""
+    """Raise PreflightError where the memory tiers of local ranks do not fit; ranks elsewhere look for themselves."""
     assert plan.kvcache is not None
+    if discover() is not None or choose_launcher(plan.launcher)[0] != "local":
+        return
     require_memory(plan.kvcache, plan.ranks)
 
 

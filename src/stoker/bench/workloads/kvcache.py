@@ -6,14 +6,15 @@ marked as ours, and removes at the end what it wrote there. Foreign files stay.
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import psutil
 
-from stoker.bench.workloads.counters import Sources
+from stoker.bench.workloads.comm import Comm
+from stoker.bench.workloads.counters import Sources, device_under
 from stoker.bench.workloads.kvcache_filling import prepare
 from stoker.bench.workloads.kvcache_serving import WORKERS_MAX, Serving
 from stoker.bench.workloads.meters import Meters
@@ -24,7 +25,7 @@ from stoker.bench.workloads.source import store_facts
 from stoker.bench.workloads.steps import SERVE, Rows, StepRecorder
 from stoker.bench.workloads.training import RankJob
 from stoker.core import clock, seed
-from stoker.core.errors import PreflightError
+from stoker.core.errors import PreflightError, StokerError
 from stoker.core.histogram import merge_encoded
 from stoker.core.kvcache import CPU, STORAGE, KvNote, KvPlan
 from stoker.core.plan import TrainingPlan
@@ -102,6 +103,7 @@ class _Rank:
     def run(self) -> None:
         """Do all trials, and tidy up whatever happens."""
         what = self._what
+        require_memory(what, self._job.comm.host_size)
         source = PersonaSource(what) if what.source == "personas" else open_trace(what)
         workers = min(WORKERS_MAX, what.users) + what.precondition_threads
         pool = BufferPool(_LEASES_A_WORKER * (workers + 1) * max(what.piece_bytes, 1 << 20))
@@ -120,15 +122,21 @@ class _Rank:
         """Remove at the end what this rank wrote."""
         try:
             yield
-        finally:
-            if self._trial is not None:
-                self._cache.clear()
-            storage.end()
+        except BaseException:
+            with suppress(StokerError, OSError):  # the error that led here is the one to tell
+                self._tidy(storage)
+            raise
+        self._tidy(storage)
+
+    def _tidy(self, storage: StorageTier) -> None:
+        if self._trial is not None:
+            self._cache.clear()
+        storage.end()
 
     def _tiers(self, storage: StorageTier) -> list[Tier]:
         what = self._what
         tiers = [Tier(CPU, MemoryTier(what.piece_bytes), what.cpu_bytes)] if what.cpu_bytes else []
-        return [*tiers, Tier(STORAGE, storage, storage_capacity(self._store, what, self._job.comm.size))]
+        return [*tiers, Tier(STORAGE, storage, storage_capacity(self._store, what, self._job.comm))]
 
     def _one(self, number: int, source: Source, storage: StorageTier, pool: BufferPool, trace: TraceLog) -> bool:
         """Do one trial; return whether the run is to stop."""
@@ -241,14 +249,18 @@ def _trace_path(what: KvPlan, rank: int) -> str:
     return f"{stem}.rank_{rank}{dot}{ending}"
 
 
-def storage_capacity(store: Store, what: KvPlan, ranks: int) -> int:
-    """Return the bytes that one rank's storage tier holds: as told, else its share of 95 % of the free space."""
+def storage_capacity(store: Store, what: KvPlan, comm: Comm) -> int:
+    """Return the bytes that one rank's storage tier holds: as told, else its share of 95 % of the free space.
+
+    A device of this host's is shared by its ranks, what has no device here, such as a network file system, by all.
+    """
     if what.storage_bytes:
         return what.storage_bytes
     if not isinstance(store, SupportsLocalPath):
         return UNLIMITED_BYTES
     told = os.statvfs(store.root)
-    return int(told.f_bavail * told.f_frsize * FREE_SHARE / max(1, ranks))
+    sharing = comm.size if device_under(store.root) is None else comm.host_size
+    return int(told.f_bavail * told.f_frsize * FREE_SHARE / max(1, sharing))
 
 
 def require_memory(what: KvPlan, ranks: int) -> None:
