@@ -70,6 +70,8 @@ def _work(event: ProgressEvent) -> list[str]:
         return [f"{event.step}/{event.steps} vectors"]
     if event.phase == "search":
         return [f"{event.step}/{event.steps} requests" if event.steps else f"{event.step} requests"]
+    if event.phase == "serve":
+        return [f"trial {event.epoch}, {event.step}/{event.steps} s", rate]
     return [f"epoch {event.epoch} step {event.step}/{event.steps}", f"AU {100 * event.au_ratio:.1f} %", rate]
 
 

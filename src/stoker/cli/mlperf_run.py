@@ -16,6 +16,7 @@ from stoker.bench.rules.mlperf.verifier import HOLDS, LATER
 from stoker.bench.run.dlio.tree import DEFAULT
 from stoker.bench.run.hosts.events import ProgressEvent
 from stoker.bench.run.mlperf import journal
+from stoker.bench.run.mlperf.caching import trials_of
 from stoker.bench.run.mlperf.conducting import STAGES, RunOutcome, Watch, begin_run, conduct_run
 from stoker.bench.run.mlperf.engine import Engine, engine_of
 from stoker.bench.run.mlperf.exits import INTERRUPTED, SUCCESS, TIMEOUT
@@ -23,7 +24,7 @@ from stoker.bench.run.mlperf.generating import program_words
 from stoker.bench.run.mlperf.prepare import Prepared, prepare
 from stoker.bench.run.mlperf.resolving import Invocation, Place, resolve_invocation
 from stoker.bench.run.mlperf.results_dir import earlier_spellings
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, KVCACHE, TRAINING, VECTORDB, WHATIF
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, KVCACHE, VECTORDB, WHATIF
 from stoker.bench.run.mlperf.sizing_leaf import Size, keep_size, next_command, notes_of, onward_words, sizes_of
 from stoker.bench.run.mlperf.vectors import vector_arguments
 from stoker.bench.run.stages import Stages
@@ -31,7 +32,7 @@ from stoker.cli.live import StatusLine, hosts_text, work_text
 from stoker.cli.mlperf_common import LEVELS, Voice
 from stoker.cli.screen import emit_pairs, emit_text, harmless
 from stoker.core import clock
-from stoker.core.errors import StokerError, UsageError
+from stoker.core.errors import StokerError
 from stoker.core.files import redact_arguments, redact_url
 from stoker.core.units import format_bytes, format_seconds
 
@@ -210,10 +211,18 @@ def _plan_pairs(prepared: Prepared) -> dict[str, str]:
 def _engine_pairs(prepared: Prepared) -> dict[str, str]:
     """Return how the engine would be started. Raises PreflightError without a launcher."""
     invocation = prepared.invocation
-    if invocation.place.family not in (TRAINING, CHECKPOINTING, VECTORDB):
-        return {}
     engine = engine_of(invocation, os.environ)
+    if invocation.place.family == KVCACHE:
+        return {"ranks": f"{invocation.ranks}: {engine.told}", **_trial_pairs(prepared)}
     return {"ranks": f"{invocation.ranks}: {engine.told}", "command": _command(prepared, engine)}
+
+
+def _trial_pairs(prepared: Prepared) -> dict[str, str]:
+    """Return what the trials of a KV cache will be, option by option."""
+    what = trials_of(prepared.invocation)
+    told = {f"option {option.number}": shlex.join(option.words) for option in what.options}
+    pause = f", {format_seconds(what.pause_seconds)} between options" if len(what.options) > 1 else ""
+    return {**told, "trials": f"{what.trials} of each{pause}"}
 
 
 def _command(prepared: Prepared, engine: Engine) -> str:
@@ -230,7 +239,7 @@ def _leaf_told(prepared: Prepared) -> str:
     if prepared.results is None:
         return "no results directory was told"
     engine = prepared.invocation.value("vdb_engine") or ""
-    model = place.model or str(prepared.invocation.value("model") or "MODEL")
+    model = prepared.model or str(prepared.invocation.value("model") or "MODEL")
     leaf = prepared.results.leaf(
         place.division, prepared.system, place.family, model, place.command, "YYYYMMDD_HHMMSS", engine
     )
@@ -245,15 +254,12 @@ def _not_submittable(division: str) -> str:
 
 
 def _run(invocation: Invocation, log: Log) -> int:
-    place = invocation.place
     prepared = prepare(invocation)
     if invocation.value("dry_run"):
         for note in prepared.notes:
             log.say("WARNING", note)
         _show_plan(prepared)
         return SUCCESS
-    if place.family == KVCACHE:
-        raise UsageError("this version holds no KV cache workload", remedy="--dry-run shows the plan and the rules")
     quiet = bool(invocation.value("quiet"))
     if not quiet:
         pairs = _plan_pairs(prepared)

@@ -15,6 +15,7 @@ from stoker.cli.rows import settings_from, with_rows
 from stoker.cli.screen import emit_json, emit_pairs
 from stoker.core.checkpoints import CheckpointPlan
 from stoker.core.errors import EXIT_GOOD, EXIT_INVALID
+from stoker.core.kvcache import KvPlan
 from stoker.core.plan import TrainingPlan
 from stoker.core.units import GiB, format_bytes, format_rate, format_seconds
 from stoker.core.vectors import QUERY_COUNT, VectorPlan
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 def plan_lines(plan: TrainingPlan) -> dict[str, str]:
     """Return what the plan decided, as lines for people."""
+    if plan.kvcache is not None:
+        return cache_lines(plan, plan.kvcache)
     if plan.checkpoint is not None and not plan.trains:
         return checkpoint_lines(plan, plan.checkpoint)
     if plan.vectors is not None:
@@ -85,6 +88,28 @@ def vector_lines(plan: TrainingPlan, what: VectorPlan) -> dict[str, str]:
         "until": ends,
         "recall": f"of the {what.recall_k} nearest{needed}",
     }
+
+
+def cache_lines(plan: TrainingPlan, what: KvPlan) -> dict[str, str]:
+    """Return what the plan of a run of a KV cache decided, as lines for people."""
+    figures = plan.predicted
+    entry = (
+        f"{format_bytes(figures['entry_bytes_mean'])} on average, at most {format_bytes(figures['entry_bytes_max'])}"
+    )
+    room = format_bytes(what.storage_bytes) if what.storage_bytes else "95 % of what is free, shared by the clients"
+    need = figures["break_even_bytes_per_second"]
+    lines = {
+        "model": f"{plan.model}, {what.token_bytes:,} bytes a token",
+        "clients": f"{plan.ranks}, each with {what.users:,} users",
+        "entries": f"{entry} ({what.layout})",
+        "tiers": f"memory {format_bytes(what.cpu_bytes)} a client, storage {room}",
+        "traffic": f"{what.source}, {what.mode}, seed {what.seed} and the client's number",
+        "time": f"{what.trials} x {format_seconds(what.duration_seconds)}, {format_seconds(figures['seconds'])} in all",
+    }
+    if need:
+        told = f"{what.prefill_tokens_per_second:,.0f} tokens/s computed anew are worth {format_rate(need)}"
+        lines["break-even"] = told + ("" if what.prefill_required else " (taken, not told)")
+    return lines
 
 
 def _readers(plan: TrainingPlan) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from stoker.core.checkpoints import CheckpointPlan
+from stoker.core.kvcache import KvPlan
 from stoker.core.options import Setting
 from stoker.core.vectors import VectorPlan
 
@@ -91,6 +92,7 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     `vectors` tells of a collection that is loaded or searched, without a dataset.
     The ranks' hosts are sampled every `host_interval_seconds` (0: not at all), and so are `sample_hosts`, over SSH;
     more samples of a host than `host_samples_max` are thinned out.
+    `kvcache` tells what is done to a KV cache, instead of training.
     """
 
     model: str
@@ -131,11 +133,13 @@ class TrainingPlan(msgspec.Struct, frozen=True):
     deviations: tuple[str, ...] = ()
     checkpoint: CheckpointPlan | None = None
     vectors: VectorPlan | None = None
+    kvcache: KvPlan | None = None
 
     @property
     def trains(self) -> bool:
-        """Tell whether there is anything to train on: a run of checkpoints, or on vectors, alone has no dataset."""
-        return (self.checkpoint is None and self.vectors is None) or self.dataset.files > 0
+        """Tell whether there is anything to train on: a run of one of the other workloads alone has no dataset."""
+        others = (self.checkpoint, self.vectors, self.kvcache)
+        return all(other is None for other in others) or self.dataset.files > 0
 
 
 class EvaluationPlan(msgspec.Struct, frozen=True):

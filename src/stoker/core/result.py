@@ -19,6 +19,7 @@ import msgspec
 from stoker.core.checkpoints import Checkpoint, CheckpointFigures, CheckpointNote
 from stoker.core.errors import CorruptError
 from stoker.core.files import write_atomic
+from stoker.core.kvcache import KvFigures, KvNote, KvTrial
 from stoker.core.ledger import Counters, Ledger
 from stoker.core.plan import Job, TrainingPlan
 from stoker.core.vectors import VectorFigures, VectorNote
@@ -134,6 +135,7 @@ class RankResult(msgspec.Struct):
     reading: Reading | None = None
     checkpoints: list[CheckpointNote] = []
     vectors: VectorNote | None = None
+    trials: list[KvNote] = []
 
 
 class Metrics(msgspec.Struct):
@@ -228,6 +230,8 @@ class Result(msgspec.Struct):
     checkpoints: list[Checkpoint] = []
     checkpointing: CheckpointFigures | None = None
     vectors: VectorFigures | None = None
+    trials: list[KvTrial] = []
+    kvcache: KvFigures | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -201,6 +201,14 @@ class KnowsResidency(Protocol):
 
 
 @runtime_checkable
+class SupportsSync(Protocol):
+    """Can make durable, afterwards, what was put without that."""
+
+    def sync(self, key: str) -> None:
+        """Make the object survive power loss: its bytes and its name. Raises NotFoundError."""
+
+
+@runtime_checkable
 class SupportsLocalPath(Protocol):
     """Lies in a local folder: its device's counters can be found."""
 

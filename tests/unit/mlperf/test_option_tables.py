@@ -17,7 +17,7 @@ COMMANDS = {
     "training": ("datasize", "datagen", "run", "configview"),
     "checkpointing": ("datasize", "run", "configview"),
     "vectordb": ("datasize", "datagen", "run"),
-    "kvcache": ("datasize", "run"),
+    "kvcache": ("datasize", "run", "configview"),
 }
 ALL = "datasize datagen run configview"
 EVERY = "closed open whatif"

@@ -45,8 +45,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             2,
             "object",
         ),
-        (("open", "kvcache", "run", "--cache-dir", "c", "-np", "1"), 2, "no KV cache workload"),
         (("whatif", "vectordb", "DISKANN", "run", "file"), 2, "which collection is searched is not told"),
+        (("open", "kvcache", "run", "--cache-dir", "s3://b/c", "-np", "1"), 2, "--cache-dir is no folder"),
+        (("open", "kvcache", "run", "--cache-dir", "c", "--config", "x.yaml"), 2, "every value has an option"),
+        (("open", "kvcache", "run", "--cache-dir", "c", "-np", "3", "--hosts", "a", "b"), 2, "a multiple of 2 hosts"),
+        (
+            ("open", "kvcache", "run", "--cache-dir", "c", "-np", "3", "--npernode", "2"),
+            2,
+            "--num-processes and --npernode disagree",
+        ),
         (
             ("open", "training", "unet3d", "run", "file", "-na", "1", "-at", "b200", "-cm", "1", "-aip", "-p", FILES),
             5,

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from good_caches import good_cache
 from good_results import good_result
 from good_saves import MEMORY, SAVE_BREACHES, SIZE, good_saves
 from good_searches import good_search
@@ -51,7 +52,9 @@ def test_breach_is_found_by_its_own_rule(rule_id: str) -> None:
 def test_each_kind_of_run_has_its_own_rules() -> None:
     training = {rule.id for rule in applying(good_result())}
     saving = {rule.id for rule in applying(good_saves())}
-    assert training | saving | {rule.id for rule in applying(good_search())} == set(RULES)
+    serving = {rule.id for rule in applying(good_cache())}
+    searching = {rule.id for rule in applying(good_search())}
+    assert training | saving | serving | searching == set(RULES)
     assert "au.threshold" in training - saving
     assert "checkpoint.done" in saving - training
     assert {"run.complete", "evidence.cache"} <= training & saving

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from good_caches import CACHE_BREACHES
 from good_results import BREACHES, REQUESTED_BYTES, SLOW, good_result
 from good_saves import SAVE_BREACHES
 from good_searches import SEARCH_BREACHES
@@ -19,7 +20,7 @@ def rules_of(result: Result) -> set[str]:
 
 def test_catalogue_checks_and_breaches_name_the_same_rules() -> None:
     assert list(RULES) == list(CHECKS)
-    assert set(RULES) == {*BREACHES, *SAVE_BREACHES, *SEARCH_BREACHES}
+    assert set(RULES) == {*BREACHES, *SAVE_BREACHES, *SEARCH_BREACHES, *CACHE_BREACHES}
 
 
 @pytest.mark.parametrize("rule", list(RULES.values()), ids=lambda rule: rule.id)

@@ -133,6 +133,8 @@ def _result(result: Result) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(result)
     for rank in document["ranks"]:
         del rank["histograms"]
+        for trial in rank["trials"]:
+            del trial["histograms"], trial["samples"]
     job = document["job"]
     job["arguments"] = redact_arguments(job["arguments"])
     for name, setting in job["settings"].items():

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from stoker.bench.report import charts, checkpoints, tables, text, vectors
+from stoker.bench.report import charts, checkpoints, kvcache, tables, text, vectors
 from stoker.bench.report.glossary import GLOSSARY
 from stoker.bench.report.hosts import HOSTS_SHOWN_MAX, HostsLine, host_rows
 from stoker.bench.report.latency import StageLatency, curves
 from stoker.bench.report.reading import reading_line
 from stoker.bench.report.series import Timeline
-from stoker.bench.rules.facts import measured, saves_alone
+from stoker.bench.rules.facts import measured, searches, serves_cache
 from stoker.bench.rules.verdict import applying
 from stoker.core.files import redact_arguments
 from stoker.core.result import Finding, Result, Verdict
@@ -54,10 +54,11 @@ def build(saved: Saved) -> dict[str, Any]:
         "headline": text.plain(verdict.headline, 900),
         "quick": result.job.verb == "feed",
         "run": _run(result),
-        "gauge": None if saves_alone(result) else _gauge(result),
-        "tiles": _section(result).tiles(result) if saves_alone(result) else _tiles(result),
-        "asked": _section(result).asked(result) if saves_alone(result) else _asked(result),
+        "gauge": _gauge(result) if result.plan.trains else None,
+        "tiles": _tiles(result) if result.plan.trains else _section(result).tiles(result),
+        "asked": _asked(result) if result.plan.trains else _section(result).asked(result),
         **checkpoints.variables(result),
+        **kvcache.variables(result),
         "findings": [_finding(finding) for finding in verdict.findings],
         "held": _held(result, verdict),
         "time_charts": _time_charts(saved),
@@ -67,7 +68,7 @@ def build(saved: Saved) -> dict[str, Any]:
         "ledger": tables.ledger_rows(result),
         "counters": tables.counter_rows(result),
         "agreement": tables.agreement(result),
-        "trains": not saves_alone(result),
+        "trains": result.plan.trains,
         "epochs": tables.epoch_rows(result),
         "epochs_left": max(0, len(result.epochs) - tables.EPOCHS_MAX),
         "ranks": tables.rank_rows(result),
@@ -84,8 +85,10 @@ def build(saved: Saved) -> dict[str, Any]:
 
 
 def _section(result: Result) -> Any:
-    """Return what tells of a run without training: of checkpoints, or of vectors."""
-    return vectors if result.plan.vectors is not None else checkpoints
+    """Return what tells of a run without training: of a KV cache, of vectors, or of checkpoints."""
+    if serves_cache(result):
+        return kvcache
+    return vectors if searches(result) else checkpoints
 
 
 def _run(result: Result) -> dict[str, str]:
@@ -196,8 +199,8 @@ def _held(result: Result, verdict: Verdict) -> list[tuple[str, str]]:
 def _time_charts(saved: Saved) -> list[tuple[str, str, Markup]]:
     """Return (title, words, chart) of what happened over time."""
     line, plan = saved.timeline, saved.result.plan
-    saves = checkpoints.chart(saved.result)
-    if line is None or saves_alone(saved.result):
+    saves = checkpoints.chart(saved.result) + kvcache.chart(saved.result)
+    if line is None or not plan.trains:
         return saves + host_charts(saved)
     x = line.seconds.tolist()
     utilisation = charts.TimeChart(

@@ -8,7 +8,15 @@ from markupsafe import Markup
 
 from stoker.bench.report import text
 from stoker.bench.report.charts import bar
-from stoker.bench.rules.facts import compare_counters, is_object_store, measured, saves_alone, share
+from stoker.bench.rules.facts import (
+    compare_counters,
+    is_object_store,
+    measured,
+    saves_alone,
+    searches,
+    serves_cache,
+    share,
+)
 from stoker.core.ledger import Counters
 from stoker.core.result import Epoch, RankResult, Result
 
@@ -27,6 +35,8 @@ STAGE_WORDS: Final = {
     "transfer": ("moving batches to the accelerator", "look at the path between host memory and device"),
     "queue": ("waiting in the loader's own queues", "prefetch more batches or add read threads"),
     "compute": ("waiting for the slowest rank", "look for one slow rank in the table of ranks"),
+    "write": ("writing entries into the tiers", "the store's bandwidth or flush latency is the limit"),
+    "make": ("making the content of entries", "use more or larger clients"),
     "checkpoint_stage": ("waiting for a checkpoint's content", "use more or larger clients, or fewer ranks a client"),
     "checkpoint_write": ("writing a checkpoint", "write in the background, or spread it over more writers"),
     "search": ("a request to the database", "see what the database waits for: its storage, its CPU or its memory"),
@@ -101,8 +111,10 @@ def stall_sentence(result: Result) -> str:
     """Return what the accelerators waited for and what may help, in words."""
     metrics = result.metrics
     whole = sum(metrics.stall_seconds.values())
-    if result.plan.vectors is not None:
+    if searches(result):
         return "A database moves its bytes by itself: the client waits for its answers, and tells no stages."
+    if serves_cache(result):
+        return "Where the time of all requests together went: reading, writing, and the content for it."
     if saves_alone(result):
         return "Where the time of saves and loads went, all ranks together."
     if whole <= 0:

@@ -7,13 +7,13 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from stoker.bench.report import checkpoints, vectors
+from stoker.bench.report import checkpoints, kvcache, vectors
 from stoker.bench.report.page import ANSWER_WORDS
 from stoker.bench.report.reading import reading_dict, reading_line
 from stoker.bench.report.tables import STAGE_WORDS
 from stoker.bench.report.text import decimal, duration, percent, plain, rate
 from stoker.bench.rules import exit_code
-from stoker.bench.rules.facts import compare_counters, measured, saves_alone
+from stoker.bench.rules.facts import compare_counters, measured, saves_alone, searches, serves_cache
 from stoker.core.result import Finding, Result, Verdict
 
 SUMMARY_SCHEMA: Final = "stoker-summary/1"
@@ -51,8 +51,10 @@ def print_summary(result: Result, verdict: Verdict, console: Console) -> None:
 def _figures(result: Result) -> list[tuple[str, str]]:
     """Return (name, words) of the lines under the verdict."""
     metrics = result.metrics
-    if result.plan.vectors is not None:
+    if searches(result):
         return vectors.lines(result)
+    if serves_cache(result):
+        return kvcache.lines(result)
     if saves_alone(result):
         return checkpoints.lines(result)
     if not measured(result):
@@ -113,6 +115,13 @@ def _checkpoints(result: Result) -> dict[str, Any]:
     }
 
 
+def _cache(result: Result) -> dict[str, Any]:
+    """Return the figures of a KV cache, of runs that have one."""
+    if result.plan.kvcache is None:
+        return {}
+    return {"kvcache": msgspec.to_builtins(result.kvcache), "trials": msgspec.to_builtins(result.trials)}
+
+
 def summary_dict(result: Result, verdict: Verdict) -> dict[str, Any]:
     """Return the verdict and its figures as plain data for `--json`: bytes, seconds and ratios, findings in full."""
     comparison = compare_counters(result)
@@ -131,6 +140,7 @@ def summary_dict(result: Result, verdict: Verdict) -> dict[str, Any]:
         "metrics": msgspec.to_builtins(result.metrics),
         **_checkpoints(result),
         **vectors.summary(result),
+        **_cache(result),
         "evidence": {
             "io_mode_requested": result.evidence.io_mode_requested,
             "io_mode": result.evidence.io_mode,

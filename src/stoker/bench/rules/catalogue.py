@@ -14,34 +14,15 @@ A rule's `effect` says what a finding does to the answer:
 
 from typing import Final
 
-import msgspec
-
+from stoker.bench.rules.kvcache_rules import KVCACHE_RULES
+from stoker.bench.rules.rule import CHECKPOINTING, KVCACHE, REPEAT, TRAINING, VECTORS, Rule
+from stoker.bench.rules.vector_rules import VECTOR_RULES
 from stoker.core.result import Finding
 
-TRAINING: Final = "training"
-CHECKPOINTING: Final = "checkpointing"
-VECTORS: Final = "vectordb"
 EFFECTS: Final = ("partial", "invalid", "blinds", "client", "negative", "flatters", "statistics", "tells")
-
-
-class Rule(msgspec.Struct, frozen=True):
-    """One rule. `title` names the breach, `tested` what holds when there is none; severity is blocks, warns or
-    informs. `workloads` are those it applies to."""
-
-    id: str
-    severity: str
-    effect: str
-    title: str
-    tested: str
-    remedy: str = ""
-    workloads: tuple[str, ...] = (TRAINING,)
-
-
-_BOTH: Final = (TRAINING, CHECKPOINTING)
-_EVERY: Final = (*_BOTH, VECTORS)
-_VECTORS: Final = (VECTORS,)
+_STORES: Final = (TRAINING, CHECKPOINTING, KVCACHE)
+_EVERY: Final = (*_STORES, VECTORS)
 _SAVING: Final = (CHECKPOINTING,)
-_REPEAT: Final = "mend the cause and repeat the run"
 _ROWS: Final = (
     Rule(
         "run.complete",
@@ -52,14 +33,14 @@ _ROWS: Final = (
         "repeat the run to its end; what was measured is kept and labelled",
         workloads=_EVERY,
     ),
-    Rule("run.failed", "blocks", "invalid", "The run failed", "The run did not fail.", _REPEAT, workloads=_EVERY),
+    Rule("run.failed", "blocks", "invalid", "The run failed", "The run did not fail.", REPEAT, workloads=_EVERY),
     Rule(
         "rank.errors",
         "blocks",
         "invalid",
         "A rank ended in an error",
         "No rank ended in an error.",
-        _REPEAT,
+        REPEAT,
         workloads=_EVERY,
     ),
     Rule(
@@ -118,7 +99,7 @@ _ROWS: Final = (
         "More was read than the ledger claims",
         "The counters show at most 1 % (and the rounding to pages) more than the ledger claims.",
         "look for read-ahead beyond the samples or for other reading by the ranks; direct I/O avoids both",
-        workloads=_BOTH,
+        workloads=_STORES,
     ),
     Rule(
         "client.limit",
@@ -151,7 +132,7 @@ _ROWS: Final = (
         "The origin of bytes is unknown",
         "Bytes from the store and from the cache add up to the bytes requested, within 1 %.",
         "let the ranks own the files, or read with direct I/O, so that residency can be asked for",
-        workloads=_BOTH,
+        workloads=_STORES,
     ),
     Rule(
         "evidence.payload",
@@ -168,7 +149,7 @@ _ROWS: Final = (
         "Data came from the page cache",
         "At most 1 % of the requested bytes came from this host's page cache.",
         "let Stoker evict the dataset (--evict), read with direct I/O, or use a dataset larger than memory",
-        workloads=_BOTH,
+        workloads=_STORES,
     ),
     Rule(
         "evidence.counters",
@@ -177,7 +158,7 @@ _ROWS: Final = (
         "The counters do not confirm the ledger",
         "Kernel or client counters confirm the bytes claimed from the store, to within 1 % of those requested.",
         "use direct I/O or a file system whose reads the kernel accounts to the process",
-        workloads=_BOTH,
+        workloads=_STORES,
     ),
     Rule(
         "evidence.epochs",
@@ -202,7 +183,7 @@ _ROWS: Final = (
         "Reading was done otherwise than asked",
         "The data was read the way that was asked for.",
         "see the notes for the reason; name a target that supports the mode",
-        workloads=_BOTH,
+        workloads=_STORES,
     ),
     Rule(
         "run.errors",
@@ -211,7 +192,7 @@ _ROWS: Final = (
         "Operations failed",
         "No operation on the store failed.",
         "look in the ranks' logs",
-        workloads=_BOTH,
+        workloads=_STORES,
     ),
     Rule(
         "run.retries",
@@ -220,7 +201,7 @@ _ROWS: Final = (
         "Operations were repeated",
         "No operation had to be repeated.",
         "repeated operations cost time; look for throttling",
-        workloads=_BOTH,
+        workloads=_STORES,
     ),
     Rule(
         "evidence.device",
@@ -237,7 +218,7 @@ _ROWS: Final = (
         "The client is nearly used up",
         "The ranks used at most 90 % of the usable CPUs.",
         "expect the client to limit a larger run",
-        workloads=_BOTH,
+        workloads=(TRAINING, CHECKPOINTING),
     ),
     Rule(
         "coverage.dropped",
@@ -288,7 +269,7 @@ _ROWS: Final = (
         "invalid",
         "Checkpoints are missing",
         "Every planned save and load came to its end on all ranks, with all bytes.",
-        _REPEAT,
+        REPEAT,
         _SAVING,
     ),
     Rule(
@@ -354,96 +335,8 @@ _ROWS: Final = (
         "add --verify 1 to hold all of it against what was written",
         _SAVING,
     ),
-    Rule(
-        "vector.loaded",
-        "blocks",
-        "invalid",
-        "The collection is not whole",
-        "Every vector that was planned is in the collection.",
-        _REPEAT,
-        _VECTORS,
-    ),
-    Rule(
-        "vector.answered",
-        "blocks",
-        "invalid",
-        "Requests had no answer",
-        "Every request was answered, and there were some.",
-        "look in the ranks' logs and the database's for the reason, and repeat the run",
-        _VECTORS,
-    ),
-    Rule(
-        "vector.truth",
-        "blocks",
-        "invalid",
-        "The exact answers do not cover the collection",
-        "The exact answers were taken from every vector of the collection.",
-        "load the collection anew, and let the exact answers be made anew",
-        _VECTORS,
-    ),
-    Rule(
-        "vector.recall",
-        "blocks",
-        "invalid",
-        "The answers hold none of the exact neighbours",
-        "The mean recall of the timed answers is above 0.",
-        "look whether the collection, its index and the exact answers belong together",
-        _VECTORS,
-    ),
-    Rule(
-        "vector.unread",
-        "blocks",
-        "blinds",
-        "No storage was read",
-        "The device under the collection was read, or lies where this host cannot count it.",
-        "empty the caches, or load a collection that is larger than the memory of the database",
-        _VECTORS,
-    ),
-    Rule(
-        "vector.client",
-        "blocks",
-        "client",
-        "The client is the limit",
-        "No process that queries, and no client host, was busy for 90 % of the time.",
-        "use more processes (--processes) or more client hosts",
-        _VECTORS,
-    ),
-    Rule(
-        "vector.target",
-        "blocks",
-        "negative",
-        "The recall is below the one that is needed",
-        "The mean recall is at least the one that was asked for.",
-        "search more candidates (--search-ef), or build the index with more",
-        _VECTORS,
-    ),
-    Rule(
-        "vector.uncounted",
-        "warns",
-        "tells",
-        "What the storage did is not known",
-        "The device under the collection was counted by a client.",
-        "name the folder of the database's data (--storage-root) where it lies on this host",
-        _VECTORS,
-    ),
-    Rule(
-        "vector.data",
-        "informs",
-        "tells",
-        "The vectors have no neighbours worth the name",
-        "The vectors are clustered, as embeddings are.",
-        "use --distribution clustered, unless the rules ask for another",
-        _VECTORS,
-    ),
-    Rule(
-        "vector.few",
-        "informs",
-        "tells",
-        "Few requests were timed",
-        "A thousand requests or more were timed, so that the 99.9th percentile is one of them.",
-        "let it run longer",
-        _VECTORS,
-    ),
+    *VECTOR_RULES,
+    *KVCACHE_RULES,
 )
 RULES: Final[dict[str, Rule]] = {rule.id: rule for rule in _ROWS}
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from stoker.bench.rules.catalogue import CHECKPOINTING, TRAINING, VECTORS
+from stoker.bench.rules.rule import CHECKPOINTING, KVCACHE, TRAINING, VECTORS
 from stoker.core.result import Result
 
 AGREEMENT_RATIO_MAX: Final = 0.01
@@ -44,14 +44,26 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def saves_alone(result: Result) -> bool:
-    """Tell whether the run trained nothing: it wrote and read checkpoints, or served vectors."""
-    return not result.plan.trains
+    """Tell whether the run wrote and read checkpoints and trained nothing."""
+    return result.plan.checkpoint is not None and not result.plan.trains
+
+
+def serves_cache(result: Result) -> bool:
+    """Tell whether the run served a KV cache."""
+    return result.plan.kvcache is not None
+
+
+def searches(result: Result) -> bool:
+    """Tell whether the run loaded or searched a collection of vectors."""
+    return result.plan.vectors is not None
 
 
 def workload_of(result: Result) -> str:
-    """Return what the run did: training, checkpointing or vectordb."""
-    if result.plan.vectors is not None:
+    """Return what the run did: training, checkpointing, kvcache or vectordb."""
+    if searches(result):
         return VECTORS
+    if serves_cache(result):
+        return KVCACHE
     return CHECKPOINTING if saves_alone(result) else TRAINING
 
 

@@ -17,8 +17,8 @@ The answer is decided by the gravest effect among the findings, in this order:
     not_proven  The interval straddles the threshold.
     yes         The whole interval lies at or above the threshold, and every byte is accounted for.
 
-A run of checkpoints alone, or on vectors, has no threshold: yes says that its figures stand, the others as above that
-they do not. A recall that was asked for and missed is a no.
+A run without training has no threshold: yes says that its figures stand, the others as above that they do not. A recall
+that was asked for and missed is a no, and a KV cache that is slower than computing anew, where that was told.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,13 +29,16 @@ from stoker.bench.rules import (
     checkpoint_checks,
     checkpoint_words,
     evidence_checks,
+    kvcache_checks,
+    kvcache_words,
     run_checks,
     vector_checks,
     vector_words,
 )
 from stoker.bench.rules.answer_checks import au_told
-from stoker.bench.rules.catalogue import EFFECTS, RULES, Rule
-from stoker.bench.rules.facts import percent, saves_alone, workload_of
+from stoker.bench.rules.catalogue import EFFECTS, RULES
+from stoker.bench.rules.facts import percent, saves_alone, searches, serves_cache, workload_of
+from stoker.bench.rules.rule import Rule
 from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, EXIT_INVALID, EXIT_NEGATIVE, EXIT_PARTIAL
 from stoker.core.result import Finding, Result, Verdict
 from stoker.core.units import format_rate
@@ -91,6 +94,18 @@ CHECKS: Final[Mapping[str, Check]] = {
     "vector.uncounted": vector_checks.check_uncounted,
     "vector.data": vector_checks.check_data,
     "vector.few": vector_checks.check_few,
+    "kvcache.target": kvcache_checks.check_target,
+    "kvcache.done": kvcache_checks.check_done,
+    "kvcache.storage": kvcache_checks.check_storage,
+    "kvcache.client": kvcache_checks.check_client,
+    "kvcache.break_even": kvcache_checks.check_break_even,
+    "kvcache.memory": kvcache_checks.check_memory,
+    "kvcache.durable": kvcache_checks.check_durable,
+    "kvcache.written": kvcache_checks.check_written,
+    "kvcache.tiers": kvcache_checks.check_tiers,
+    "kvcache.variation": kvcache_checks.check_variation,
+    "kvcache.full": kvcache_checks.check_full,
+    "kvcache.goals": kvcache_checks.check_goals,
 }
 _ANSWERS: Final = {
     "partial": "partial",
@@ -148,8 +163,10 @@ def _headline(result: Result, answer: str, decisive: Finding | None, findings: l
         "invalid": _invalid,
         "partial": _partial,
     }
-    if result.plan.vectors is not None:
+    if searches(result):
         return vector_words.headline(result, answer, decisive) + "."
+    if serves_cache(result):
+        return kvcache_words.headline(result, answer, decisive) + _fallback(findings) + "."
     if saves_alone(result):
         return checkpoint_words.headline(result, answer, decisive) + _fallback(findings) + "."
     sentence = sentences[answer](result, decisive) if decisive else _yes(result, None)

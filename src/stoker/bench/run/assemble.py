@@ -9,6 +9,8 @@ import msgspec
 
 from stoker import __version__
 from stoker.bench.workloads.checkpoint_metrics import combine, figures
+from stoker.bench.workloads.kvcache_metrics import combine_trials
+from stoker.bench.workloads.kvcache_metrics import figures as cache_figures
 from stoker.bench.workloads.metrics import (
     combine_epochs,
     compute_seconds,
@@ -68,7 +70,11 @@ def assemble(start: RunStart, end: RunEnd, parts: Sequence[Part]) -> Result:
     what = plan.checkpoint
     operations = combine([report for report, _ in parts], ranks=plan.ranks) if what is not None else []
     sums = totals(what.shape, plan.ranks) if what is not None else None
+    reports = [report for report, _ in parts]
+    trials = combine_trials(reports, ranks=plan.ranks) if plan.kvcache is not None else []
     return Result(
+        trials=trials,
+        kvcache=cache_figures(trials, reports, plan.kvcache) if plan.kvcache is not None else None,
         checkpoints=operations,
         checkpointing=figures(operations, size_bytes=sums.size_bytes, files=sums.files) if sums is not None else None,
         vectors=figures_of_vectors,
@@ -116,6 +122,7 @@ def _rank_result(part: Part, plan: TrainingPlan) -> RankResult:
         reading=report.reading,
         checkpoints=report.checkpoints,
         vectors=report.vectors,
+        trials=report.trials,
     )
 
 

@@ -11,6 +11,7 @@ from stoker.bench.run.conduct_mpi import conduct_mpi
 from stoker.bench.run.conduct_tcp import conduct_tcp
 from stoker.bench.run.hosts.collect import Collection
 from stoker.bench.run.hosts.discover import discover
+from stoker.bench.run.kvcache import check_kv
 from stoker.bench.run.launch_local import Outcome, run_local
 from stoker.bench.run.launch_mpi import choose_launcher
 from stoker.bench.run.record import RunRecord, read_ranks
@@ -52,6 +53,9 @@ def check_plan(plan: TrainingPlan) -> None:
     """Raise UsageError for a plan that no run can follow."""
     if plan.vectors is not None:
         check_vectors(plan, plan.vectors)
+        return
+    if plan.kvcache is not None:
+        check_kv(plan)
         return
     if not plan.trains:
         _check_checkpoints(plan)

@@ -76,6 +76,9 @@ class Teller:
 
     def _limit_seconds(self, slowest: Progress, elapsed_seconds: float) -> float:
         plan = self._plan
+        if plan.kvcache is not None:
+            what = plan.kvcache
+            return what.trials * what.duration_seconds + (what.trials - 1) * what.pause_seconds
         if plan.checkpoint is not None and slowest.phase >= SAVE:
             before = plan.checkpoint.writes if slowest.phase > SAVE else 0
             begun, every = before + slowest.step - 1, plan.checkpoint.writes + plan.checkpoint.reads

@@ -1,10 +1,11 @@
 """A rank's log: its steps and counts, written twice a second by a thread of its own.
 
 The events, in order: `rank_started`, then for each epoch or evaluation `phase_started`, any number of `steps` and
-`phase_ended`, for each checkpoint `checkpoint_started`, `checkpoint_seen` and `checkpoint_ended`, and of a collection
-of vectors `vectors_seen` with the first answers to its queries; `rank_failed` with the reason, or `rank_ended`.
-Whatever moment the rank is killed at, what stands there is all that `read_rank_log` needs. Steps are
-packed (`steps.pack`): a long run has millions, and as JSON numbers they would take a hundred times longer to read back.
+`phase_ended`, for each checkpoint `checkpoint_started`, `checkpoint_seen` and `checkpoint_ended`, for each trial of a
+KV cache `trial_started`, `trial_seen` and `trial_ended`, and of a collection of vectors `vectors_seen` with the first
+answers to its queries; `rank_failed` with the reason, or `rank_ended`. Whatever moment the rank is killed at, what
+stands there is all that `read_rank_log` needs. Steps are packed (`steps.pack`): a long run has millions, and as JSON
+numbers they would take a hundred times longer to read back.
 """
 
 import threading
@@ -19,6 +20,7 @@ from stoker.bench.workloads.steps import Rows, StepRecorder, joined, pack, unpac
 from stoker.core.checkpoints import CheckpointNote
 from stoker.core.errors import CorruptError
 from stoker.core.events import EventLog, read_events
+from stoker.core.kvcache import KvNote
 from stoker.core.result import Reading
 from stoker.core.vectors import Answer, VectorNote
 
@@ -121,6 +123,11 @@ def _take(report: RankReport, event: dict[str, Any]) -> None:
     if "vectors" in event:
         report.vectors = msgspec.convert(event["vectors"], VectorNote)
     report.answers.extend(msgspec.convert(event.get("answers", ()), list[Answer]))
+    if "trial" in event:
+        trial = msgspec.convert(event["trial"], KvNote)
+        if report.trials and report.trials[-1].number == trial.number:
+            report.trials.pop()  # it stood there since it began
+        report.trials.append(trial)
     report.histograms.update(event.get("histograms", {}))
     report.notes.extend(event.get("notes", ()))
     if event.get("reading") is not None:

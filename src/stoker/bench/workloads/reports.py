@@ -6,6 +6,7 @@ import msgspec
 
 from stoker.bench.workloads.counters import difference
 from stoker.core.checkpoints import CheckpointNote
+from stoker.core.kvcache import KvNote
 from stoker.core.ledger import Counters, Ledger, sum_counters, total
 from stoker.core.result import Reading
 from stoker.core.vectors import Answer, VectorNote
@@ -114,3 +115,4 @@ class RankReport(msgspec.Struct):
     checkpoints: list[CheckpointNote] = []
     vectors: VectorNote | None = None
     answers: list[Answer] = []
+    trials: list[KvNote] = []

@@ -16,10 +16,11 @@ TRAIN: Final = 0
 EVALUATION: Final = 1
 SAVE: Final = 2
 LOAD: Final = 3
-INSERT: Final = 4
-INDEX: Final = 5
-SEARCH: Final = 6
-PHASES: Final = ("train", "evaluation", "save", "load", "insert", "index", "search")
+SERVE: Final = 4
+INSERT: Final = 5
+INDEX: Final = 6
+SEARCH: Final = 7
+PHASES: Final = ("train", "evaluation", "save", "load", "serve", "insert", "index", "search")
 """Steps are of the first two alone, requests to a database of the last; the others are told in progress."""
 _FIRST_CAPACITY: Final = 1 << 14
 

@@ -251,6 +251,15 @@ class PosixStore(BaseStore):
             _regular(file, where)
             return page_cache.unwritten_bytes(file)
 
+    def sync(self, key: str) -> None:
+        """Sync the file and its folder, whatever `?fsync=` says of puts."""
+        where = self._where(key)
+        with told(where, reading=False), self._root.opened(key, _READ) as file:
+            _regular(file, where)
+            os.fsync(file)
+        with told(where, reading=False), self._root.opened_folder(key.rpartition("/")[0]) as folder:
+            os.fsync(folder)
+
     def evict(self, key: str) -> None:
         """Write the object's dirty pages out and drop its clean ones from this host's page cache."""
         where = self._where(key)

@@ -23,6 +23,7 @@ from stoker.storage.api import (
     SupportsRequestCount,
     SupportsRetryCount,
     SupportsSweep,
+    SupportsSync,
     SupportsWireCount,
 )
 from stoker.storage.base import BaseReader, BaseStore, version_of
@@ -181,6 +182,13 @@ class _Sweep(Layer):
         return cast("SupportsSweep", self.inner).sweep(folder)
 
 
+class _Sync(Layer):
+    def sync(self, key: str) -> None:
+        """Make the object survive power loss."""
+        path = self._inside(key)
+        self._run("sync", key, lambda: cast("SupportsSync", self.inner).sync(path))
+
+
 class _WireCount(Layer):
     @property
     def received_body_bytes(self) -> int:
@@ -219,6 +227,7 @@ _CAPABILITIES: tuple[tuple[type[Any], type[Layer]], ...] = (
     (KnowsUnwritten, _Unwritten),
     (SupportsLocalPath, _LocalPath),
     (SupportsSweep, _Sweep),
+    (SupportsSync, _Sync),
     (SupportsWireCount, _WireCount),
     (SupportsRequestCount, _RequestCount),
     (SupportsRetryCount, _RetryCount),

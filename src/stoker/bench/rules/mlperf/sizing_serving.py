@@ -10,6 +10,7 @@ import msgspec
 
 from stoker.bench.rules.mlperf.tables import DATA, KvOption, models
 from stoker.core.errors import UnknownNameError, UsageError
+from stoker.core.kvcache import KvModel, KvPersona
 from stoker.core.registry import nearest
 from stoker.core.units import GiB, format_bytes
 
@@ -20,32 +21,6 @@ SECTOR_BYTES: Final = 4096
 _ID_BYTES: Final = 8
 _LINK_BYTES: Final = 4
 T = TypeVar("T")
-
-
-class KvModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What of a language model decides the bytes of its KV cache."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int = 0
-    mla_rank: int = 0
-    mla_rope: int = 0
-
-    def bytes_per_token(self, dtype_bytes: int = DTYPE_BYTES) -> int:
-        """Return the bytes that one token of context adds: keys and values of every layer, or MLA's latent."""
-        if self.mla_rank:
-            return self.layers * (self.mla_rank + self.mla_rope) * dtype_bytes
-        head_dim = self.head_dim or self.hidden // self.heads
-        return self.layers * self.kv_heads * head_dim * 2 * dtype_bytes
-
-
-class Persona(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Least and most tokens of a kind of user's context and answer."""
-
-    context: tuple[int, int]
-    generated: tuple[int, int]
 
 
 class IndexKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,7 +35,7 @@ class IndexKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kv_models: dict[str, KvModel]
-    personas: dict[str, Persona]
+    personas: dict[str, KvPersona]
     indexes: dict[str, IndexKind]
 
 
@@ -73,6 +48,11 @@ def _tables() -> _Tables:
 def kv_models() -> dict[str, KvModel]:
     """Return the language models by name."""
     return _tables().kv_models
+
+
+def personas() -> dict[str, KvPersona]:
+    """Return the kinds of users by name."""
+    return _tables().personas
 
 
 def index_kinds() -> dict[str, IndexKind]:
@@ -191,7 +171,7 @@ def kv_option_size(option: str, *, clients: int = 1) -> KvSize:
     )
 
 
-def _persona(name: str, persona: Persona, bytes_a_token: int) -> PersonaSize:
+def _persona(name: str, persona: KvPersona, bytes_a_token: int) -> PersonaSize:
     least, most = (persona.context[end] + persona.generated[end] for end in (0, 1))
     return PersonaSize(
         name=name,

@@ -21,6 +21,7 @@ from stoker.bench.run.hosts.events import OnProgress
 from stoker.bench.run.hosts.roll import SILENT
 from stoker.bench.run.hosts.start import Ended
 from stoker.bench.run.mlperf import journal
+from stoker.bench.run.mlperf.caching import CacheRun
 from stoker.bench.run.mlperf.engine import COMPLETED, Engine, start_engine, start_ranks_of
 from stoker.bench.run.mlperf.exits import (
     CONFIGURATION,
@@ -34,7 +35,7 @@ from stoker.bench.run.mlperf.exits import (
 from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.generating import generation_program
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, VECTORDB
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, KVCACHE, VECTORDB
 from stoker.bench.run.mlperf.system import describe_after
 from stoker.bench.run.mlperf.tee import OnOutput
 from stoker.bench.run.mlperf.validating import Validated, validate
@@ -125,12 +126,13 @@ class _Run:
             place.division,
             prepared.system,
             place.family,
-            place.model,
+            prepared.model,
             place.command,
             str(prepared.invocation.value("vdb_engine") or ""),
         )
-        self._evidence = prepared.home.evidence(self._stamp, place.family, place.model, seed.run_id()[:6])
+        self._evidence = prepared.home.evidence(self._stamp, place.family, prepared.model, seed.run_id()[:6])
         self._variables = dict(prepared.data.variables) if prepared.data else {}
+        self._cache: CacheRun | None = None
         told = prepared.invocation.value("drop_caches_timeout_seconds")
         if told:
             self._variables[LIMIT_VARIABLE] = str(told)
@@ -160,6 +162,8 @@ class _Run:
     def _start(self) -> tuple[Ended, str]:
         """Start the engine and wait for its end; return how it ended, and its command line."""
         prepared, place = self._prepared, self._prepared.invocation.place
+        if place.family == KVCACHE:
+            return self._start_trials()
         name = f"{place.rules_family}_{place.command}"
         vectors = place.family == VECTORDB
         if place.command == "datagen" and self._engine.launch is not None and not vectors:
@@ -178,6 +182,21 @@ class _Run:
             **self._how,
         )
         return ended, self._engine.command(arguments, os.environ)
+
+    def _start_trials(self) -> tuple[Ended, str]:
+        """Run the trials of a KV cache; return how the last one ended, and its command line."""
+        watch = self._watch
+        self._evidence.mkdir()
+        self._cache = CacheRun(
+            self._prepared,
+            self._engine,
+            (self._leaf, self._evidence),
+            self._stamp,
+            (watch.on_progress, watch.on_output, watch.on_warning),
+        )
+        ended = self._cache.run(self._variables)
+        self._cache.settle()
+        return ended, self._cache.commands[-1]["command"]
 
     @property
     def _how(self) -> dict[str, Any]:
@@ -225,6 +244,8 @@ class _Run:
 
     def _last_words(self) -> str:
         """Return the last sentence that the engine said of what went wrong, empty where it said none."""
+        if self._cache is not None:
+            return self._cache.reason
         place = self._prepared.invocation.place
         log = self._leaf / f"{place.rules_family}_{place.command}.stderr.log"
         with suppress(OSError):
@@ -251,11 +272,14 @@ class _Run:
         """Return what our metadata have besides: where our own files of the run lie."""
         if not self._evidence.is_dir():
             return {}
-        return {"stoker_run_folder": str(self._evidence.relative_to(self._prepared.home.root))}
+        found: dict[str, Any] = {"stoker_run_folder": str(self._evidence.relative_to(self._prepared.home.root))}
+        if self._cache is not None:
+            found["command_output_files"] = self._cache.commands
+        return found
 
     def _recover(self, ended: Ended) -> None:
         """Where the engine did not come to say how it ended, make a result of its logs, and the files it owes."""
-        if ended.told or not self._evidence.is_dir():
+        if ended.told or self._cache is not None or not self._evidence.is_dir():
             return
         with suppress(StokerError, OSError):  # killed before it had begun: there is nothing to tell
             load_or_recover(self._evidence)

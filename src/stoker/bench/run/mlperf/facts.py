@@ -1,11 +1,13 @@
 """What the metadata of a leaf say of the command that made it."""
 
-from typing import Any
+from typing import Any, Final
 
 from stoker.bench.report.submission import LeafFacts
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, VECTORDB
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, KVCACHE, VECTORDB
 from stoker.bench.run.mlperf.vectors import collection_of
+
+_PLACES: Final = {CHECKPOINTING: "checkpoint_folder", KVCACHE: "cache_dir", VECTORDB: "storage_root"}
 
 
 def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
@@ -18,7 +20,7 @@ def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
     if place.family == VECTORDB and place.command != "datasize":
         arguments["collection"] = collection_of(invocation, prepared.results)
     if prepared.data is not None:
-        name = {CHECKPOINTING: "checkpoint_folder", VECTORDB: "storage_root"}.get(place.family, "data_dir")
+        name = _PLACES.get(place.family, "data_dir")
         arguments[name] = prepared.data.url
     return LeafFacts(
         family=place.rules_family,
@@ -32,7 +34,7 @@ def leaf_facts(prepared: Prepared, stamp: str, **more: Any) -> LeafFacts:
         overrides=invocation.overrides,
         config=prepared.workload,
         ranks=invocation.ranks,
-        **{"model": place.model, "parameters": _parameters(prepared), **more},
+        **{"model": prepared.model, "parameters": _parameters(prepared), **more},
     )
 
 

@@ -86,11 +86,11 @@ VECTORDB_ROWS: Final = (
     Row(number("ready_timeout", "Seconds until all clients are ready.", default=7200, low=1, high=1 << 20), _BOTH),
     Row(text("mpi_bin", "Launcher of the clients.", default="mpiexec", choices=("mpirun", "mpiexec")), _BOTH),
 )
-_BOTH_KV: Final = ("datasize", "run")
+_OF_KV: Final = ("datasize", "run", "configview")
 
 
 def _loose(option: Option) -> Row:
-    return Row(option, _BOTH_KV, LOOSE)
+    return Row(option, _OF_KV, LOOSE)
 
 
 KVCACHE_ROWS: Final = (
@@ -100,7 +100,7 @@ KVCACHE_ROWS: Final = (
     Row(whole("num_processes", "Processes together.", "-np", low=1, high=1 << 20)),
     EXEC_TYPE,
     Row(text("kvcache_bin_path", "Taken for scripts' sake: the workload here is our own.", metavar="DIR")),
-    Row(text("model", "Model whose cache is kept.", "-m", default="tiny-1b"), _BOTH_KV, LOOSE, limit="kv_model"),
+    Row(text("model", "Model whose cache is kept.", "-m", default="tiny-1b"), _OF_KV, LOOSE, limit="kv_model"),
     _loose(whole("num_users", "Users of each client.", default=100, low=1, high=100_000)),
     _loose(whole("duration", "Seconds of a trial.", default=60, low=1, high=86_400)),
     _loose(number("gpu_mem_gb", "Memory of the first tier, in GB.", default=16, low=0, high=65_536)),

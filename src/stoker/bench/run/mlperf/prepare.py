@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 
+from stoker.bench.rules.mlperf.tables import models
 from stoker.bench.rules.mlperf.verifier import JobVerdict
 from stoker.bench.run.dlio import DlioConfig
 from stoker.bench.run.dlio.config import without_secrets
@@ -16,7 +17,7 @@ from stoker.bench.run.mlperf.exits import ConfigurationError
 from stoker.bench.run.mlperf.foretold import Known, foretell
 from stoker.bench.run.mlperf.resolving import Invocation
 from stoker.bench.run.mlperf.results_dir import ResultsDir, check_name, open_results
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, TRAINING, VECTORDB
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, KVCACHE, TRAINING, VECTORDB
 from stoker.bench.run.mlperf.storing import DataPlace, data_place, store_notes
 from stoker.bench.run.mlperf.vectors import check_vector_options, collection_of, storage_place, vector_notes
 from stoker.bench.run.mlperf.words import Word, command_words, generate_words, resolved_config, run_words
@@ -47,6 +48,15 @@ class Prepared:
     def system(self) -> str:
         """Return the system's name."""
         return str(self.invocation.value("systemname") or "")
+
+    @property
+    def model(self) -> str:
+        """Return the model that names the folders; of closed KV caches, which have two, that of the first option."""
+        invocation = self.invocation
+        if invocation.place.family != KVCACHE:
+            return invocation.place.model
+        first = next(iter(models().kv_cache.options.values()))
+        return str(invocation.value("model") or first.model)
 
     @property
     def home(self) -> ResultsDir:
@@ -126,6 +136,10 @@ def _results(invocation: Invocation, environment: Mapping[str, str]) -> ResultsD
 def _data(invocation: Invocation, environment: Mapping[str, str]) -> DataPlace | None:
     if invocation.place.family == VECTORDB:
         return storage_place(invocation)
+    if invocation.place.family == KVCACHE:
+        folder = invocation.value("cache_dir")
+        path = os.path.abspath(folder) if folder else ""  # noqa: PTH100 - Path.absolute keeps `..`
+        return DataPlace(path, path) if path else None
     option = {TRAINING: "data_dir", CHECKPOINTING: "checkpoint_folder"}.get(invocation.place.family)
     if option is None or invocation.value(option) is None or not invocation.place.access:
         return None
@@ -155,4 +169,6 @@ def _idle(invocation: Invocation) -> list[str]:
     for name in ("dlio_bin_path", "kvcache_bin_path"):
         if invocation.value(name):
             told.append(f"--{name.replace('_', '-')} has no effect: the engine that runs is Stoker's own")
+    if invocation.place.family == KVCACHE and invocation.value("gpu_mem_gb"):
+        told.append("--gpu-mem-gb: the tier in GPU memory is left out, entries go to the tiers below it at once")
     return told

@@ -12,8 +12,9 @@ from stoker.bench.rules.mlperf.tables import CLOSED, override_breach
 from stoker.bench.run.dlio.tree import Leaf, Node, leaves
 from stoker.bench.run.dlio.yaml_text import load_file
 from stoker.bench.run.hosts.names import Host, parse_hosts
+from stoker.bench.run.mlperf.cache_layout import CacheLayout, cache_layout
 from stoker.bench.run.mlperf.lookup import accelerator_offered_in, accelerators, needed, options_of, rows_of
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, RULES_FAMILY, TAKES_ACCESS, VECTORDB
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, KVCACHE, RULES_FAMILY, TAKES_ACCESS, VECTORDB
 from stoker.bench.run.mlperf.vector_configs import preset_of
 from stoker.core.errors import UsageError
 from stoker.core.options import Candidate, Option, Setting, candidates, refuse_unknown, settled
@@ -82,8 +83,15 @@ class Invocation:
         if self.place.family == VECTORDB:
             clients = len(self.hosts) * int(self.value("npernode") or 1) if self.value("distributed") else 1
             return clients * int(self.value("num_query_processes") or 1)
+        if self.place.family == KVCACHE:
+            return self.cache_layout.ranks
         names = ("num_accelerators", "num_processes", "max_accelerators")
         return next((int(told) for name in names if (told := self.value(name))), 0)
+
+    @property
+    def cache_layout(self) -> CacheLayout:
+        """Return how the clients of a KV cache spread over the hosts. Raises UsageError where they do not."""
+        return cache_layout(len(self.hosts), self.value("num_processes"), self.value("npernode"))
 
     @property
     def here_only(self) -> bool:
@@ -102,7 +110,12 @@ class Invocation:
         """Return the effective arguments by name, as the metadata of a leaf keep them."""
         place = self.place
         told = {name: setting.value for name, setting in self.settings.items() if name != PARAMS}
-        told |= {"mode": place.division, "model": place.model, "command": place.command, "benchmark": place.family}
+        told |= {
+            "mode": place.division,
+            "model": place.model or told.get("model"),
+            "command": place.command,
+            "benchmark": place.family,
+        }
         if place.access:
             told["data_access_protocol"] = place.access
         told[PARAMS] = [f"{key}={value}" for key, value in self.overrides.items()] or None
@@ -260,6 +273,20 @@ def _check(invocation: Invocation) -> None:
         )
     if invocation.place.family == CHECKPOINTING:
         _check_counts(invocation)
+    if invocation.place.family == KVCACHE:
+        _check_cache(invocation)
+
+
+def _check_cache(invocation: Invocation) -> None:
+    """Raise UsageError for clients that do not spread over the hosts, and for what has no effect here."""
+    assert invocation.cache_layout
+    if invocation.value("config"):
+        remedy = "every value has an option: --model, --num-users, --cpu-mem-gb …"
+        raise UsageError("--config of the reference's engine is not read here", remedy=remedy)
+    told = invocation.value("cache_dir")
+    if told and "://" in told:
+        remedy = "mount the storage and name the mount; stoker run kvcache takes addresses"
+        raise UsageError("--cache-dir is no folder", expected="a path", remedy=remedy)
 
 
 def _check_counts(invocation: Invocation) -> None:

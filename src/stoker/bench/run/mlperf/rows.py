@@ -26,7 +26,7 @@ COMMANDS: Final = {
     TRAINING: ("datasize", "datagen", "run", "configview"),
     CHECKPOINTING: ("datasize", "run", "configview"),
     VECTORDB: ("datasize", "datagen", "run"),
-    KVCACHE: ("datasize", "run"),
+    KVCACHE: ("datasize", "run", "configview"),
 }
 TAKES_ACCESS: Final = {
     TRAINING: ("datagen", "run", "configview"),

@@ -26,7 +26,7 @@ from stoker.bench.run.dlio import to_plan
 from stoker.bench.run.mlperf.facts import leaf_facts
 from stoker.bench.run.mlperf.prepare import Prepared, measured_memory_bytes
 from stoker.bench.run.mlperf.resolving import Invocation
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, TRAINING, VECTORDB
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, KVCACHE, TRAINING, VECTORDB
 from stoker.core import clock
 
 Size = TrainingSize | CheckpointSize | VectorSize | KvSize
@@ -96,6 +96,8 @@ def needed_bytes(prepared: Prepared) -> int:
     looks for it, by itself.
     """
     invocation = prepared.invocation
+    if invocation.place.family == KVCACHE:  # the cache makes do with what is there, if each client can hold an entry
+        return max(size.largest_entry_bytes * size.clients for size in cache_sizes(invocation))
     if invocation.place.family == CHECKPOINTING:
         assert prepared.config is not None
         folder = Path(prepared.target.folder) if prepared.target.folder else None
@@ -164,7 +166,7 @@ def _vectors(invocation: Invocation) -> VectorSize:
 
 def cache_sizes(invocation: Invocation) -> list[KvSize]:
     """Return what the cache takes: closed fixes three workloads, the other divisions tell one."""
-    clients = invocation.value("num_processes") or invocation.host_count * (invocation.value("npernode") or 1)
+    clients = invocation.ranks
     if invocation.place.division == CLOSED:
         return [kv_option_size(option, clients=clients) for option in models().kv_cache.options]
     told = {name: invocation.value(name) for name in ("model", "num_users", "gpu_mem_gb", "cpu_mem_gb")}

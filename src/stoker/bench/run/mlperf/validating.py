@@ -17,7 +17,7 @@ from stoker.bench.run.lockfile import require_locked
 from stoker.bench.run.mlperf.dataset import require_dataset, require_files
 from stoker.bench.run.mlperf.engine import Engine, engine_of
 from stoker.bench.run.mlperf.prepare import Prepared
-from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, TRAINING, VECTORDB
+from stoker.bench.run.mlperf.rows import CHECKPOINTING, CLOSED, KVCACHE, TRAINING, VECTORDB
 from stoker.bench.run.mlperf.sizing_leaf import needed_bytes
 from stoker.bench.run.mlperf.storing import DataPlace
 from stoker.bench.run.mlperf.system import require_described
@@ -104,6 +104,7 @@ def _gates(prepared: Prepared, launch: Launch | None, say: Say) -> GateReport:
             results=str(prepared.home.root),
             needed_bytes=needed_bytes(prepared),
             launch=launch if prepared.invocation.place.family != VECTORDB else None,
+            shared_target=prepared.invocation.place.family != KVCACHE,
             skip_separation=bool(prepared.invocation.value("skip_fs_separation_gate")),
         )
     )
@@ -139,9 +140,8 @@ def _require_data(prepared: Prepared, *, begin: bool) -> None:
         require_files(prepared.extent, prepared.invocation)
         if place.command == "run":
             require_dataset(prepared.extent, data)
-    writes = place.command == "datagen" or (
-        place.family == CHECKPOINTING and prepared.invocation.value("num_checkpoints_write")
-    )
+    saves = place.family == CHECKPOINTING and prepared.invocation.value("num_checkpoints_write")
+    writes = place.command == "datagen" or place.family == KVCACHE or saves
     if writes and data.folder and begin:
         Path(data.folder).mkdir(parents=True, exist_ok=True)
     if data.is_object or (writes and Path(data.folder).is_dir()):
