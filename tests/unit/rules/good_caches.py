@@ -22,7 +22,7 @@ QUICK = {"count": 9.0, "mean": 0.01, "p50": 0.01, "p95": 0.02, "p99": 0.02, "p99
 
 def trial(number: int) -> KvTrial:
     """A trial of ten seconds: a GiB read from storage and as much written."""
-    storage = TierCounts(reads=10, read_bytes=SIZE, writes=10, write_bytes=SIZE, deletes=2, entries=8, bytes_max=SIZE)
+    storage = TierCounts(reads=60, read_bytes=SIZE, writes=60, write_bytes=SIZE, deletes=2, entries=8, bytes_max=SIZE)
     counts = KvCounts(requests=5, tokens=500, hits=10, storage_io_seconds=20.0, content_seconds=1.0)
     return KvTrial(number, ranks=2, seconds=10.0, tiers={STORAGE: storage}, counts=counts, complete=True)
 
@@ -97,6 +97,11 @@ def _unread(result: Result) -> None:
     result.trials[1].tiers[STORAGE].reads = 0
 
 
+def _few(result: Result) -> None:
+    for each in result.trials:
+        each.tiers[STORAGE].reads = 49
+
+
 def _from_memory(ratio: int) -> Callable[[Result], None]:
     def change(result: Result) -> None:
         for each in result.trials:
@@ -132,6 +137,7 @@ CACHE_BREACHES: dict[str, Callable[[Result], None]] = {
     "kvcache.durable": _plan(fsync="none"),
     "kvcache.written": _not_written,
     "kvcache.tiers": _from_memory(20),
+    "kvcache.few": _few,
     "kvcache.variation": _figures(read_variation_ratio=0.5),
     "kvcache.full": _never_full,
     "kvcache.goals": _figures(latency_seconds={"storage_read_device": {**QUICK, "p95": 0.3}}),

@@ -19,6 +19,7 @@ ANSWERS = {
     "kvcache.break_even": "no",
     "kvcache.memory": "not_proven",
     "kvcache.durable": "not_proven",
+    "kvcache.few": "not_proven",
     "kvcache.written": "not_proven",
 }
 

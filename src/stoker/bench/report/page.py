@@ -65,7 +65,7 @@ def build(saved: Saved) -> dict[str, Any]:
         "stalls": {"sentence": tables.stall_sentence(result), "rows": tables.stall_rows(result)},
         "latency_chart": _latency_chart(saved.stages),
         "latency_rows": [_latency_row(stage) for stage in saved.stages],
-        "ledger": tables.ledger_rows(result),
+        "ledger": [] if searches(result) else tables.ledger_rows(result),
         "counters": tables.counter_rows(result),
         "agreement": tables.agreement(result),
         "trains": result.plan.trains,

@@ -19,6 +19,7 @@ from stoker.core.units import format_bytes, format_rate, format_seconds
 MEMORY_SHARE_MAX: Final = 0.5
 CONTENT_SHARE_MAX: Final = 0.5
 VARIATION_MAX: Final = 0.25
+ENTRIES_MIN: Final = 100
 GOALS: Final = {"storage_write_device": 0.5, "storage_read_device": 0.2, "cpu_read": 0.15}
 """P95 in seconds that the reference's profile of latency calls good."""
 HIT_GOAL: Final = 0.3
@@ -145,6 +146,19 @@ def check_break_even(result: Result) -> list[Finding]:
         return []
     expected = f"at least {format_rate(need)}, what computing anew is worth"
     return [found("kvcache.break_even", expected=expected, observed=format_rate(figures.read_bytes_per_second))]
+
+
+def check_few(result: Result) -> list[Finding]:
+    """There were enough entries for a 95th percentile to be more than chance."""
+    what = result.plan.kvcache
+    if what is None or not result.trials:
+        return []
+    writes = what.mode == "prefill"
+    moved = _total(result, "writes") + _total(result, "demote_writes") if writes else _total(result, "reads")
+    if moved >= ENTRIES_MIN:
+        return []
+    verb = "written to" if writes else "read from"
+    return [found("kvcache.few", expected=f"at least {ENTRIES_MIN}", observed=f"{moved} entries were {verb} storage")]
 
 
 def check_variation(result: Result) -> list[Finding]:

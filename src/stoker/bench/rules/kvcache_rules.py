@@ -88,6 +88,15 @@ KVCACHE_RULES: Final = (
         _ONLY,
     ),
     Rule(
+        "kvcache.few",
+        "blocks",
+        "statistics",
+        "Too few entries were moved",
+        "Storage read 100 entries or more; where requests only write, it wrote as many.",
+        "run longer, take more trials or users: of fewer the slowest 5 % are chance",
+        _ONLY,
+    ),
+    Rule(
         "kvcache.variation",
         "warns",
         "tells",

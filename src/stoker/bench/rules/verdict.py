@@ -103,6 +103,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "kvcache.durable": kvcache_checks.check_durable,
     "kvcache.written": kvcache_checks.check_written,
     "kvcache.tiers": kvcache_checks.check_tiers,
+    "kvcache.few": kvcache_checks.check_few,
     "kvcache.variation": kvcache_checks.check_variation,
     "kvcache.full": kvcache_checks.check_full,
     "kvcache.goals": kvcache_checks.check_goals,
