@@ -113,5 +113,5 @@ def test_an_lmdb_value_without_its_revision_is_told(tmp_path: Path) -> None:
     open_engine(url, create=True).close()
     with lmdb.open(str(tmp_path / "volume"), max_dbs=3) as env, env.begin(write=True, db=env.open_db(b"pairs")) as txn:
         txn.put(b"k", b"v")
-    with open_engine(url) as engine, pytest.raises(StokerError, match="keys already|no revision"):
+    with open_engine(url) as engine, pytest.raises(StokerError, match="no revision"):
         engine.bulk_load([(b"a", b"b")])
