@@ -154,7 +154,8 @@ def _subject(request: Request[Any]) -> str:
 def _settings(engine: Engine) -> Settings:
     data = engine.get(VOLUME)
     if data is None:
-        raise UsageError("no volume is here", where=engine.url, remedy="make one with `stoker fs format`")
+        remedy = "remove what was left half made, then make one with `stoker fs format`"
+        raise UsageError("no volume is here", where=engine.url, remedy=remedy)
     try:
         settings = msgspec.json.decode(data, type=Settings)
     except msgspec.DecodeError as error:
