@@ -239,12 +239,6 @@ class SqliteEngine(Engine):
             ).fetchall()
         return floor, rows
 
-    def prove(self) -> list[str]:
-        """Return what SQLite's own check finds wrong with the file; empty when it is sound."""
-        with closing(self.snapshot()) as snapshot, self.told():
-            rows = snapshot.connection().execute("PRAGMA integrity_check").fetchall()
-        return [text for (text,) in rows if text != "ok"]
-
     def close(self) -> None:
         """Close every connection; the last of all processes folds the WAL into the file."""
         with self._lock, self._pool_lock:
