@@ -115,3 +115,16 @@ def test_an_lmdb_value_without_its_revision_is_told(tmp_path: Path) -> None:
         txn.put(b"k", b"v")
     with open_engine(url) as engine, pytest.raises(StokerError, match="no revision"):
         engine.bulk_load([(b"a", b"b")])
+
+
+def test_an_lmdb_map_that_another_process_outgrew_is_told_with_its_remedy(tmp_path: Path) -> None:
+    url = f"lmdb://{tmp_path}/volume"
+    Volume.format(url).close()
+    script = (
+        "import sys\nfrom stoker.fs.meta.engines.urls import open_engine\n"
+        "with open_engine(sys.argv[1]) as engine: engine.txn(None, {b'z%d' % n: bytes(60_000) for n in range(100)})\n"
+    )
+    with Volume.open(url + "?map_bytes=1MiB") as volume:
+        subprocess.run([sys.executable, "-c", script, url], check=True)
+        with pytest.raises(StokerError, match="map_bytes=1TiB"):
+            Tree(volume).listdir("/")

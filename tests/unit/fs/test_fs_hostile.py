@@ -34,6 +34,7 @@ from stoker.fs.meta.records import (
     HAS_XATTR,
     pack_attr,
     pack_count,
+    pack_entry,
     unpack_attr,
     unpack_count,
 )
@@ -245,3 +246,13 @@ def test_what_others_removed_meanwhile_does_not_stop_a_removal(place: Place, mon
 
     monkeypatch.setattr(place.volume, "submit", late)
     assert tree.remove_tree("/d") == 3
+
+
+def test_a_directory_within_itself_does_not_hold_a_removal_for_ever() -> None:
+    tree = Tree(Volume.format("memory://"))
+    tree.makedirs("/a/b")
+    a = tree.stat("/a").ino
+    tree.volume.engine.txn(None, {keys.entry_key(a, b"b"): pack_entry(a, 4)})
+    with pytest.raises(MetaError, match="two names") as caught:
+        tree.remove_tree("/a")
+    assert caught.value.errno == errno.EIO

@@ -211,11 +211,15 @@ class Tree:
         if not attr.is_directory:
             raise meta_error(errno.ENOTDIR, "rmdir", _shown(path))
         place = self._place("rmdir", raw)
-        stack, removed = [(place.parent, place.name, ino)], 0
+        stack, removed, passed = [(place.parent, place.name, ino)], 0, {ino}
         while stack:
             parent, name, folder = stack[-1]
             below, count = self._empty(path, folder)
             removed += count
+            for step in below:
+                if step[2] in passed:  # a directory has one name: this one would be gone through for ever
+                    raise meta_error(errno.EIO, "rmdir", _shown(path), f"inode {step[2]} has two names")
+                passed.add(step[2])
             if below:
                 stack += below
                 continue

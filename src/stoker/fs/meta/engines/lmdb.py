@@ -271,7 +271,7 @@ class LmdbEngine(Engine):
 
 
 def _told(error: lmdb.Error, url: str) -> StokerError:
-    if isinstance(error, lmdb.MapFullError):
+    if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError):
         remedy = "open it with a larger map: ?map_bytes=1TiB"
         return NoSpaceError("metadata does not fit into its map", where=url, remedy=remedy)
     # LMDB calls a write that was cut short an input/output error: that is how a full disk shows first.
