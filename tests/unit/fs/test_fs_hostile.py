@@ -256,3 +256,18 @@ def test_a_directory_within_itself_does_not_hold_a_removal_for_ever() -> None:
     with pytest.raises(MetaError, match="two names") as caught:
         tree.remove_tree("/a")
     assert caught.value.errno == errno.EIO
+
+
+def test_settings_that_are_no_text_are_refused() -> None:
+    volume = Volume.format("memory://")
+    volume.engine.txn(None, {keys.VOLUME: b'{"name":"\xad","uuid":"y","made_ns":1}'})
+    with pytest.raises(CorruptError, match="settings"):
+        Volume(volume.engine)
+
+
+def test_a_damaged_row_on_the_way_is_an_input_output_error() -> None:
+    tree = Tree(Volume.format("memory://"))
+    tree.volume.engine.txn(None, {keys.attr_key(tree.mkdir("/a").ino): b"short"})
+    with pytest.raises(MetaError, match="not readable") as caught:
+        tree.stat("/a/b")
+    assert caught.value.errno == errno.EIO
