@@ -19,7 +19,7 @@ volume_argument: Final = click.argument("volume")
 
 def refuse_memory(url: str) -> str:
     """Return the URL. Raises UsageError for a volume in memory, which would end with the command."""
-    if url.startswith("memory:"):
+    if url.lower().startswith("memory:"):
         raise UsageError(
             "a volume in memory ends with the command", where=url, expected="sqlite:///path.db or lmdb:///folder"
         )

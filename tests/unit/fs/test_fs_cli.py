@@ -110,3 +110,28 @@ def test_a_broken_volume_has_an_exit_code_of_its_own(volume: str, stoker: Stoker
     told = json.loads(out)
     assert (code, told["sound"], told["exit_code"]) == (3, False, 3)
     assert set(told["faults"][0]) == {"rule", "where", "expected", "got"}
+
+
+def test_a_counter_that_cannot_be_read_is_a_fault_that_is_printed(volume: str, stoker: Stoker) -> None:
+    with open_engine(volume) as engine:
+        engine.txn(None, {keys.INODES: b"short"})
+    code, out, _ = stoker("fsck", volume)
+    assert code == 3
+    assert "a counter is not readable" in out
+    assert json.loads(stoker("fsck", volume, "--json")[1])["inodes"] is None
+
+
+def test_a_link_that_points_nowhere_is_listed_itself(volume: str, stoker: Stoker) -> None:
+    stoker("ln", volume, "nowhere", "/dangling", "--symbolic")
+    stoker("ln", volume, "a", "/folder", "--symbolic")
+    (one,) = document(stoker("ls", volume, "/dangling", "--json"))["entries"]
+    assert (one["name"], one["target"]) == ("/dangling", "nowhere")
+    assert [one["name"] for one in document(stoker("ls", volume, "/folder", "--json"))["entries"]] == ["b"]
+
+
+def test_a_directory_is_not_removed_through_a_link(volume: str, stoker: Stoker) -> None:
+    stoker("ln", volume, "a", "/folder", "--symbolic")
+    code, _, err = stoker("rm", volume, "/folder/", "--recursive")
+    assert (code, "ENOTDIR" in err) == (1, True)
+    assert "a volume in memory" in stoker("ls", "MEMORY://x")[2]
+    assert stoker("stat", volume, "/a/b")[0] == 0

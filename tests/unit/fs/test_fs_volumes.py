@@ -15,7 +15,7 @@ import pytest
 from fs_place import Place
 
 from stoker.core.errors import CorruptError, MissingExtraError, StokerError, TransientError, UsageError
-from stoker.fs.meta import MetaError, Tree, Volume, fsck, keys
+from stoker.fs.meta import MetaError, Tree, Volume, committing, fsck, keys
 from stoker.fs.meta.answers import Done, Entry, Refusal
 from stoker.fs.meta.calls import BeginSession, Call, Caller, Create, Lookup, Mkdir, SetLock, SetXattr, TakeSlices, Write
 from stoker.fs.meta.engines.memory import MemoryEngine, MemoryState
@@ -157,6 +157,51 @@ def test_threads_share_transactions() -> None:
         slow.set()
         assert len({one.result().ino for one in waiting}) == 16
     assert volume.engine.revision() - before == 2, "the first alone, then all who waited"
+
+
+class _Interrupted:
+    """A lock whose waiter is interrupted in the moment in which it has got it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def acquire(self) -> None:
+        self.lock.acquire()
+        raise KeyboardInterrupt
+
+    def release(self) -> None:
+        self.lock.release()
+
+    def locked(self) -> bool:
+        return self.lock.locked()
+
+
+def test_who_is_interrupted_when_woken_to_lead_lets_another_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = Volume.format("memory://")
+    held, txn = threading.Event(), volume.engine.txn
+    volume.engine.txn = lambda *both: txn(*both) if held.wait(5) else None  # type: ignore[method-assign,assignment]
+    committer = volume._committer
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(Tree(volume).create, "/first")
+        while not committer._busy:
+            threading.Event().wait(0.001)
+        ticket = committing._Ticket([Call(Mkdir(ROOT, b"never", 0o755))])
+        ticket.wake = _Interrupted()  # type: ignore[assignment]
+        with monkeypatch.context() as patch:
+            patch.setattr(committing, "_Ticket", lambda batch: ticket)
+            interrupted = pool.submit(committer.submit, ticket.batch)
+            while ticket not in committer._waiting:
+                threading.Event().wait(0.001)
+        last = pool.submit(Tree(volume).create, "/last")
+        while len(committer._waiting) < 2:
+            threading.Event().wait(0.001)
+        held.set()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.result(5)
+        assert first.result(5).made
+        assert last.result(5).made
+    assert Tree(volume).listdir("/") == [b"first", b"last"]
 
 
 def test_an_engine_that_fails_is_told_to_all_who_waited() -> None:
@@ -392,7 +437,7 @@ def test_damaged_rows_are_an_error_and_no_answer(place: Place) -> None:
     damaged = {keys.attr_key(inode["dir"]): b"\x09", keys.chunk_key(inode["file"], 0): b"x"}
     before = {key: place.volume.engine.get(key) for key in damaged}
     place.volume.engine.txn(None, damaged)
-    with pytest.raises(CorruptError, match="attributes"):
+    with pytest.raises(MetaError, match=r"EIO.*attributes"):
         place.tree().stat("/dir")
     with pytest.raises(MetaError, match=r"EIO.*slices of a chunk"):
         place.volume.run(Write(inode["file"], place.slices(1)), session=1)

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from stoker.core.errors import CorruptError
 from stoker.fs.meta.calls import Caller
 from stoker.fs.meta.faults import Refused
 
@@ -66,6 +67,16 @@ def check_acl(acl: Acl) -> None:
     ordered = tags == sorted(tags) and len(set(named)) == len(named)
     if not (once and masked and ordered and all(entry.allows < 8 for entry in acl)):
         raise Refused(errno.EINVAL)
+
+
+def stored_acl(data: bytes) -> Acl:
+    """Return a list that a row holds. Raises CorruptError for one that could not have been set."""
+    try:
+        acl = parse_acl(data)
+        check_acl(acl)
+    except Refused:
+        raise CorruptError("access control list is not readable", got=f"{len(data)} bytes") from None
+    return acl
 
 
 def pack_acl(acl: Acl) -> bytes:

@@ -79,7 +79,7 @@ class InTheWay(msgspec.Struct, frozen=True, tag=True):
 
 
 class Used(msgspec.Struct, frozen=True, tag=True):
-    """How much the volume holds: inodes, and the bytes of its files by their sizes."""
+    """How much the volume holds: inodes, and the bytes of its files by their sizes, 2^63-1 at most."""
 
     inodes: int
     bytes: int

@@ -4,7 +4,17 @@ import errno
 import stat
 from typing import Final
 
-from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME, check_acl, is_minimal, mode_of, pack_acl, parse_acl, with_mode
+from stoker.fs.meta.acl import (
+    ACCESS_NAME,
+    DEFAULT_NAME,
+    check_acl,
+    is_minimal,
+    mode_of,
+    pack_acl,
+    parse_acl,
+    stored_acl,
+    with_mode,
+)
 from stoker.fs.meta.answers import Answer, Content, Done, Entry, Names
 from stoker.fs.meta.calls import (
     NOW,
@@ -21,7 +31,7 @@ from stoker.fs.meta.calls import (
 from stoker.fs.meta.content import need_writer, resize
 from stoker.fs.meta.context import MAY_READ, MAY_WRITE, S_ISGID, S_ISVTX, Context, clamped, drop_privileges
 from stoker.fs.meta.faults import Refused
-from stoker.fs.meta.keys import xattr_key
+from stoker.fs.meta.keys import name_in, xattr_key
 from stoker.fs.meta.records import (
     FILE_BYTES_MAX,
     HAS_ACL,
@@ -34,6 +44,7 @@ from stoker.fs.meta.records import (
 )
 
 _ID_MAX: Final = 2**32 - 2
+_NAMES_AT_ONCE: Final = 64
 _ACL_FLAGS: Final = {ACCESS_NAME: HAS_ACL, DEFAULT_NAME: HAS_DEFAULT_ACL}
 
 
@@ -105,7 +116,7 @@ def _chmod(context: Context, ino: int, attr: Attr, mode: int) -> None:
     attr.mode = stat.S_IFMT(attr.mode) | mode
     if attr.flags & HAS_ACL:
         data = context.kept(xattr_key(ino, ACCESS_NAME), "access control list of an inode")
-        context.view.put(xattr_key(ino, ACCESS_NAME), pack_acl(with_mode(parse_acl(data), mode)))
+        context.view.put(xattr_key(ino, ACCESS_NAME), pack_acl(with_mode(stored_acl(data), mode)))
 
 
 def _set_times(context: Context, ino: int, attr: Attr, request: SetAttr) -> None:
@@ -197,9 +208,19 @@ def _set_plain(context: Context, ino: int, attr: Attr, request: SetXattr) -> Non
 
 def _check_list(context: Context, ino: int, name: bytes) -> None:
     """Refuse (ENOSPC) a name with which no list of the names could be returned whole."""
-    names = [key[10:] for key, _ in context.view.scan(xattr_key(ino))]
+    names = _names(context, ino)
     if sum(len(one) + 1 for one in (*names, name)) > XATTR_LIST_BYTES_MAX:
         raise Refused(errno.ENOSPC)
+
+
+def _names(context: Context, ino: int) -> list[bytes]:
+    """Return the names of an inode's attributes, with no more than a few of their values in memory at a time."""
+    names: list[bytes] = []
+    prefix, after = xattr_key(ino), b""
+    while rows := context.view.scan(prefix, after, _NAMES_AT_ONCE):
+        names += [name_in(key) for key, _ in rows]
+        after = rows[-1][0]
+    return names
 
 
 def _set_acl(context: Context, ino: int, attr: Attr, name: bytes, value: bytes) -> None:
@@ -268,5 +289,4 @@ def listxattr(context: Context, request: ListXattr) -> Answer:
     attr = context.load(request.ino)
     if not attr.flags & HAS_XATTR:
         return Names(())
-    names = (key[10:] for key, _ in context.view.scan(xattr_key(request.ino)))
-    return Names(tuple(name for name in names if _may_see(context, name)))
+    return Names(tuple(name for name in _names(context, request.ino) if _may_see(context, name)))

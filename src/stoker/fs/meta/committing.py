@@ -26,12 +26,13 @@ _PAUSE_SECONDS_MAX: Final = 0.1
 class _Ticket:
     """Calls that wait: settled when answered or failed, or else woken to commit for all who wait."""
 
-    __slots__ = ("answers", "batch", "error", "wake")
+    __slots__ = ("answers", "batch", "error", "leads", "wake")
 
     def __init__(self, batch: Sequence[Call]) -> None:
         self.batch = batch
         self.answers: list[Answer] | None = None
         self.error: BaseException | None = None
+        self.leads = False  # woken to commit for all who wait
         self.wake = threading.Lock()
         self.wake.acquire()
 
@@ -78,12 +79,16 @@ class Committer:
         with self._mutex:
             if ticket not in self._waiting:
                 return
-            was_to_lead = not ticket.wake.locked()
             self._waiting.remove(ticket)
-            if was_to_lead:
-                self._busy = bool(self._waiting)
-                if self._busy:
-                    self._waiting[0].wake.release()
+            if ticket.leads:
+                self._wake_next()
+
+    def _wake_next(self) -> None:
+        """Wake who waits longest to lead; the mutex is held."""
+        self._busy = bool(self._waiting)
+        if self._busy:
+            self._waiting[0].leads = True
+            self._waiting[0].wake.release()
 
     def _lead(self) -> None:
         """Commit for those who wait, oneself first among them, then wake the next to lead, then those who are served.
@@ -103,9 +108,7 @@ class Committer:
                 raise
         finally:
             with self._mutex:
-                self._busy = bool(self._waiting)
-                if self._busy:
-                    self._waiting[0].wake.release()
+                self._wake_next()
             for ticket in tickets[1:]:
                 ticket.wake.release()
 

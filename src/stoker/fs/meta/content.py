@@ -220,15 +220,20 @@ def _cut(context: Context, references: _References, ino: int, offset_bytes: int,
     if last - first < 4:
         rows = [(index, _chunk(context, ino, index)) for index in range(first, last + 1)]
     else:
-        after = chunk_key(ino, first - 1) if first else b""
-        found = context.view.scan(chunk_rows(ino), after)
-        rows = [(index_in(key), unpack_extents(value)) for key, value in found if index_in(key) <= last]
+        rows = [(index, unpack_extents(value)) for index, value in _chunks(context, ino, first, last)]
     end_bytes = offset_bytes + length_bytes
     for index, extents in rows:
         start = max(offset_bytes - index * CHUNK_BYTES, 0)
         kept = without(extents, start, min(end_bytes - index * CHUNK_BYTES, CHUNK_BYTES))
         if kept != extents:
             _replace(context, references, ino, index, extents, kept)
+
+
+def _chunks(context: Context, ino: int, first: int, last: int) -> list[tuple[int, bytes]]:
+    """Return the rows of the chunks `first` to `last`, in order; few of those behind are read."""
+    after = chunk_key(ino, first - 1) if first else b""
+    found = context.view.scan(chunk_rows(ino), after, last - first + 1)
+    return [(index_in(key), value) for key, value in found if index_in(key) <= last]
 
 
 def resize(context: Context, ino: int, attr: Attr, size_bytes: int) -> None:
@@ -352,14 +357,11 @@ def _shown(context: Context, ino: int, offset_bytes: int, length_bytes: int) -> 
     if not length_bytes:
         return []
     first, last = offset_bytes // CHUNK_BYTES, (offset_bytes + length_bytes - 1) // CHUNK_BYTES
-    after = chunk_key(ino, first - 1) if first else b""
-    limit = last - first + 1 if last - first < 1 << 20 else None
-    rows = {index_in(key): value for key, value in context.view.scan(chunk_rows(ino), after, limit)}
     found: list[tuple[int, Extent]] = []
-    for index in sorted(index for index in rows if index <= last):
+    for index, value in _chunks(context, ino, first, last):
         start = max(offset_bytes - index * CHUNK_BYTES, 0)
         stop = min(offset_bytes + length_bytes - index * CHUNK_BYTES, CHUNK_BYTES)
-        found += [(index, extent) for extent in within(unpack_extents(rows[index]), start, stop)]
+        found += [(index, extent) for extent in within(unpack_extents(value), start, stop)]
     return found
 
 

@@ -5,7 +5,7 @@ import stat
 from typing import Final
 
 from stoker.core.errors import CorruptError
-from stoker.fs.meta.acl import ACCESS_NAME, allowed, parse_acl
+from stoker.fs.meta.acl import ACCESS_NAME, allowed, stored_acl
 from stoker.fs.meta.calls import Caller
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import attr_key, entry_key, session_key, xattr_key
@@ -97,7 +97,7 @@ class Context:
         # As Linux does: a list whose mask allows nothing is not asked, so whom it names is one of the others then.
         if attr.flags & HAS_ACL and attr.mode & 0o070:
             data = self.kept(xattr_key(ino, ACCESS_NAME), "access control list of an inode")
-            return allowed(parse_acl(data), attr.uid, attr.gid, caller, wanted)
+            return allowed(stored_acl(data), attr.uid, attr.gid, caller, wanted)
         if caller.uid == attr.uid:
             bits = attr.mode >> 6
         elif caller.belongs_to(attr.gid):

@@ -34,6 +34,7 @@ from stoker.fs.meta.locking import (
 from stoker.fs.meta.records import Session, pack_session, unpack_opens, unpack_session
 
 _TTL_NS_MIN: Final = 1_000_000
+_BYTES_TOLD_MAX: Final = 2**63 - 1
 _TTL_NS_MAX: Final = 365 * 86_400 * 1_000_000_000
 
 
@@ -49,7 +50,10 @@ def set_lock(context: Context, request: SetLock) -> Answer:
     start, end = (0, END) if request.whole else (request.start, request.end)
     want = Held(context.session, request.owner, bool(request.exclusive), start, end, request.whole, 0)
     if request.exclusive is None:
-        context.view.put(locks_key(request.ino), pack_locks(released(locks, want)))
+        left = released(locks, want)
+        if len(left) > max(LOCKS_MAX, len(locks)):
+            raise Refused(errno.ENOLCK)  # what is left of a lock in its middle is one more
+        context.view.put(locks_key(request.ino), pack_locks(left))
         return Number(0)
     while (held := in_the_way(locks, want)) is not None:
         if not context.session_is_over(held.session):
@@ -160,4 +164,4 @@ def _session_numbers(context: Context) -> list[int]:
 
 def usage(context: Context, _request: Usage) -> Answer:
     """Return how much the volume holds."""
-    return Used(context.view.count(INODES), context.view.count(BYTES))
+    return Used(context.view.count(INODES), min(context.view.count(BYTES), _BYTES_TOLD_MAX))

@@ -167,7 +167,7 @@ class Engine(ABC):
         Raises UsageError for keys and values beyond the limits, NoSpaceError, StoreError.
         """
         _check(writes)
-        record = msgspec.msgpack.encode(list(writes.items())) if writes else b""
+        record = _record(writes)
         with self._writing() as writer:
             conflict = None if reads is None else find_conflict(writer, reads)
             if conflict is not None:
@@ -257,6 +257,15 @@ def find_conflict(writer: Writer, reads: ReadSet) -> Conflict | None:
         if count != scanned.count:
             return Conflict(scanned.start, writer.revision)
     return None
+
+
+def _record(writes: Writes) -> bytes | None:
+    """Return what the history keeps of a transaction; None for one larger than the history, which empties it.
+
+    LMDB does not write pages that one transaction takes and lets go, so its file may then end before its last page.
+    """
+    record = msgspec.msgpack.encode(list(writes.items()))
+    return record if len(record) <= HISTORY_BYTES_MAX else None
 
 
 def _check(writes: Writes) -> None:

@@ -9,7 +9,7 @@ import errno
 import struct
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -33,7 +33,7 @@ from stoker.fs.meta.keys import (
     last_number_in,
     session_key,
 )
-from stoker.fs.meta.records import Attr, pack_attr, pack_count, pack_session
+from stoker.fs.meta.records import TIME_NS_MAX, TIME_NS_MIN, Attr, pack_attr, pack_count, pack_session
 from stoker.fs.meta.view import View
 
 FORMAT_VERSION: Final = 1
@@ -82,9 +82,8 @@ _KEPT_ANSWERS_MAX: Final = 4096
 def run(view: View, call: Call, now_ns: int) -> Answer:
     """Run one call over the view and answer it; a refused one writes nothing but its answer."""
     context = Context(view, now_ns, call.caller, call.session)
-    if call.seq and not isinstance(call.request, Question):
-        return _run_once(context, call)
-    return _run(context, call)
+    numbered = call.seq and not isinstance(call.request, Question)
+    return _guarded(context, _run_once if numbered else _perform, call)
 
 
 def run_all(view: View, batch: Sequence[Call], now_ns: int) -> list[Answer]:
@@ -92,18 +91,23 @@ def run_all(view: View, batch: Sequence[Call], now_ns: int) -> list[Answer]:
     return [run(view, call, now_ns) for call in batch]
 
 
-def _run(context: Context, call: Call) -> Answer:
+def _perform(context: Context, call: Call) -> Answer:
+    if call.session and not isinstance(call.request, Question | calls.EndSession):
+        context.live_session()
+    return _RUNS[type(call.request)](context, call.request)
+
+
+def _guarded(context: Context, function: Callable[[Context, Call], Answer], call: Call) -> Answer:
+    """Run one call; whatever is wrong with it is its own refusal, and undone."""
     mark = context.view.mark()
     try:
-        if call.session and not isinstance(call.request, Question | calls.EndSession):
-            context.live_session()
-        return _RUNS[type(call.request)](context, call.request)
+        return function(context, call)
     except Refused as refused:
         refusal = Refusal(refused.errno)
     except CorruptError as error:
         # A damaged row fails who needs it, not all whose requests share the transaction.
         refusal = Refusal(errno.EIO, str(error))
-    except struct.error:
+    except (struct.error, OverflowError):
         refusal = Refusal(errno.EINVAL)  # a number that no field can hold
     context.view.undo(mark)
     return refusal
@@ -115,19 +119,16 @@ def _run_once(context: Context, call: Call) -> Answer:
     kept = context.view.get(key)
     if kept is not None:
         return unpack_answer(kept)
-    try:
-        session = context.live_session()
-    except Refused as refused:
-        return Refusal(refused.errno)
-    if call.seq < session.received:
-        return Refusal(errno.EINVAL)  # its answer was received: who sends it again is confused
+    session = context.live_session()
+    if call.seq < max(session.received, call.received):
+        raise Refused(errno.EINVAL)  # its answer was received: who sends it again is confused
     if call.received > session.received:
         session.received = call.received
         _forget_answers(context, call.session, call.received)
         context.view.put(session_key(call.session), pack_session(session))
-    elif call.seq - session.received > _KEPT_ANSWERS_MAX:
-        return Refusal(errno.ENOBUFS)
-    answer = _run(context, call)
+    if call.seq - session.received > _KEPT_ANSWERS_MAX:
+        raise Refused(errno.ENOBUFS)
+    answer = _guarded(context, _perform, call)
     if context.view.get(session_key(call.session)) is not None:
         context.view.put(key, pack_answer(answer))
     return answer
@@ -145,7 +146,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     name: str
     uuid: str
-    made_ns: int
+    made_ns: Annotated[int, msgspec.Meta(ge=TIME_NS_MIN, le=TIME_NS_MAX)]
     version: int = FORMAT_VERSION
 
 

@@ -4,9 +4,9 @@ import errno
 import stat
 from typing import Final
 
-from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME, inherited, is_minimal, pack_acl, parse_acl
+from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME, inherited, is_minimal, pack_acl, stored_acl
 from stoker.fs.meta.answers import Answer, Done, Entry
-from stoker.fs.meta.calls import Create, Link, Lookup, Mkdir, Mknod, Open, Rmdir, Symlink, Unlink
+from stoker.fs.meta.calls import READ, WRITE, Create, Link, Lookup, Mkdir, Mknod, Open, Rmdir, Symlink, Unlink
 from stoker.fs.meta.content import dispose, open_file, opened
 from stoker.fs.meta.context import S_ISGID, Context, touch
 from stoker.fs.meta.faults import Refused
@@ -52,6 +52,8 @@ def lookup(context: Context, request: Lookup) -> Answer:
 def create(context: Context, request: Create) -> Answer:
     """Make a regular file, or find the one that is there; open it when asked to."""
     _refuse_dots(request.name, errno.EEXIST if request.exclusive else errno.EISDIR)
+    if request.access & ~(READ | WRITE):
+        raise Refused(errno.EINVAL)
     context.searched(request.parent)
     found = context.entry(request.parent, request.name)
     if found is None:
@@ -62,11 +64,11 @@ def create(context: Context, request: Create) -> Answer:
         return Entry(ino, attr, made=True)
     if request.exclusive:
         raise Refused(errno.EEXIST)
-    if request.access:
-        return open_file(context, Open(found[0], request.access))
     attr = context.load(found[0])
     if attr.is_directory:
         raise Refused(errno.EISDIR)
+    if request.access:
+        return open_file(context, Open(found[0], request.access))
     return Entry(found[0], attr)
 
 
@@ -160,7 +162,7 @@ def _make(context: Context, parent: int, name: bytes, mode: int, *, umask: int =
 
 def _inherit(context: Context, parent: int, ino: int, attr: Attr) -> None:
     data = context.kept(xattr_key(parent, DEFAULT_NAME), "default access control list of a directory")
-    acl, attr.mode = inherited(parse_acl(data), attr.mode)
+    acl, attr.mode = inherited(stored_acl(data), attr.mode)
     if not is_minimal(acl):
         context.view.put(xattr_key(ino, ACCESS_NAME), pack_acl(acl))
         attr.flags |= HAS_ACL | HAS_XATTR

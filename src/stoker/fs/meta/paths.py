@@ -13,7 +13,7 @@ from stoker.fs.meta.naming import lookup
 from stoker.fs.meta.records import PATH_BYTES_MAX, Attr
 
 SYMLINKS_MAX: Final = 40
-_DIRECTORY: Final = 4  # the highest four bits of its mode
+DIRECTORY: Final = 4  # the highest four bits of its mode
 
 
 class Place:
@@ -69,9 +69,9 @@ class Walk:
         if flags & EXCHANGE:
             if taken is None:
                 raise Refused(errno.ENOENT)
-            if new.slash and taken[1] != _DIRECTORY:
+            if new.slash and taken[1] != DIRECTORY:
                 raise Refused(errno.ENOTDIR)
-        if moved[1] != _DIRECTORY and (old.slash or (new.slash and not flags & EXCHANGE)):
+        if moved[1] != DIRECTORY and (old.slash or (new.slash and not flags & EXCHANGE)):
             raise Refused(errno.ENOTDIR)
 
     def _place(self, start: int, path: bytes) -> Place:

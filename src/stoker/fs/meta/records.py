@@ -33,6 +33,7 @@ _ENTRY: Final = struct.Struct(">QB")
 _SESSION: Final = struct.Struct(">qqQB")
 _OPEN: Final = struct.Struct(">II")
 _COUNT: Final = struct.Struct(">Q")
+_WIDE_BYTES: Final = 16
 _REFERENCES: Final = struct.Struct(">IIQ")
 _FREED: Final = struct.Struct(">IIQq")
 
@@ -150,12 +151,14 @@ def unpack_opens(data: bytes) -> tuple[int, int]:
 
 
 def pack_count(count: int) -> bytes:
-    """Return a counter as bytes."""
-    return _COUNT.pack(count)
+    """Return a counter as bytes: twice as many for one that outgrows a field, as the sum of sparse files' sizes may."""
+    return _COUNT.pack(count) if count < 1 << 64 else count.to_bytes(_WIDE_BYTES, "big")
 
 
 def unpack_count(data: bytes | None) -> int:
     """Return a counter; 0 where there is none."""
+    if data is not None and len(data) == _WIDE_BYTES:
+        return int.from_bytes(data, "big")
     return 0 if data is None else int(_fields(_COUNT, data, "a counter")[0])
 
 

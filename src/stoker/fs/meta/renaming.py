@@ -6,6 +6,7 @@ close a loop: the one that commits second has read what the first has written.
 
 import errno
 
+from stoker.core.errors import CorruptError
 from stoker.fs.meta.answers import Answer, Done
 from stoker.fs.meta.calls import EXCHANGE, NOREPLACE, Rename
 from stoker.fs.meta.context import MAY_WRITE, Context, touch
@@ -70,7 +71,11 @@ def _check_names(context: Context, request: Rename, source: Found, target: Found
 
 def _lies_below(context: Context, ino: int, above: int) -> bool:
     """Tell whether `above` is `ino` or one of its ancestors; reads them all up to the root."""
+    passed = set()
     while ino not in (above, ROOT):
+        if ino in passed:
+            raise CorruptError("directories lie below each other", where=f"inode {ino}", remedy="run `stoker fs fsck`")
+        passed.add(ino)
         parent = context.load(ino).parent
         if not parent:  # a directory that was removed while open
             return False

@@ -82,10 +82,32 @@ def within(extents: Sequence[Extent], start: int, end: int) -> list[Extent]:
 
 
 def laid(extents: Sequence[Extent], new: Sequence[Extent]) -> list[Extent]:
-    """Return the extents with `new` ones over them, in order; neighbours that continue each other become one."""
-    for extent in new:
-        extents = without(extents, extent.position, extent.end)
-    return _joined(sorted([*extents, *new]))
+    """Return the extents with `new` ones over them, in order; neighbours that continue each other become one.
+
+    None of `new` may lie over another. One pass over both: a chunk may have many thousands of each.
+    """
+    above = sorted(new)
+    kept: list[Extent] = []
+    place = 0
+    for extent in extents:
+        while place < len(above) and above[place].end <= extent.position:
+            place += 1
+        kept += _showing(extent, above, place)
+    return _joined(sorted([*kept, *above]))
+
+
+def _showing(extent: Extent, above: Sequence[Extent], place: int) -> Iterator[Extent]:
+    """Return what of an extent shows between those over it, from the one at `place` on."""
+    start = extent.position
+    while place < len(above) and above[place].position < extent.end:
+        piece = part(extent, start, above[place].position)
+        if piece is not None:
+            yield piece
+        start = above[place].end
+        place += 1
+    piece = part(extent, start, extent.end)
+    if piece is not None:
+        yield piece
 
 
 def _joined(extents: Sequence[Extent]) -> list[Extent]:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from stoker.fs.meta.answers import Content, Entry, Listed, Names
+from stoker.fs.meta.answers import Content, Entry, Listed, Names, Refusal
 from stoker.fs.meta.calls import (
     NOW,
     Access,
+    Call,
     Caller,
     Create,
     GetXattr,
@@ -34,7 +35,7 @@ from stoker.fs.meta.calls import (
 from stoker.fs.meta.faults import MetaError, Refused, meta_error
 from stoker.fs.meta.listing import LISTING_MAX
 from stoker.fs.meta.naming import check_target
-from stoker.fs.meta.paths import Place, Walk
+from stoker.fs.meta.paths import DIRECTORY, Place, Walk
 from stoker.fs.meta.records import Attr
 from stoker.fs.meta.renaming import check_flags
 from stoker.fs.meta.volume import Volume, refusals
@@ -133,7 +134,7 @@ class Tree:
     # -- making and removing
 
     def create(self, path: Path, mode: int = 0o666, *, exclusive: bool = True) -> Entry:
-        """Make a regular file; return the one that is there unless `exclusive`."""
+        """Make a regular file; return the one that is there, a symbolic link itself, unless `exclusive`."""
         place = self._place("create", path, slash=errno.EISDIR)
         return self._run("create", path, Create(place.parent, place.name, mode, self.umask, exclusive))
 
@@ -198,26 +199,51 @@ class Tree:
         self._run("rename", source, Rename(old.parent, old.name, new.parent, new.name, flags))
 
     def remove_tree(self, path: Path) -> int:
-        """Remove a directory with all in it; return how many names went. Not one transaction: others see it shrink."""
-        raw = _raw(path).rstrip(b"/") or b"/"
-        stack, removed = [raw], 0
+        """Remove a directory with all in it; return how many names went. Not one transaction: others see it shrink.
+
+        What a symbolic link points to is left alone. Refuses the root (EBUSY), and `.` and `..` (EINVAL), untouched.
+        """
+        raw = _raw(path).rstrip(b"/")
+        last = raw.rpartition(b"/")[2]
+        if last in (b"", b".", b".."):
+            raise meta_error(errno.EINVAL if last else errno.EBUSY, "rmdir", _shown(path))
+        ino, attr = self._inode("rmdir", raw, follow=False)
+        if not attr.is_directory:
+            raise meta_error(errno.ENOTDIR, "rmdir", _shown(path))
+        place = self._place("rmdir", raw)
+        stack, removed, passed = [(place.parent, place.name, ino)], 0, {ino}
         while stack:
-            folder = stack[-1]
-            below = []
-            for entry in list(self.scandir(folder)):
-                name = folder + b"/" + entry.name
-                if entry.kind == 4:
-                    below.append(name)
-                else:
-                    self.unlink(name)
-                    removed += 1
+            parent, name, folder = stack[-1]
+            below, count = self._empty(path, folder)
+            removed += count
+            for step in below:
+                if step[2] in passed:  # a directory has one name: this one would be gone through for ever
+                    raise meta_error(errno.EIO, "rmdir", _shown(path), f"inode {step[2]} has two names")
+                passed.add(step[2])
             if below:
                 stack += below
                 continue
             stack.pop()
-            self.rmdir(folder)
+            self._run("rmdir", path, Rmdir(parent, name))
             removed += 1
         return removed
+
+    def _empty(self, path: Path, folder: int) -> tuple[list[tuple[int, bytes, int]], int]:
+        """Remove all but the directories from a directory, many in one transaction; return those and how many went."""
+        below: list[tuple[int, bytes, int]] = []
+        after, more, removed = b"", True, 0
+        while more:
+            listing = self._run("readdir", path, ReadDir(folder, after))
+            more = listing.more
+            below += [(folder, one.name, one.ino) for one in listing.entries if one.kind == DIRECTORY]
+            names = [one.name for one in listing.entries if one.kind != DIRECTORY]
+            if listing.entries:
+                after = listing.entries[-1].name
+            for answer in self.volume.submit([Call(Unlink(folder, name), self.caller) for name in names]):
+                if isinstance(answer, Refusal) and answer.errno != errno.ENOENT:  # somebody else was faster
+                    raise meta_error(answer.errno, "unlink", _shown(path), answer.detail)
+                removed += not isinstance(answer, Refusal)
+        return below, removed
 
     # -- attributes
 

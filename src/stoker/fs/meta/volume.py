@@ -1,5 +1,6 @@
 """A volume: names and files over an engine, in this process. Any number of processes may have one open."""
 
+import errno
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,11 +136,13 @@ class Volume:
 
 @contextmanager
 def refusals(verb: str, where: bytes) -> Iterator[None]:
-    """Turn a Refused into the MetaError that a caller gets."""
+    """Turn a Refused, or a damaged row (EIO), into the MetaError that a caller gets."""
     try:
         yield
     except Refused as refused:
         raise meta_error(refused.errno, verb, where.decode(errors="backslashreplace")) from None
+    except CorruptError as error:
+        raise meta_error(errno.EIO, verb, where.decode(errors="backslashreplace"), str(error)) from error
 
 
 def _subject(request: Request[Any]) -> str:
@@ -154,10 +157,11 @@ def _subject(request: Request[Any]) -> str:
 def _settings(engine: Engine) -> Settings:
     data = engine.get(VOLUME)
     if data is None:
-        raise UsageError("no volume is here", where=engine.url, remedy="make one with `stoker fs format`")
+        remedy = "remove what was left half made, then make one with `stoker fs format`"
+        raise UsageError("no volume is here", where=engine.url, remedy=remedy)
     try:
         settings = msgspec.json.decode(data, type=Settings)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CorruptError("settings of the volume are not readable", where=engine.url, got=str(error)) from error
     check_version("volume", engine.url, settings.version, FORMAT_VERSION)
     return settings

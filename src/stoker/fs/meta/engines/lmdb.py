@@ -17,7 +17,7 @@ import lmdb
 from stoker.core.errors import CorruptError, DeniedError, NoSpaceError, StokerError, StoreError, UsageError
 from stoker.core.files import sync_folder
 from stoker.core.units import GiB, parse_bytes
-from stoker.fs.meta.engines.urls import EngineURL, check_version, sync_choice
+from stoker.fs.meta.engines.urls import EngineURL, check_version, not_made, refuse_taken, sync_choice, unfinished
 from stoker.fs.meta.kv import HISTORY_BYTES_MAX, Engine, Pair, Snapshot, Writes, bounds, trimmed
 
 MAGIC: Final = b"stoker metadata"
@@ -79,35 +79,63 @@ def _databases(env: Any, url: str) -> tuple[Any, Any, Any]:
     if magic != MAGIC:
         raise UsageError("folder is not a volume's metadata", where=url, got="another program's LMDB folder")
     check_version("folder", url, version, SCHEMA_VERSION)
-    return about, env.open_db(b"pairs", create=False), env.open_db(b"history", create=False)
+    with _told_of(url):
+        return about, env.open_db(b"pairs", create=False), env.open_db(b"history", create=False)
 
 
-def _facts(txn: Any, shared: _Environment) -> tuple[int, int, int]:
+def _facts(txn: Any, shared: _Environment, url: str) -> tuple[int, int, int]:
     """Return the revision, that below which history is gone, and the bytes of the history."""
-    revision, floor, history_bytes = _FACTS.unpack(txn.get(b"facts", db=shared.about))
+    data = txn.get(b"facts", db=shared.about) or b""
+    if len(data) != _FACTS.size:
+        raise CorruptError("facts of the folder are not readable", where=url, got=f"{len(data)} bytes")
+    revision, floor, history_bytes = _FACTS.unpack(data)
     return revision, floor, history_bytes
+
+
+@contextmanager
+def _told_of(url: str) -> Iterator[None]:
+    """Turn LMDB's errors into ours."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise _told(error, url) from error
+
+
+def _revision_in(value: bytes) -> int:
+    """Return the revision that wrote a value."""
+    if len(value) < _REVISION.size:
+        raise CorruptError("value has no revision", got=f"{len(value)} bytes")
+    return int(_REVISION.unpack_from(value)[0])
 
 
 class LmdbSnapshot(Snapshot):
     """A read transaction."""
 
     def __init__(self, shared: _Environment, url: str) -> None:
+        self._url = url
         try:
             self._txn = shared.env.begin(db=shared.pairs)
         except lmdb.Error as error:
             raise _told(error, url) from error
-        self.revision = _facts(self._txn, shared)[0]
+        try:
+            self.revision = _facts(self._txn, shared, url)[0]
+        except BaseException:
+            self._txn.abort()
+            raise
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key`."""
-        value: bytes | None = self._txn.get(key)
+        try:
+            value: bytes | None = self._txn.get(key)
+        except lmdb.Error as error:
+            raise _told(error, self._url) from error
         return None if value is None else value[8:]
 
     def scan(self, prefix: bytes, after: bytes = b"", limit: int | None = None) -> list[Pair]:
         """Return pairs in order."""
         found: list[Pair] = []
         start, end = bounds(prefix, after)
-        with self._txn.cursor() as cursor:
+        with _told_of(self._url), self._txn.cursor() as cursor:
             if (limit is not None and limit <= 0) or not _place(cursor, start):
                 return found
             for key, value in cursor:
@@ -128,14 +156,14 @@ def _place(cursor: Any, start: bytes) -> bool:
 
 
 class _LmdbWriter:
-    def __init__(self, shared: _Environment, txn: Any) -> None:
+    def __init__(self, shared: _Environment, txn: Any, url: str) -> None:
         self._shared = shared
         self._txn = txn
-        self.revision, self._floor, self._history_bytes = _facts(txn, shared)
+        self.revision, self._floor, self._history_bytes = _facts(txn, shared, url)
 
     def modified(self, key: bytes) -> int:
         value = self._txn.get(key)
-        return 0 if value is None else int(_REVISION.unpack_from(value)[0])
+        return 0 if value is None else _revision_in(value)
 
     def modified_in(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, int]]:
         with self._txn.cursor() as cursor:
@@ -144,7 +172,7 @@ class _LmdbWriter:
             for key, value in cursor:
                 if end and key >= end:
                     return
-                yield key, _REVISION.unpack_from(value)[0]
+                yield key, _revision_in(value)
 
     def apply(self, revision: int, writes: Writes, record: bytes | None) -> None:
         put, delete, stamp = self._txn.put, self._txn.delete, _REVISION.pack(revision)
@@ -215,17 +243,14 @@ class LmdbEngine(Engine):
     @contextmanager
     def _writing(self) -> Iterator[_LmdbWriter]:
         shared = self._live()
-        try:
-            with shared.lock, shared.env.begin(write=True, db=shared.pairs) as txn:
-                yield _LmdbWriter(shared, txn)
-        except lmdb.Error as error:
-            raise _told(error, self.url) from error
+        with _told_of(self.url), shared.lock, shared.env.begin(write=True, db=shared.pairs) as txn:
+            yield _LmdbWriter(shared, txn, self.url)
 
     def _history(self, after: int, limit: int) -> tuple[int, list[tuple[int, bytes]]]:
         shared = self._live()
         found: list[tuple[int, bytes]] = []
-        with shared.env.begin(db=shared.history) as txn, txn.cursor() as cursor:
-            floor = _facts(txn, shared)[1]
+        with _told_of(self.url), shared.env.begin(db=shared.history) as txn, txn.cursor() as cursor:
+            floor = _facts(txn, shared, self.url)[1]
             if cursor.set_range(_REVISION.pack(after + 1)):
                 for key, value in cursor:
                     if len(found) >= limit:
@@ -246,7 +271,7 @@ class LmdbEngine(Engine):
 
 
 def _told(error: lmdb.Error, url: str) -> StokerError:
-    if isinstance(error, lmdb.MapFullError):
+    if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError):
         remedy = "open it with a larger map: ?map_bytes=1TiB"
         return NoSpaceError("metadata does not fit into its map", where=url, remedy=remedy)
     # LMDB calls a write that was cut short an input/output error: that is how a full disk shows first.
@@ -289,12 +314,8 @@ def open_lmdb(url: EngineURL) -> LmdbEngine:
 
 def _make(path: Path, url: str) -> None:
     """Make the folder beside its name, then give it the name: what is there is a whole folder or none."""
-    if path.exists():
-        raise UsageError("place is taken", where=url, expected="a path where nothing is")
-    if not path.parent.is_dir():
-        raise UsageError("folder does not exist", where=str(path.parent))
-    temporary = path.with_name(f".{path.name}.new")
-    _remove(temporary)
+    refuse_taken(path, url)
+    temporary = unfinished(path)
     try:
         with lmdb.open(str(temporary), max_dbs=3, map_size=1 << 20) as env:
             about = env.open_db(b"about")
@@ -304,10 +325,13 @@ def _make(path: Path, url: str) -> None:
                 txn.put(b"magic", MAGIC)
                 txn.put(b"version", SCHEMA_VERSION.to_bytes(4, "big"))
                 txn.put(b"facts", _FACTS.pack(0, 0, 0))
-        temporary.replace(path)
+        temporary.rename(path)  # refused where a folder that is not empty has come meanwhile
     except lmdb.Error as error:
-        _remove(temporary)
         raise _told(error, url) from error
+    except OSError as error:
+        raise not_made(error, url) from error
+    finally:
+        _remove(temporary)
     sync_folder(path)
     sync_folder(path.parent)
 

@@ -4,6 +4,7 @@ One connection writes, behind a lock; snapshots read on connections of their own
 may open the file at once: SQLite lets one of them write at a time.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from stoker.core.errors import (
     UsageError,
 )
 from stoker.core.files import sync_folder
-from stoker.fs.meta.engines.urls import EngineURL, check_version, sync_choice
+from stoker.fs.meta.engines.urls import EngineURL, check_version, not_made, refuse_taken, sync_choice, unfinished
 from stoker.fs.meta.kv import HISTORY_BYTES_MAX, Engine, Pair, Snapshot, Writes, bounds, trimmed
 
 APPLICATION_ID: Final = 0x53744D65  # "StMe"
@@ -33,6 +34,7 @@ CREATE TABLE history (r INTEGER PRIMARY KEY, size INTEGER NOT NULL, record BLOB 
 CREATE TABLE about (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO about VALUES ('revision', 0), ('floor', 0), ('history_bytes', 0);
 """
+_FACTS: Final = ("revision", "floor", "history_bytes")
 _NO_SPACE: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
 _NOT_OURS: Final = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
@@ -46,11 +48,10 @@ class SqliteSnapshot(Snapshot):
         try:
             with engine.told():
                 self._connection.execute("BEGIN")
-                found = self._connection.execute("SELECT value FROM about WHERE name='revision'").fetchone()
+                self.revision = _about(self._connection, engine.url)["revision"]
         except BaseException:
             self.close()
             raise
-        self.revision = int(found[0])
 
     def connection(self) -> sqlite3.Connection:
         """Return the connection that the snapshot reads on."""
@@ -61,7 +62,7 @@ class SqliteSnapshot(Snapshot):
         """Return the value of `key`."""
         with self._engine.told():
             row = self.connection().execute("SELECT v FROM pairs WHERE k=?", (key,)).fetchone()
-        return None if row is None else bytes(row[0])
+        return None if row is None else _blob(row[0], self._engine.url)
 
     def scan(self, prefix: bytes, after: bytes = b"", limit: int | None = None) -> list[Pair]:
         """Return pairs in order."""
@@ -75,6 +76,8 @@ class SqliteSnapshot(Snapshot):
                 )
                 .fetchall()
             )
+        for _, value in found:
+            _blob(value, self._engine.url)
         return found
 
     def close(self) -> None:
@@ -89,12 +92,27 @@ def _range(start: bytes, end: bytes) -> tuple[str, tuple[bytes, ...]]:
     return ("k >= ? AND k < ?", (start, end)) if end else ("k >= ?", (start,))
 
 
+def _blob(value: object, url: str) -> bytes:
+    """Return a value of a row. Raises CorruptError for one that is not bytes: SQLite's columns take anything."""
+    if not isinstance(value, bytes):
+        raise CorruptError("value in the file is not bytes", where=url, got=type(value).__name__)
+    return value
+
+
+def _about(connection: sqlite3.Connection, url: str) -> dict[str, int]:
+    """Return the facts about the file. Raises CorruptError when one is missing or no number."""
+    facts: dict[str, int] = dict(connection.execute("SELECT name, value FROM about").fetchall())
+    if any(not isinstance(facts.get(name), int) for name in _FACTS):
+        raise CorruptError("facts of the file are not readable", where=url, expected=", ".join(_FACTS))
+    return facts
+
+
 class _SqliteWriter:
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, url: str) -> None:
         self._connection = connection
-        facts = dict(connection.execute("SELECT name, value FROM about").fetchall())
-        self.revision: int = facts["revision"]
-        self._history_bytes: int = facts["history_bytes"]
+        facts = _about(connection, url)
+        self.revision = facts["revision"]
+        self._history_bytes = facts["history_bytes"]
 
     def modified(self, key: bytes) -> int:
         row = self._connection.execute("SELECT r FROM pairs WHERE k=?", (key,)).fetchone()
@@ -205,7 +223,7 @@ class SqliteEngine(Engine):
                 raise StoreError("engine is closed", where=self.url)
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                yield _SqliteWriter(self._writer)
+                yield _SqliteWriter(self._writer, self.url)
                 self._writer.execute("COMMIT")
             finally:
                 # Left by a conflict or an error: whatever stands in the transaction is undone.
@@ -215,17 +233,11 @@ class SqliteEngine(Engine):
     def _history(self, after: int, limit: int) -> tuple[int, list[tuple[int, bytes]]]:
         with closing(self.snapshot()) as snapshot, self.told():
             connection = snapshot.connection()
-            floor = int(connection.execute("SELECT value FROM about WHERE name='floor'").fetchone()[0])
+            floor = _about(connection, self.url)["floor"]
             rows = connection.execute(
                 "SELECT r, record FROM history WHERE r>? ORDER BY r LIMIT ?", (after, limit)
             ).fetchall()
         return floor, rows
-
-    def prove(self) -> list[str]:
-        """Return what SQLite's own check finds wrong with the file; empty when it is sound."""
-        with closing(self.snapshot()) as snapshot, self.told():
-            rows = snapshot.connection().execute("PRAGMA integrity_check").fetchall()
-        return [text for (text,) in rows if text != "ok"]
 
     def close(self) -> None:
         """Close every connection; the last of all processes folds the WAL into the file."""
@@ -283,12 +295,9 @@ def _close(engine: SqliteEngine | None) -> None:
 
 def _make(path: Path, url: str) -> None:
     """Make the file beside its name, then give it the name: what is there is a whole file or none."""
-    if path.exists():
-        raise UsageError("place is taken", where=url, expected="a path where nothing is")
-    if not path.parent.is_dir():
-        raise UsageError("folder does not exist", where=str(path.parent))
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
+    refuse_taken(path, url)
+    _refuse_remains(path, url)
+    temporary = unfinished(path)
     try:
         connection = sqlite3.connect(temporary, isolation_level=None)
         try:
@@ -298,12 +307,24 @@ def _make(path: Path, url: str) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
         finally:
             connection.close()
-        temporary.replace(path)
+        # A link, not a renaming: that would take the place of a volume that another process has made meanwhile.
+        os.link(temporary, path)
     except sqlite3.Error as error:
         raise _told(error, url) from error
+    except OSError as error:
+        raise not_made(error, url) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _refuse_remains(path: Path, url: str) -> None:
+    """Refuse a place beside which a log of an earlier file lies: SQLite would take it for the new file's."""
+    for ending in ("-wal", "-shm", "-journal"):
+        remains = path.with_name(path.name + ending)
+        if remains.exists():
+            remedy = "remove it when the file it belonged to is gone"
+            raise UsageError("something is left of an earlier file", where=url, got=remains.name, remedy=remedy)
 
 
 def _check_kind(engine: SqliteEngine, url: str) -> None:

@@ -1,12 +1,15 @@
 """From a URL to an engine: `memory://NAME`, `sqlite:///path.db`, `lmdb:///folder?map_bytes=1TiB`."""
 
+import errno
+import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from stoker.core.errors import UsageError
+from stoker.core.errors import StokerError, StoreError, UsageError
 from stoker.core.files import redact_url
 from stoker.core.registry import Registry, nearest
 from stoker.fs.meta.kv import Engine
@@ -79,6 +82,26 @@ def parse_engine_url(url: str, *, create: bool) -> EngineURL:
             raise UsageError("option is given twice in the URL", where=name)
         query[name] = value
     return EngineURL(parts.scheme, unquote(parts.netloc + parts.path), query, redact_url(url), create)
+
+
+def refuse_taken(path: Path, url: str) -> None:
+    """Raise UsageError unless nothing is at `path` and the folder around it exists."""
+    if os.path.lexists(path):
+        raise UsageError("place is taken", where=url, expected="a path where nothing is")
+    if not path.parent.is_dir():
+        raise UsageError("folder does not exist", where=str(path.parent))
+
+
+def unfinished(path: Path) -> Path:
+    """Return a place beside `path` where nobody else makes something at the same time."""
+    return path.with_name(f".{secrets.token_hex(8)}.new")
+
+
+def not_made(error: OSError, url: str) -> StokerError:
+    """Return the error of a place that could not be given its name: somebody else has it, or the system says why."""
+    if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+        return UsageError("place is taken", where=url, expected="a path where nothing is")
+    return StoreError("volume cannot be made", where=url, got=error.strerror or str(error))
 
 
 def sync_choice(text: str) -> bool:
