@@ -42,6 +42,7 @@ def leaves(place: Place, division: str = "open") -> list[Path]:
     return sorted((place / f"results/{division}/acme/results/sysA/kv_cache").glob("*/run/*"))
 
 
+@pytest.mark.slow
 def test_two_clients_serve_their_users_in_two_trials(place: Place) -> None:
     words = ("run", "kvcache", "cache", *SMALL, "--ranks", "2", "--duration", "1.5", "--trials", "2", "--enable-rag")
     done = place.stoker(*words, "--rag-num-docs", "2", "--cpu-mem-gb", "0.001", "--verify", "0.5", "--json")
@@ -65,6 +66,7 @@ def test_two_clients_serve_their_users_in_two_trials(place: Place) -> None:
     assert checked.code == done.code, checked.errors
 
 
+@pytest.mark.slow
 def test_pages_are_shared_and_a_trace_of_all_is_kept(place: Place) -> None:
     words = ("run", "kvcache", "cache", *SMALL, "--layout", "block", "--duration", "2", "--io-trace-log", "io.csv")
     told = place.stoker(*words, "--json", "--prefill-rate", "1").document

@@ -49,6 +49,7 @@ def holds(result: dict[str, Any]) -> None:
     assert 0 < vectors["latencies"]["p50"] <= vectors["latencies"]["p99"] <= vectors["latencies"]["max"]
 
 
+@pytest.mark.slow
 def test_milvus_lite_loads_and_answers(place: Place) -> None:
     done = place.stoker("run", "vectordb", "lite", *SMALL, "--queries", "120", *SHORT[2:], "--batch-size", "8",
                         "--processes", "2")  # fmt: skip

@@ -34,6 +34,7 @@ TIERS = ["--gpu-mem-gb", "0", "--cpu-mem-gb", "0", "--generation-mode", "none", 
 
 
 @needs_mpi
+@pytest.mark.slow
 def test_every_mpi_rank_is_a_client_with_a_folder_of_its_own(tmp_path: Path) -> None:
     words = ["run", "kvcache", "cache", *SMALL, "--trials", "2", "--results", "results", "--json"]
     code, out, errors = end(started([str(MPIEXEC), "-n", "3", str(STOKER), *words], tmp_path))

@@ -84,6 +84,7 @@ def test_requests_go_to_two_servers_in_turn(
     assert no_secret(seaweedfs_endpoint, tmp_path)
 
 
+@pytest.mark.slow
 def test_checkpoints_in_a_bucket(seaweedfs_endpoint: Any, tmp_path: Path) -> None:
     client = client_of(seaweedfs_endpoint, "stoker-tests")
     small = ("model.num_layers=2", "model.transformer.hidden_size=64", "model.transformer.ffn_hidden_size=128")

@@ -244,6 +244,7 @@ def test_removal_is_noted(results: ResultsDir) -> None:
     assert [run.removed for run in read_runs(results.root).values()] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_million_lines_are_read_in_seconds_and_the_next_id_at_once(results: ResultsDir) -> None:
     head = msgspec.json.decode(msgspec.json.encode(RunLine("begin", process=Process.mine())))
     facts = {"division": "closed", "family": "training", "model": "unet3d", "command": "run", "system": "sysA"}
