@@ -66,6 +66,7 @@ class Commit:
         self._source = source
         self._time_ns = wall_tick_ns()
         self._frames: list[Frame] = []
+        self._named: tuple[dict[str, int], str, int] | None = None
         self._images: dict[int, NDArray[np.uint8]] = {}
         self._bases: dict[int, NDArray[np.uint8]] = {}
         # Pages that were written whole, while nothing else in this commit asks for them: what is to be framed, and what
@@ -240,8 +241,12 @@ class Commit:
         """Name this moment."""
         self._add(FrameType.MARK, 0, 0, name.encode())
 
-    def name_source(self, number: int, name: str) -> None:
-        """Say which name a number of a source stands for."""
+    def name_source(self, number: int, name: str, named: dict[str, int]) -> None:
+        """Say which name a number of a source stands for, and enter it in `named` once that is in the log.
+
+        A commit that is refused has told nobody.
+        """
+        self._named = (named, name, number)
         self._frames.append(Frame(0, FrameType.SOURCE, time_ns=self._time_ns, source=number, payload=name.encode()))
 
     def wave(self, images: Mapping[int, NDArray[np.uint8]]) -> None:
@@ -334,6 +339,9 @@ class Commit:
         # From here on it happens, whatever is raised: what was taken is not ours any more.
         self._taken.clear()
         self._new_pages.clear()
+        if self._named is not None:
+            named, name, number = self._named
+            named[name] = number
         return self._arena.carry_out(logged)
 
     def abandon(self) -> None:

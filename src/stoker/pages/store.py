@@ -369,8 +369,7 @@ class Store(OpenStore):
         number = self._sources.get(source) or source_number(source)
         commit = Commit(self.arena, number)
         if source and source not in self._sources:
-            commit.name_source(number, source)
-            self._sources[source] = number
+            commit.name_source(number, source, self._sources)
         return commit
 
     def committed(self, lsn: int, pages: Sequence[int], durability: str) -> None:

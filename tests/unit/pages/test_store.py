@@ -6,6 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
+from stoker import pages
 from stoker.pages.arena import locks
 from stoker.pages.arena.audit import audit
 from stoker.pages.errors import Conflict, InvalidDelta, OutOfSpace, PageNotFound, PagesError
@@ -52,6 +53,17 @@ def test_an_unexpected_epoch_is_a_conflict() -> None:
         with pytest.raises(Conflict, match="expected epoch 0, got 1"):
             page.write(b"abcdefgh", expect_epoch=0)
         assert bytes(page.read()) == b"12345678"
+
+
+def test_a_source_whose_first_write_was_refused_is_named_by_the_next() -> None:
+    with pages.Store.open(size_bytes=1 << 20, pages_max=16) as store:
+        page = store.allocate(8)
+        page.write(b"first...")
+        with pytest.raises(Conflict):
+            page.write(b"refused.", expect_epoch=0, source="worker")
+        page.write(b"second..", source="worker")
+        page.write(b"third...", source="worker")
+        assert store.journal.stats().by_source["worker"] == 3, "its name, and two writes"
 
 
 def test_a_batch_that_raises_leaves_nothing() -> None:
