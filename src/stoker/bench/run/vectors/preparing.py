@@ -133,7 +133,9 @@ def ready(
     return readied
 
 
-def _told(truth: Truth, count: int, **more: object) -> TruthFacts:
+def _told(
+    truth: Truth, count: int, *, flat: str = "", reused: bool = False, agreement: float | None = None
+) -> TruthFacts:
     key = truth.key
     return TruthFacts(
         ok=key.vectors == count,
@@ -143,7 +145,9 @@ def _told(truth: Truth, count: int, **more: object) -> TruthFacts:
         k=key.k,
         data_hash=key.data_hash,
         queries_hash=key.queries_hash,
-        **more,  # type: ignore[arg-type]
+        flat=flat,
+        reused=reused,
+        agreement=agreement,
     )
 
 
