@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from stoker.bench.report.submission.hardware import host_hardware
+from stoker.bench.run.hosts import preflight
 from stoker.bench.run.hosts.facts import HostFacts, Request, host_facts
 from stoker.bench.run.hosts.hardware import drives_text, parse_drives, parse_ports, ports_text
 from stoker.bench.run.hosts.inventory import inventory
@@ -110,3 +111,20 @@ def test_inventory_of_this_host_gives_a_description(monkeypatch: pytest.MonkeyPa
 def test_host_that_cannot_be_asked_has_errors_and_no_facts() -> None:
     (series,) = inventory(["no-such-host.invalid"])
     assert series.start == {} and series.errors
+
+
+def test_ssh_that_goes_without_reading_is_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not read breaks the pipe twice: when it is written, and when its end is closed."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nexec <&-\necho no route to that host >&2\nexit 255\n")
+    ssh.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    converse = preflight._conversation
+
+    def late(process: "subprocess.Popen[bytes]", request: Request) -> preflight.Told:
+        process.wait()
+        return converse(process, request)
+
+    monkeypatch.setattr(preflight, "_conversation", late)
+    facts, clock = preflight.ask("elsewhere", Request())
+    assert "no route to that host" in facts.error and clock is None
