@@ -119,7 +119,7 @@ def test_files_read_as_what_was_done_to_them(place: Place, seed: int) -> None:
     assert place.volume.run(Usage()).bytes == 0
     freed = place.volume.run(ListFreed(limit=10_000)).slices
     assert freed and not place.volume.engine.scan(b"r"), "nothing refers to any slice"
-    place.volume.run(ForgetFreed(tuple(one.id for one in freed)))
+    place.volume.run(ForgetFreed(tuple(one.slice.id for one in freed)))
     assert not place.volume.run(ListFreed()).slices
 
 
@@ -153,7 +153,7 @@ def test_what_is_hidden_is_freed_in_the_same_transaction(place: Place) -> None:
     assert place.volume.run(ListFreed()).slices == ()
     place.volume.run(Write(ino, (third,), 400), session=session)
     freed = place.volume.run(ListFreed()).slices
-    assert [(one.id, one.ino, one.time_ns) for one in freed] == [(first.id, ino, place.now_ns)]
+    assert [(one.slice.id, one.ino, one.time_ns) for one in freed] == [(first.id, ino, place.now_ns)]
 
 
 def test_bad_slices_are_refused(place: Place) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from stoker.core.errors import CorruptError
 from stoker.fs.meta.locking import Held
 from stoker.fs.meta.records import Attr
-from stoker.fs.meta.slices import Extent
+from stoker.fs.meta.slices import Extent, Slice
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -88,9 +88,7 @@ class Used(msgspec.Struct, frozen=True, tag=True):
 class FreedSlice(msgspec.Struct, frozen=True):
     """A slice that nothing refers to: which inode let it go, and when."""
 
-    id: int
-    generation: int
-    size_bytes: int
+    slice: Slice
     ino: int
     time_ns: int
 

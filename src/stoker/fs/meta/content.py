@@ -59,6 +59,7 @@ from stoker.fs.meta.records import (
 from stoker.fs.meta.slices import (
     CHUNK_BYTES,
     Extent,
+    Slice,
     laid,
     moved,
     pack_extents,
@@ -176,12 +177,12 @@ class _References:
 
     def __init__(self) -> None:
         self._changes: dict[int, int] = {}
-        self._facts: dict[int, tuple[int, int]] = {}
+        self._slices: dict[int, Slice] = {}
 
     def count(self, extents: Iterable[Extent], difference: int) -> None:
         for extent in extents:
             self._changes[extent.id] = self._changes.get(extent.id, 0) + difference
-            self._facts[extent.id] = extent.generation, extent.size_bytes
+            self._slices[extent.id] = extent.slice
 
     def settle(self, context: Context, ino: int) -> None:
         view = context.view
@@ -189,15 +190,14 @@ class _References:
             if not difference:
                 continue
             data = view.get(slice_key(slice_id))
-            count = difference + (unpack_references(data)[2] if data is not None else 0)
+            count = difference + (unpack_references(slice_id, data)[1] if data is not None else 0)
             if count < 0:
                 raise CorruptError("a slice is let go more often than it is referred to", where=f"slice {slice_id}")
-            generation, size_bytes = self._facts[slice_id]
             if count:
-                view.put(slice_key(slice_id), pack_references(generation, size_bytes, count))
+                view.put(slice_key(slice_id), pack_references(self._slices[slice_id], count))
             else:
                 view.delete(slice_key(slice_id))
-                view.put(freed_key(slice_id), pack_freed(generation, size_bytes, ino, context.now_ns))
+                view.put(freed_key(slice_id), pack_freed(self._slices[slice_id], ino, context.now_ns))
 
 
 def _chunk(context: Context, ino: int, index: int) -> list[Extent]:
@@ -323,6 +323,7 @@ def _check_slices(context: Context, request: Write) -> None:
         raise Refused(errno.EINVAL)
     for data in request.slices:
         sound = 0 < data.size_bytes <= CHUNK_BYTES and 0 < data.id < taken and 0 <= data.generation < 2**32
+        sound = sound and 0 <= data.storage_class < 2**16
         used = sound and (context.view.get(slice_key(data.id)) or context.view.get(freed_key(data.id))) is not None
         if not sound or used:
             raise Refused(errno.EINVAL)
@@ -461,7 +462,7 @@ def list_freed(context: Context, request: ListFreed) -> Answer:
     """Return slices that were freed and not yet forgotten."""
     after = freed_key(request.after) if request.after else b""
     rows = context.view.scan(b"g", after, max(request.limit, 1))
-    return FreedSlices(tuple(FreedSlice(number_in(key), *unpack_freed(value)) for key, value in rows))
+    return FreedSlices(tuple(FreedSlice(*unpack_freed(number_in(key), value)) for key, value in rows))
 
 
 def forget_freed(context: Context, request: ForgetFreed) -> Answer:

@@ -57,7 +57,7 @@ class _Seen:
     opens: set[tuple[int, int]] = field(default_factory=set)  # inode, session
     session_opens: set[tuple[int, int]] = field(default_factory=set)
     sessions: set[int] = field(default_factory=set)
-    references: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    references: dict[int, int] = field(default_factory=dict)
     used: Counter[int] = field(default_factory=Counter)
     freed: set[int] = field(default_factory=set)
     orphans: set[int] = field(default_factory=set)
@@ -114,7 +114,7 @@ def _see(seen: _Seen, key: bytes, value: bytes) -> None:
     elif kind == b"s" and row == b"R":
         pass  # answers are the client's affair
     elif kind == b"r":
-        seen.references[number] = unpack_references(value)
+        seen.references[number] = unpack_references(number, value)[1]
     elif kind == b"g":
         seen.freed.add(number)
     elif kind == b"o":
@@ -255,7 +255,7 @@ def _check_inodes(seen: _Seen) -> None:
 def _check_slices(seen: _Seen) -> None:
     """A slice is referred to as often as it is counted, and freed when nothing refers to it."""
     for slice_id in seen.used.keys() | seen.references.keys():
-        count = seen.references.get(slice_id, (0, 0, 0))[2]
+        count = seen.references.get(slice_id, 0)
         if count != seen.used[slice_id] or not count:
             seen.wrong("references to slices are counted", f"slice {slice_id}", seen.used[slice_id], count)
     for slice_id in seen.freed & seen.used.keys():

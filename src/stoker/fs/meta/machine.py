@@ -36,7 +36,7 @@ from stoker.fs.meta.keys import (
 from stoker.fs.meta.records import TIME_NS_MAX, TIME_NS_MIN, Attr, pack_attr, pack_count, pack_session
 from stoker.fs.meta.view import View
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.Create: naming.create,

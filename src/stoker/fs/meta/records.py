@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from stoker.core.errors import CorruptError
+from stoker.fs.meta.slices import Slice
 
 NAME_BYTES_MAX: Final = 255
 PATH_BYTES_MAX: Final = 4096
@@ -34,8 +35,8 @@ _SESSION: Final = struct.Struct(">qqQB")
 _OPEN: Final = struct.Struct(">II")
 _COUNT: Final = struct.Struct(">Q")
 _WIDE_BYTES: Final = 16
-_REFERENCES: Final = struct.Struct(">IIQ")
-_FREED: Final = struct.Struct(">IIQq")
+_REFERENCES: Final = struct.Struct(">IIHQ")
+_FREED: Final = struct.Struct(">IIHQq")
 
 
 class Attr(msgspec.Struct):
@@ -162,23 +163,23 @@ def unpack_count(data: bytes | None) -> int:
     return 0 if data is None else int(_fields(_COUNT, data, "a counter")[0])
 
 
-def pack_references(generation: int, size_bytes: int, count: int) -> bytes:
-    """Return a slice's generation, its size, and how many extents refer to it."""
-    return _REFERENCES.pack(generation, size_bytes, count)
+def pack_references(data: Slice, count: int) -> bytes:
+    """Return what a slice is, without its id, and how many extents refer to it."""
+    return _REFERENCES.pack(data.generation, data.size_bytes, data.storage_class, count)
 
 
-def unpack_references(data: bytes) -> tuple[int, int, int]:
-    """Return a slice's generation, its size, and how many extents refer to it."""
-    generation, size_bytes, count = _fields(_REFERENCES, data, "the references to a slice")
-    return generation, size_bytes, count
+def unpack_references(slice_id: int, data: bytes) -> tuple[Slice, int]:
+    """Return a slice and how many extents refer to it."""
+    *facts, count = _fields(_REFERENCES, data, "the references to a slice")
+    return Slice(slice_id, *facts), count
 
 
-def pack_freed(generation: int, size_bytes: int, ino: int, time_ns: int) -> bytes:
-    """Return a slice that is no longer referred to: what freed it, and when."""
-    return _FREED.pack(generation, size_bytes, ino, time_ns)
+def pack_freed(data: Slice, ino: int, time_ns: int) -> bytes:
+    """Return a slice that is no longer referred to, without its id: the inode that freed it, and when."""
+    return _FREED.pack(data.generation, data.size_bytes, data.storage_class, ino, time_ns)
 
 
-def unpack_freed(data: bytes) -> tuple[int, int, int, int]:
-    """Return the generation and size of a freed slice, the inode that freed it, and when."""
-    generation, size_bytes, ino, time_ns = _fields(_FREED, data, "a freed slice")
-    return generation, size_bytes, ino, time_ns
+def unpack_freed(slice_id: int, data: bytes) -> tuple[Slice, int, int]:
+    """Return a freed slice, the inode that freed it, and when."""
+    *facts, ino, time_ns = _fields(_FREED, data, "a freed slice")
+    return Slice(slice_id, *facts), ino, time_ns

@@ -14,15 +14,16 @@ import msgspec
 from stoker.core.errors import CorruptError
 
 CHUNK_BYTES: Final = 64 << 20
-_EXTENT: Final = struct.Struct(">IQIIII")
+_EXTENT: Final = struct.Struct(">IQIIIIH")
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """Bytes that were stored: `size_bytes` of them, under this id and generation."""
+    """Bytes that were stored: `size_bytes` of them, under this id and generation, as their storage class says."""
 
     id: int
     generation: int
     size_bytes: int
+    storage_class: int = 0
 
 
 class Extent(msgspec.Struct, frozen=True, order=True):
@@ -34,6 +35,12 @@ class Extent(msgspec.Struct, frozen=True, order=True):
     size_bytes: int
     offset: int
     length: int
+    storage_class: int = 0
+
+    @property
+    def slice(self) -> Slice:
+        """Return the slice that the extent shows a part of."""
+        return Slice(self.id, self.generation, self.size_bytes, self.storage_class)
 
     @property
     def end(self) -> int:
@@ -43,7 +50,7 @@ class Extent(msgspec.Struct, frozen=True, order=True):
 
 def pack_extents(extents: Sequence[Extent]) -> bytes:
     """Return the extents of a chunk as bytes."""
-    return b"".join(_EXTENT.pack(e.position, e.id, e.generation, e.size_bytes, e.offset, e.length) for e in extents)
+    return b"".join(_EXTENT.pack(*msgspec.structs.astuple(e)) for e in extents)
 
 
 def unpack_extents(data: bytes | None) -> list[Extent]:
@@ -61,7 +68,13 @@ def part(extent: Extent, start: int, end: int) -> Extent | None:
     if low >= high:
         return None
     offset = extent.offset + low - extent.position
-    return Extent(low, extent.id, extent.generation, extent.size_bytes, offset, high - low)
+    return _showing_from(extent, low, offset, high - low)
+
+
+def _showing_from(extent: Extent, position: int, offset: int, length: int) -> Extent:
+    """Return an extent of the same slice, of other bytes at another place."""
+    size_bytes, kind = extent.size_bytes, extent.storage_class
+    return Extent(position, extent.id, extent.generation, size_bytes, offset, length, kind)
 
 
 def without(extents: Sequence[Extent], start: int, end: int) -> list[Extent]:
@@ -120,7 +133,7 @@ def _joined(extents: Sequence[Extent]) -> list[Extent]:
             and last.offset + last.length == extent.offset
         ):
             length = last.length + extent.length
-            joined[-1] = Extent(last.position, last.id, last.generation, last.size_bytes, last.offset, length)
+            joined[-1] = _showing_from(last, last.position, last.offset, length)
         else:
             joined.append(extent)
     return joined
@@ -140,7 +153,7 @@ def spread(data: Slice, offset_bytes: int) -> Iterator[tuple[int, Extent]]:
     """Return the extents that show a whole slice at `offset_bytes` of a file, each with its chunk's index."""
     taken = 0
     for index, start, stop in on_grid(offset_bytes, data.size_bytes):
-        yield index, Extent(start, data.id, data.generation, data.size_bytes, taken, stop - start)
+        yield index, Extent(start, data.id, data.generation, data.size_bytes, taken, stop - start, data.storage_class)
         taken += stop - start
 
 
@@ -149,7 +162,7 @@ def moved(extent: Extent, index: int, shift_bytes: int) -> Iterator[tuple[int, E
     taken = 0
     for at, start, stop in on_grid(index * CHUNK_BYTES + extent.position + shift_bytes, extent.length):
         offset = extent.offset + taken
-        yield at, Extent(start, extent.id, extent.generation, extent.size_bytes, offset, stop - start)
+        yield at, _showing_from(extent, start, offset, stop - start)
         taken += stop - start
 
 

@@ -1,0 +1,34 @@
+"""What clients need of the metadata, be it a volume in this process or masters elsewhere."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from stoker.fs.meta.answers import Answer
+from stoker.fs.meta.calls import Call, Caller, Request
+from stoker.fs.meta.machine import Settings
+
+A = TypeVar("A")
+
+
+class Metadata(Protocol):
+    """Answers requests about names and files. Every method may be called from many threads at once.
+
+    What changes something is durable when it is answered, and done once even where the answer had to be asked for
+    again. Raises MetaError with the errno of a request that is refused.
+    """
+
+    @property
+    def settings(self) -> Settings:
+        """What the volume is."""
+
+    def run(self, request: Request[A], *, caller: Caller = ..., session: int = 0) -> A:
+        """Do one request and return its answer."""
+
+    def submit(self, batch: Sequence[Call]) -> list[Answer]:
+        """Do calls in their order, each answered by itself; a Refusal carries an errno."""
+
+    def end_session(self, number: int) -> None:
+        """Close what a session has open, give back its locks, and end it."""
+
+    def close(self) -> None:
+        """Give everything back; closing twice is harmless."""
