@@ -14,7 +14,7 @@ from stoker.core.result import load_result
 STOP_SECONDS = 15  # promised are 5 on a machine that is not busy with other tests
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 SHARED_MEMORY = Path("/dev/shm")
-OTHERS_SEGMENTS = ("mpich", "ompi", "vader", "mpi_", "stoker-pages-", ".stoker-pages-")
+OTHERS_SEGMENTS = ("mpich", "ompi", "vader", "mpi_", "stoker-pages-", ".stoker-pages-", "PostgreSQL.")
 """What tests that run beside these make there; feed and gen make none of it."""
 FILES = 4000
 FEED = ("feed", "target", *COSMOFLOW, "--budget", "10m")

@@ -317,6 +317,7 @@ def on_terminal(place: Place, *words: str, **variables: str) -> tuple[int, str]:
         os.close(ours)
 
 
+@pytest.mark.slow
 def test_colour_and_progress_are_for_terminals_and_can_be_declined(made: Path, place: Place) -> None:
     words = ("run", "training", str(made), *COSMOFLOW, *QUICK, "--epochs", "0", "--duration", "1.2s")
     _, coloured = on_terminal(place, *words)

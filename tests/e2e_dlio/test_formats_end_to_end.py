@@ -70,7 +70,11 @@ SHAPES: dict[str, tuple[dict[str, Any], int, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+QUICK = ("unet3d npz", "resnet50 tfrecord", "flux parquet", "dlrm indexed_binary")
+"""Each format is proven in `make test` by its own contract; these four stand here for the way through the program."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SHAPES])
 def test_a_workload_of_each_format_generates_trains_and_tells(place: Place, name: str) -> None:
     workload, steps, warned = SHAPES[name]
     word = place.workload("mine", workload)

@@ -61,6 +61,7 @@ def metadata(leaf: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_dataset_and_a_run_on_three_hosts(lab: Lab, tmp_path: Path) -> None:
     initialise(tmp_path / "results", "acme")
     made = stoker(lab, tmp_path, *SERIES, "datagen", "file", "-np", "6", "--hosts", *lab.names, *FILES)

@@ -60,6 +60,7 @@ def test_a_dataset_and_a_run_in_a_bucket(seaweedfs_endpoint: Any, tmp_path: Path
     assert no_secret(seaweedfs_endpoint, tmp_path)
 
 
+@pytest.mark.slow
 def test_requests_go_to_two_servers_in_turn(
     seaweedfs_endpoint: Any, start_gateway: Callable[[], AbstractContextManager[Any]], tmp_path: Path
 ) -> None:

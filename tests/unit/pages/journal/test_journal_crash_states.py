@@ -58,7 +58,7 @@ def broken_promises(run: Run, seed: int, at_each: int) -> tuple[int, list[str]]:
         (1, 1, False, 900, 1300),
         (2, 4, False, 900, 1350),
         (3, 16, True, 900, 1650),
-        (4, 3, False, 5000, 4700),
+        pytest.param(4, 3, False, 5000, 4700, marks=pytest.mark.slow),
         (5, 1, True, 200, 650),
         (6, 7, False, 60, 200),
         (7, 2, False, 400, 500),
