@@ -84,6 +84,13 @@ def scrub_status(state: DiskState) -> ScrubStatus:
         return ScrubStatus(scrubbed.passes, ratio, scrubbed.checked_bytes, age_seconds)
 
 
+def is_due(state: DiskState, interval_seconds: float) -> bool:
+    """Tell whether a pass is under way, or the last one was begun so long ago; so may be a disk that is new."""
+    with state.index.changing() as facts:
+        scrubbed = facts.scrub
+        return scrubbed.after is not None or state.clock() - scrubbed.whole_since_seconds >= interval_seconds
+
+
 def scrub_lightly(state: DiskState, after: ShardId | None, limit: int) -> tuple[ScrubReport, ShardId | None]:
     """Look whether shards behind `after` are where the index says, and whole by their size; return where to go on.
 
