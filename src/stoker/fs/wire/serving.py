@@ -25,6 +25,8 @@ from stoker.fs.wire.streams import Clock, Stream, StreamClosed, TlsStream, certi
 from stoker.fs.wire.workers import Workers
 
 _TICK_SECONDS: Final = 0.25
+SHARE_OF_BUDGET: Final = 4
+"""One client may have this part of the server's budget, the fourth, at most."""
 SLOWEST_BYTES_PER_SECOND: Final = 256 * KiB
 """A payload that comes more slowly than this is given up: it would hold its room for too long."""
 
@@ -61,6 +63,8 @@ class ServedConnection:
         self._stream, self._address, self._serving = stream, address, serving
         self._outbox = Outbox(stream, serving.host.silence_seconds, self._lose)
         self._lock = threading.Lock()
+        # A client that reads nothing holds its room until it is lost: others must have theirs meanwhile.
+        self._room = Budget(serving.budget.total_bytes // SHARE_OF_BUDGET)
         self._requests = 0
         self._window_taken_bytes = 0
         self._pong_waits = False
@@ -195,6 +199,7 @@ class ServedConnection:
             self._window_taken_bytes -= payload_bytes
         if room_bytes:
             self._serving.budget.give(room_bytes)
+            self._room.give(room_bytes)
 
     def _known(self, head: RequestHead, prefix: Prefix) -> tuple[Operation[Any, Any], Handler]:
         """Return what is asked for. Raises UsageError for what the server does not do, or not so."""
@@ -220,10 +225,14 @@ class ServedConnection:
         if serving.stopping():
             raise UnavailableError("the server is closing")
         room_bytes = prefix.payload_bytes + operation.answer_bytes_max
-        patience_seconds = min(max(0.0, until - serving.clock()), serving.host.silence_seconds / 2)
-        if not serving.budget.take(room_bytes, patience_seconds, serving.stopping):
-            raise TransientError("the server has no room for the request", where=operation.name)
-        return room_bytes
+        if not room_bytes:
+            return 0
+        until = min(until, serving.clock() + serving.host.silence_seconds / 2)
+        if self._room.take(room_bytes, until - serving.clock(), serving.stopping):
+            if serving.budget.take(room_bytes, until - serving.clock(), serving.stopping):
+                return room_bytes
+            self._room.give(room_bytes)
+        raise TransientError("the server has no room for the request", where=operation.name)
 
     def _receive_payload(self, count: int, done: Callable[[], None]) -> bytearray | None:
         if not count:
