@@ -3,7 +3,7 @@
 from typing import Final
 
 from stoker.core import errors
-from stoker.core.errors import StokerError
+from stoker.core.errors import StokerError, UsageError
 from stoker.fs.meta.faults import MetaError
 from stoker.fs.wire.messages import Fault
 
@@ -23,6 +23,11 @@ def let_travel(kind: type[StokerError]) -> type[StokerError]:
 
 
 let_travel(MetaError)
+
+
+@let_travel
+class RoomError(UsageError):
+    """An answer is larger than whoever asked has room for."""
 
 
 def fault_of(error: BaseException, doing: str) -> Fault:

@@ -101,7 +101,7 @@ def _load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, a
 
 def may_listen(host: str, token: str | None, tls: ssl.SSLContext | None) -> None:
     """Raise UsageError for a server that whoever reaches it could use: beyond loopback it must know its clients."""
-    if token is not None or (tls is not None and tls.verify_mode == ssl.CERT_REQUIRED) or _is_loopback(host):
+    if token is not None or (tls is not None and tls.verify_mode == ssl.CERT_REQUIRED) or is_loopback(host):
         return
     raise UsageError(
         "a server beyond loopback must know its clients",
@@ -111,7 +111,8 @@ def may_listen(host: str, token: str | None, tls: ssl.SSLContext | None) -> None
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is reached from this machine alone. Raises UsageError for one that is not known."""
     if not host:
         return False  # every address
     try:

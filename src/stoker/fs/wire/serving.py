@@ -9,7 +9,7 @@ from stoker.core.errors import CorruptError, StokerError, TransientError, Unavai
 from stoker.core.units import KiB
 from stoker.fs.wire.bodies import opened, with_body
 from stoker.fs.wire.budget import Budget, BufferPool
-from stoker.fs.wire.faults import fault_of
+from stoker.fs.wire.faults import RoomError, fault_of
 from stoker.fs.wire.frames import (
     BODY_IN_PAYLOAD,
     PAYLOAD_BYTES_MAX,
@@ -297,7 +297,7 @@ class ServedConnection:
         return Asker(self._address, hello.role, hello.volume, self._certificate, left_seconds, request.head.trace)
 
     def _answer(self, request: _Request, answer: Any, payload: Payload, done: Callable[[], None]) -> Outgoing:
-        """Return an answer as it is sent. Raises UsageError for one that is larger than the client has room for."""
+        """Return an answer as it is sent. Raises RoomError for one that is larger than the client has room for."""
         operation, room_bytes = request.operation, request.head.answer_bytes_max
         if isinstance(payload, FileSpans):
             assert operation.own_checksums, "nobody would verify what comes from files"
@@ -307,7 +307,7 @@ class ServedConnection:
             count = sum(memoryview(part).nbytes for part in parts)
             room_bytes = min(room_bytes, operation.answer_bytes_max)
         if count > room_bytes:
-            raise UsageError(
+            raise RoomError(
                 "answer is larger than there is room for",
                 where=operation.name,
                 expected=f"{room_bytes} bytes at most",
