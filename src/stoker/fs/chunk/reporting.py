@@ -15,6 +15,7 @@ from stoker.fs.wire.streams import Clock
 
 EVERY_SECONDS: Final = 1.0
 _WITHIN_SECONDS: Final = 2.0
+_PARTING_SECONDS: Final = 0.5
 
 
 class Master(Protocol):
@@ -66,7 +67,7 @@ class Reporter:
                 self._seq += 1
                 beat = Heartbeat(self._address, self._run, self._seq, status, leaving)
             sent = self._clock()
-            master.call(HEARTBEAT, beat, within_seconds=_WITHIN_SECONDS)
+            master.call(HEARTBEAT, beat, within_seconds=_PARTING_SECONDS if leaving else _WITHIN_SECONDS)
         except StokerError:
             return False
         self._fence.heard(sent)

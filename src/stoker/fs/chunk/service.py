@@ -57,6 +57,7 @@ class ChunkService:
         scrub: Callable[[int], None],
     ) -> None:
         self._disk, self._fence, self._source_at, self._scrub = disk, fence, source_at, scrub
+        self._suspects: set[ShardId] = set()
 
     def handlers(self) -> Mapping[Operation[Any, Any], Handler]:
         """Return what is to be done for each operation."""
@@ -81,13 +82,27 @@ class ChunkService:
 
     def _get(self, asked: ops.Get, payload: memoryview, asker: Asker) -> tuple[ops.Cells, FileSpans | Sequence[Bytes]]:
         _check_count(len(asked.ranges), ops.RANGES_AT_ONCE_MAX, "ranges")
+        self._look_over(asked.shard)
         with ExitStack() as held:
             spans = self._spans(asked, held)
             told = [(span.first_cell, bytes(span.crcs)) for span in spans if span.length]
             files = [FileSpan(span.handle, span.offset, span.length) for span in spans if span.length]
             header = spans[0].header
             cells = ops.Cells(header.cell_bytes, header.shard_bytes, told)
-            return cells, FileSpans(files, held.pop_all().close)
+            return cells, FileSpans(files, held.pop_all().close, lambda _: self._suspects.add(asked.shard))
+
+    def _look_over(self, shard: ShardId) -> None:
+        """Raise what is wrong with a shard that could not be sent to its end the last time."""
+        if shard not in self._suspects:
+            return
+        cell = self._disk.verify(shard)
+        if cell is not None:
+            raise CorruptError(
+                "bytes of a shard do not fit its checksum",
+                where=f"{shard} on disk {self._disk.status().disk}",
+                got=f"a difference in cell {cell}",
+            )
+        self._suspects.discard(shard)
 
     def _spans(self, asked: ops.Get, held: ExitStack) -> list[CellSpan]:
         """Return the cells that are asked for, one span at least; all are closed with `held`."""

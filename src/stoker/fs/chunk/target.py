@@ -77,7 +77,7 @@ class Target:
     def _get(self, shard: ShardId, ranges: Sequence[tuple[int, int]]) -> list[Bytes] | None:
         """Return the bytes of each range, None when some do not fit their checksums."""
         asked = ops.Get(shard, list(ranges))
-        room_bytes = min(SHARD_BYTES_MAX, sum(length + 2 * CELL_BYTES for _, length in ranges))
+        room_bytes = min(SHARD_BYTES_MAX, sum(max(0, length) + 2 * CELL_BYTES for _, length in ranges))
         try:
             told, payload = self._asked(ops.GET, asked, room_bytes=room_bytes)
         except RoomError:  # cells that are larger than usual

@@ -23,7 +23,7 @@ from stoker.fs.wire.faults import error_of
 from stoker.fs.wire.frames import BODY_IN_PAYLOAD, PAYLOAD_BYTES_MAX, FrameType, frame_head
 from stoker.fs.wire.handshake import HELLO_SECONDS, Head, greet, new_hello, receive_head
 from stoker.fs.wire.keys import parse_address
-from stoker.fs.wire.messages import AnswerHead, Fault, RequestHead, Welcome, read_with, unpack
+from stoker.fs.wire.messages import AnswerHead, Fault, RequestHead, Welcome, pack, read_with, unpack
 from stoker.fs.wire.operations import Bytes, Operation
 from stoker.fs.wire.serving import SLOWEST_BYTES_PER_SECOND
 from stoker.fs.wire.streams import Clock, Stream, StreamClosed, TlsStream, tls_stream
@@ -149,7 +149,7 @@ class Connection:
         """Ask, and return what will be the answer; waits only for room. The parts must not change until it is there."""
         room_bytes = operation.answer_bytes_max if answer_bytes_max is None else answer_bytes_max
         head = RequestHead(operation.code, int(within_seconds * 1000), room_bytes, trace=trace[:_TRACE_CHARACTERS_MAX])
-        header, in_front = with_body(head, msgspec.msgpack.encode(request), parts, operation)
+        header, in_front = with_body(head, pack(request), parts, operation)
         sent_parts = [part for part in (in_front, *parts) if len(part)]
         payload_bytes = sum(memoryview(part).nbytes for part in sent_parts)
         if payload_bytes - len(in_front) > operation.payload_bytes_max:

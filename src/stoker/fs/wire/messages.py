@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from stoker.core.errors import CorruptError
+from stoker.core.errors import CorruptError, UsageError
 
 VERSION_MIN: Final = 1
 VERSION_MAX: Final = 1
@@ -96,8 +96,11 @@ _encoder: Final = msgspec.msgpack.Encoder()
 
 
 def pack(message: Any) -> bytes:
-    """Return a header, request or answer as msgpack."""
-    return _encoder.encode(message)
+    """Return a header, request or answer as msgpack. Raises UsageError for numbers that it has no room for."""
+    try:
+        return _encoder.encode(message)
+    except OverflowError as error:
+        raise UsageError("message cannot be sent", where=type(message).__name__, got=str(error)) from error
 
 
 def unpack(data: bytes | bytearray | memoryview, kind: type[M]) -> M:

@@ -61,11 +61,20 @@ class FileSpan(NamedTuple):
     length: int
 
 
+def nothing(*_: object) -> None:
+    """Do nothing: for whoever need not be told."""
+
+
 class FileSpans(NamedTuple):
-    """A payload of parts of files; `done` is called when they are sent or given up, to give the files back."""
+    """A payload of parts of files; `done` is called when they are sent or given up, to give the files back.
+
+    `failed` is called before it when a file could not be read to the end of its part. The answer has begun by then,
+    so its client sees the connection break; when it asks again the handler can tell it why.
+    """
 
     spans: Sequence[FileSpan]
     done: Callable[[], None]
+    failed: Callable[[Exception], None] = nothing
 
 
 class Asker(NamedTuple):

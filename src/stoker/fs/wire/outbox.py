@@ -10,16 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from stoker.core.errors import StokerError
+from stoker.core.errors import ShortReadError, StokerError
 from stoker.core.units import KiB
-from stoker.fs.wire.operations import Bytes, FileSpans
+from stoker.fs.wire.operations import Bytes, FileSpans, nothing
 from stoker.fs.wire.streams import Stream, StreamClosed, behind
 
 _AT_ONCE_BYTES_MAX: Final = 64 * KiB
-
-
-def nothing() -> None:
-    """Do nothing: what follows a message that nobody waits for."""
 
 
 class Outgoing(NamedTuple):
@@ -119,8 +115,14 @@ class Outbox:
 
     def _send_whole(self, outgoing: Outgoing) -> None:
         self._stream.send(outgoing.parts, self._stall_seconds)
-        for span in outgoing.files.spans if outgoing.files else ():
-            self._stream.send_span(span, self._stall_seconds)
+        if outgoing.files is None:
+            return
+        try:
+            for span in outgoing.files.spans:
+                self._stream.send_span(span, self._stall_seconds)
+        except (ShortReadError, OSError) as error:
+            outgoing.files.failed(error)
+            raise
 
     def _break(self, reason: str, outgoing: Outgoing) -> None:
         outgoing.done()

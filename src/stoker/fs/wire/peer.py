@@ -121,16 +121,19 @@ class Peer:
         answer_bytes_max: int | None = None,
         trace: str = "",
     ) -> tuple[A, memoryview]:
-        """Ask, wait, and return the answer with its payload. An idempotent operation is tried again while time is left.
+        """Ask, wait, and return the answer with its payload.
 
-        Raises what the server's handler raised, and UnavailableError.
+        While time is left an idempotent operation is tried again when the connection was lost, or the server says
+        that it may be. Raises what the server's handler raised, and UnavailableError.
         """
         until = self._clock() + within_seconds
         pause_seconds = PAUSE_SECONDS_MIN
         while True:
             left_seconds = max(0.001, until - self._clock())
+            connection: Connection | None = None
             try:
-                return self.connection().call(
+                connection = self.connection()
+                return connection.call(
                     operation,
                     request,
                     parts,
@@ -138,8 +141,12 @@ class Peer:
                     answer_bytes_max=answer_bytes_max,
                     trace=trace,
                 )
-            except (UnavailableError, TransientError):
-                if not operation.idempotent or self._closed.is_set() or self._clock() + pause_seconds >= until:
+            except (UnavailableError, TransientError) as error:
+                # What a server says over a connection that stands is its answer; only it knows what is not available.
+                answered = connection is not None and connection.usable and not isinstance(error, TransientError)
+                if answered or not operation.idempotent or self._clock() + pause_seconds >= until:
+                    raise
+                if self._closed.is_set():
                     raise
             self._pause(pause_seconds)
             pause_seconds = min(PAUSE_SECONDS_MAX, 2 * pause_seconds)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from stoker.core.errors import CorruptError, StokerError, TransientError, UnavailableError, UsageError
+from stoker.core.errors import CorruptError, StokerError, TransientError, UsageError
 from stoker.core.units import KiB
 from stoker.fs.wire.bodies import opened, with_body
 from stoker.fs.wire.budget import Budget, BufferPool
@@ -220,10 +220,10 @@ class ServedConnection:
         return found
 
     def _take_room(self, operation: Operation[Any, Any], prefix: Prefix, until: float) -> int:
-        """Set room aside for the request and its answer. Raises TransientError when none came in time."""
+        """Set room aside for the request and its answer. Raises TransientError when none came in time, or none will."""
         serving = self._serving
         if serving.stopping():
-            raise UnavailableError("the server is closing")
+            raise TransientError("the server is closing")
         room_bytes = prefix.payload_bytes + operation.answer_bytes_max
         if not room_bytes:
             return 0

@@ -1,5 +1,6 @@
 """A socket as what the wire needs: bytes whole or not at all, within a time, without trusting the peer to go on."""
 
+import errno
 import os
 import select
 import socket
@@ -103,7 +104,9 @@ class Stream:
                 self._wait_for(select.POLLOUT, until, "peer takes nothing")
 
     def send_span(self, span: FileSpan, stall_seconds: float) -> None:
-        """Send a part of a file. Raises ShortReadError when the file ends before it, else as `send`."""
+        """Send a part of a file. Raises ShortReadError when the file ends before it, OSError when it cannot be read,
+        else as `send`.
+        """
         offset, left = span.offset, span.length
         until = self.clock() + stall_seconds
         while left:
@@ -112,7 +115,9 @@ class Stream:
             except BlockingIOError:
                 self._wait_for(select.POLLOUT, until, "peer takes nothing")
                 continue
-            except (BrokenPipeError, ConnectionError) as error:
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    raise  # the file's fault: sockets have other numbers
                 raise StreamClosed(str(error)) from error
             if sent == 0:
                 raise ShortReadError("file ends early", expected=f"{left} bytes more at {offset}")
