@@ -1,0 +1,26 @@
+"""Numbers for slices, taken from the metadata many at a time."""
+
+import threading
+
+from stoker.fs.meta.calls import TakeSlices
+from stoker.fs.meta.service import Metadata
+
+
+class SliceNumbers:
+    """Gives out numbers that nobody else gets; what is left at the end is never used."""
+
+    def __init__(self, metadata: Metadata, at_once: int) -> None:
+        self._metadata = metadata
+        self._at_once = at_once
+        self._mutex = threading.Lock()
+        self._next = self._end = 0
+
+    def take(self) -> int:
+        """Return a number."""
+        with self._mutex:
+            if self._next == self._end:
+                self._next = self._metadata.run(TakeSlices(self._at_once)).value
+                self._end = self._next + self._at_once
+            number = self._next
+            self._next += 1
+            return number
