@@ -66,10 +66,19 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Extents(msgspec.Struct, frozen=True, tag=True):
-    """What shows in a range, in order; between lie zeros. `size_bytes` is the file's."""
+    """What shows in a range, in order; between lie zeros. `size_bytes` and `version` are the file's."""
 
     shown: tuple[Shown, ...]
     size_bytes: int
+    version: int = 0
+
+
+class Peeked(msgspec.Struct, frozen=True, tag=True):
+    """An inode, its attributes and, of a regular file, what shows in it from its beginning."""
+
+    ino: int
+    attr: Attr
+    shown: tuple[Shown, ...]
 
 
 class InTheWay(msgspec.Struct, frozen=True, tag=True):
@@ -99,6 +108,12 @@ class FreedSlices(msgspec.Struct, frozen=True, tag=True):
     slices: tuple[FreedSlice, ...]
 
 
+class Judged(msgspec.Struct, frozen=True, tag=True):
+    """What the metadata knows of each slice that it was asked about: one of the words of JudgeSlices."""
+
+    verdicts: tuple[int, ...]
+
+
 class Refusal(msgspec.Struct, frozen=True, tag=True):
     """The errno of a request that was refused; `detail` tells of a damaged row, with EIO."""
 
@@ -106,7 +121,21 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
     detail: str = ""
 
 
-Answer = Done | Entry | Number | Content | Names | Listing | Extents | InTheWay | Used | FreedSlices | Refusal
+Answer = (
+    Done
+    | Entry
+    | Number
+    | Content
+    | Names
+    | Listing
+    | Extents
+    | Peeked
+    | InTheWay
+    | Used
+    | FreedSlices
+    | Judged
+    | Refusal
+)
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -27,6 +27,7 @@ from stoker.fs.meta.records import (
     unpack_count,
     unpack_entry,
     unpack_references,
+    unpack_taken,
 )
 from stoker.fs.meta.slices import CHUNK_BYTES, Extent, check_extents, unpack_extents
 
@@ -63,6 +64,7 @@ class _Seen:
     orphans: set[int] = field(default_factory=set)
     doomed: set[int] = field(default_factory=set)
     rows: set[int] = field(default_factory=set)
+    taken: list[tuple[int, int]] = field(default_factory=list)  # first, last number of slices
     counters: dict[bytes, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
@@ -117,6 +119,8 @@ def _see(seen: _Seen, key: bytes, value: bytes) -> None:
         seen.references[number] = unpack_references(number, value)[1]
     elif kind == b"g":
         seen.freed.add(number)
+    elif kind == b"t":
+        seen.taken.append((unpack_taken(value)[0], number))
     elif kind == b"o":
         seen.orphans.add(number)
     elif kind == b"d":
@@ -263,6 +267,11 @@ def _check_slices(seen: _Seen) -> None:
     highest = max([0, *seen.used, *seen.freed])
     if highest >= seen.counters.get(keys.NEXT_SLICE, 0):
         seen.wrong("numbers of slices were taken", f"slice {highest}")
+    end = 0
+    for first, last in seen.taken:  # in the order of their keys
+        if not end < first <= last or last >= seen.counters.get(keys.NEXT_SLICE, 0):
+            seen.wrong("numbers of slices are taken once", f"slices {first} to {last}")
+        end = last
 
 
 def _check_sessions(seen: _Seen) -> None:

@@ -10,6 +10,7 @@ s <session> A            a session           s <session> O <ino>       what it h
 s <session> R <seq>      the answer to a request, in case it is repeated
 r <slice> R              how often a slice is referred to
 g <slice> G              a slice that nothing refers to any more
+t <last slice> T         numbers of slices that were taken: the first of them, in which session, when
 o <ino> O                an inode without a name that is still open
 d <ino> D                an inode that is gone and whose chunks are still to be freed
 c <0> <name>             a counter           v                         the volume's settings
@@ -129,6 +130,11 @@ def slice_key(slice_id: int) -> bytes:
 def freed_key(slice_id: int) -> bytes:
     """Return the key of a slice that nothing refers to."""
     return _ROW.pack(b"g", slice_id, b"G")
+
+
+def taken_key(last: int) -> bytes:
+    """Return the key of numbers that were taken, by the last of them."""
+    return _ROW.pack(b"t", last, b"T")
 
 
 def orphan_key(ino: int) -> bytes:

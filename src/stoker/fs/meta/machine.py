@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from stoker.core.errors import CorruptError
-from stoker.fs.meta import attributes, calls, content, holding, listing, naming, renaming
+from stoker.fs.meta import attributes, calls, content, holding, listing, naming, renaming, taken, whole
 from stoker.fs.meta.answers import Answer, Refusal, pack_answer, unpack_answer
 from stoker.fs.meta.calls import Call, Question, Request
 from stoker.fs.meta.context import Context
@@ -54,6 +54,7 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.Close: content.close_file,
     calls.TakeSlices: content.take_slices,
     calls.Write: content.write,
+    calls.Put: whole.put,
     calls.Fallocate: content.fallocate,
     calls.CopyRange: content.copy_range,
     calls.SetLock: holding.set_lock,
@@ -63,6 +64,7 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.ExpireSessions: holding.expire_sessions,
     calls.Reclaim: content.reclaim,
     calls.ForgetFreed: content.forget_freed,
+    calls.MergeTaken: taken.merge_taken,
     calls.Lookup: naming.lookup,
     calls.GetAttr: attributes.getattr_,
     calls.Access: attributes.access,
@@ -71,9 +73,11 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.GetXattr: attributes.getxattr,
     calls.ListXattr: attributes.listxattr,
     calls.ReadExtents: content.read_extents,
+    calls.Peek: whole.peek,
     calls.FindLock: holding.find_lock,
     calls.Usage: holding.usage,
     calls.ListFreed: content.list_freed,
+    calls.JudgeSlices: taken.judge_slices,
 }
 _KEPT_ANSWERS_MAX: Final = 4096
 """How many answers a client may leave unconfirmed: beyond it a request is refused, so that a session stays bounded."""

@@ -37,6 +37,7 @@ _COUNT: Final = struct.Struct(">Q")
 _WIDE_BYTES: Final = 16
 _REFERENCES: Final = struct.Struct(">IIHQ")
 _FREED: Final = struct.Struct(">IIHQq")
+_TAKEN: Final = struct.Struct(">QQq")
 
 
 class Attr(msgspec.Struct):
@@ -183,3 +184,14 @@ def unpack_freed(slice_id: int, data: bytes) -> tuple[Slice, int, int]:
     """Return a freed slice, the inode that freed it, and when."""
     *facts, ino, time_ns = _fields(_FREED, data, "a freed slice")
     return Slice(slice_id, *facts), ino, time_ns
+
+
+def pack_taken(first: int, session: int, time_ns: int) -> bytes:
+    """Return numbers of slices that were taken, without the last: the first, the session that took them, and when."""
+    return _TAKEN.pack(first, session, time_ns)
+
+
+def unpack_taken(data: bytes) -> tuple[int, int, int]:
+    """Return the first of numbers that were taken, the session that took them, and when."""
+    first, session, time_ns = _fields(_TAKEN, data, "numbers of slices that were taken")
+    return first, session, time_ns
