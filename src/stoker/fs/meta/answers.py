@@ -8,6 +8,7 @@ from stoker.core.errors import CorruptError
 from stoker.fs.meta.locking import Held
 from stoker.fs.meta.records import Attr
 from stoker.fs.meta.slices import Extent, Slice
+from stoker.fs.meta.storage_class import StorageClass
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -99,6 +100,12 @@ class FreedSlices(msgspec.Struct, frozen=True, tag=True):
     slices: tuple[FreedSlice, ...]
 
 
+class Classes(msgspec.Struct, frozen=True, tag=True):
+    """The storage classes of the volume, by their numbers."""
+
+    classes: tuple[StorageClass, ...]
+
+
 class Refusal(msgspec.Struct, frozen=True, tag=True):
     """The errno of a request that was refused; `detail` tells of a damaged row, with EIO."""
 
@@ -106,7 +113,7 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
     detail: str = ""
 
 
-Answer = Done | Entry | Number | Content | Names | Listing | Extents | InTheWay | Used | FreedSlices | Refusal
+Answer = Done | Entry | Number | Content | Names | Listing | Extents | InTheWay | Used | FreedSlices | Classes | Refusal
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
