@@ -24,6 +24,8 @@ from stoker.fs.meta.calls import (
     Create,
     Fallocate,
     FindLock,
+    GetAttr,
+    Lookup,
     Open,
     Peek,
     Put,
@@ -218,7 +220,8 @@ class Client:
         where = request.name.decode(errors="backslashreplace")
 
         def task(number: int) -> Entry:
-            slices = self.works.store_all([one for one in contents if len(one)], number)
+            kind = self._class_for(request)
+            slices = self.works.store_all([one for one in contents if len(one)], number, kind)
             whole = msgspec.structs.replace(request, slices=tuple(slices))
             answer = self.works.commits.commit(slices, [Call(whole, caller, number)])[0]
             if isinstance(answer, Refusal):
@@ -230,6 +233,14 @@ class Client:
             entry = self._in_session(task, request)
         self._changed(request, entry)
         return entry
+
+    def _class_for(self, request: Put) -> int:
+        """Return the storage class of a file that is there, or what its directory gives to a new one."""
+        questions = [Call(GetAttr(request.parent)), Call(Lookup(request.parent, request.name))]
+        folder, file = self.metadata.submit(questions)
+        if isinstance(file, Entry):
+            return file.attr.storage_class
+        return folder.attr.storage_class if isinstance(folder, Entry) else 0
 
     # -- flushing
 

@@ -190,7 +190,7 @@ class OpenInode:
         piece.future = self._works.pool.submit(self._store, piece)
 
     def _store(self, piece: Piece) -> None:
-        new = self._works.new_slice(len(piece.data), self.session)
+        new = self._works.new_slice(len(piece.data), self.session, self.layout.storage_class)
         self._works.store_slice(new, piece.data)
         piece.slice = new
 

@@ -21,6 +21,7 @@ class Layout:
     def __init__(self, believed_seconds: float, attr: Attr) -> None:
         self.size_bytes = attr.size_bytes
         self.version = attr.version
+        self.storage_class = attr.storage_class
         self.generation = 0
         self.doubted = False
         self._believed_ns = int(believed_seconds * 1e9)
@@ -63,6 +64,7 @@ class Layout:
         if attr.version != self.version:
             self._chunks.clear()
         self.version, self.size_bytes = attr.version, attr.size_bytes
+        self.storage_class = attr.storage_class
         self.doubted, self._checked_ns = False, now_ns
 
     def add(self, first: int, stop: int, answer: Extents, now_ns: int) -> None:

@@ -17,7 +17,6 @@ class ClientOptions(msgspec.Struct, frozen=True):
 
     session_seconds    how long the session outlives its last sign of life: then others may take its locks
     slice_numbers      how many numbers for slices are taken at once
-    storage_class      what new slices are stored as
     buffer_bytes       how many written bytes may wait in memory, in all files together: beyond it writers flush
     commit_bytes       how many bytes of one file may wait before it is flushed in the background
     flush_seconds      how long written bytes wait at most before they are flushed
@@ -33,7 +32,6 @@ class ClientOptions(msgspec.Struct, frozen=True):
 
     session_seconds: _Seconds = 60.0
     slice_numbers: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 4096
-    storage_class: Annotated[int, msgspec.Meta(ge=0, lt=2**16)] = 0
     buffer_bytes: _Count = 256 << 20
     commit_bytes: _Count = 64 << 20
     flush_seconds: _Seconds = 5.0

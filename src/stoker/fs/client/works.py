@@ -90,9 +90,9 @@ class Works:
         answer = self.metadata.run(JudgeSlices(tuple(data.id for data in slices), 0))
         return {data for data, verdict in zip(slices, answer.verdicts, strict=True) if verdict in (USED, FREED)}
 
-    def new_slice(self, size_bytes: int, session: int) -> Slice:
+    def new_slice(self, size_bytes: int, session: int, storage_class: int) -> Slice:
         """Return a slice that nobody else has, to be shown in a session."""
-        return Slice(self.numbers.take(session), 0, size_bytes, self.options.storage_class)
+        return Slice(self.numbers.take(session), 0, size_bytes, storage_class)
 
     def store_slice(self, data: Slice, content: Bytes) -> None:
         """Store a slice, patiently; it is durable only later."""
@@ -100,9 +100,9 @@ class Works:
         self.counters.stored_slices += 1
         self.counters.stored_bytes += data.size_bytes
 
-    def store_all(self, contents: Sequence[Bytes], session: int) -> list[Slice]:
+    def store_all(self, contents: Sequence[Bytes], session: int, storage_class: int) -> list[Slice]:
         """Store slices, several at once, and return them. Raises what the first that failed raised."""
-        slices = [self.new_slice(len(content), session) for content in contents]
+        slices = [self.new_slice(len(content), session, storage_class) for content in contents]
         futures = [
             self.pool.submit(self.store_slice, data, content)
             for data, content in zip(slices[1:], contents[1:], strict=True)

@@ -8,6 +8,7 @@ from stoker.core.errors import CorruptError
 from stoker.fs.meta.locking import Held
 from stoker.fs.meta.records import Attr
 from stoker.fs.meta.slices import Extent, Slice
+from stoker.fs.meta.storage_class import StorageClass
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -114,6 +115,12 @@ class Judged(msgspec.Struct, frozen=True, tag=True):
     verdicts: tuple[int, ...]
 
 
+class Classes(msgspec.Struct, frozen=True, tag=True):
+    """The storage classes of the volume, by their numbers."""
+
+    classes: tuple[StorageClass, ...]
+
+
 class Refusal(msgspec.Struct, frozen=True, tag=True):
     """The errno of a request that was refused; `detail` tells of a damaged row, with EIO."""
 
@@ -134,6 +141,7 @@ Answer = (
     | Used
     | FreedSlices
     | Judged
+    | Classes
     | Refusal
 )
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from stoker.fs.meta.answers import (
+    Classes,
     Content,
     Done,
     Entry,
@@ -24,6 +25,7 @@ from stoker.fs.meta.answers import (
 )
 from stoker.fs.meta.kv import Pair
 from stoker.fs.meta.slices import Slice
+from stoker.fs.meta.storage_class import StorageClass
 
 NOW: Final = "now"
 """A time to be set to the moment of the transaction."""
@@ -176,6 +178,19 @@ class RemoveXattr(Request[Done], frozen=True):
 
     ino: int
     name: bytes
+
+
+class MakeClass(Request[Number], frozen=True):
+    """Make a storage class, which never changes: `wanted` under the next number, which is the answer."""
+
+    wanted: StorageClass
+
+
+class SetClass(Request[Entry], frozen=True):
+    """Give a directory the class of what is made in it from now on, or a file that of what is written from now on."""
+
+    ino: int
+    storage_class: int
 
 
 # -- content
@@ -406,6 +421,10 @@ class FindLock(Question[InTheWay], frozen=True):
 
 class Usage(Question[Used], frozen=True):
     """How much the volume holds."""
+
+
+class ListClasses(Question[Classes], frozen=True):
+    """All storage classes of the volume."""
 
 
 class ListFreed(Question[FreedSlices], frozen=True):

@@ -23,6 +23,7 @@ from stoker.fs.meta.calls import (
     TakeSlices,
     Write,
 )
+from stoker.fs.meta.classes import need_class
 from stoker.fs.meta.context import MAY_READ, MAY_WRITE, Context, drop_privileges, touch
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import (
@@ -335,10 +336,11 @@ def _check_slices(context: Context, slices: Sequence[Slice]) -> None:
         raise Refused(errno.EINVAL)
     for data in slices:
         sound = 0 < data.size_bytes <= CHUNK_BYTES and 0 < data.id < taken and 0 <= data.generation < 2**32
-        sound = sound and 0 <= data.storage_class < 2**16
         used = sound and (context.view.get(slice_key(data.id)) or context.view.get(freed_key(data.id))) is not None
         if not sound or used:
             raise Refused(errno.EINVAL)
+    for number in {data.storage_class for data in slices}:
+        need_class(context, number)
 
 
 def _need_token(context: Context, ino: int, token: int) -> None:
