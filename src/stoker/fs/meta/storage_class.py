@@ -63,7 +63,8 @@ class StorageClass(msgspec.Struct, frozen=True):
 
     def shape(self, slice_bytes: int) -> Shape:
         """Return the shards of a slice of so many bytes."""
-        k, m = (1, self.small_copies - 1) if slice_bytes <= self.small_bytes else (self.k, self.m)
+        small = self.small_copies and slice_bytes <= self.small_bytes
+        k, m = (1, self.small_copies - 1) if small else (self.k, self.m)
         return Shape(k, m, min(k + m, k + _SPARE.get(self.acknowledge, m)))
 
     @property
