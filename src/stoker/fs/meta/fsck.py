@@ -111,8 +111,8 @@ def _see(seen: _Seen, key: bytes, value: bytes) -> None:
         seen.sessions.add(number)
     elif kind == b"s" and row == b"O":
         seen.session_opens.add((keys.last_number_in(key), number))
-    elif kind == b"s" and row == b"R":
-        pass  # answers are the client's affair
+    elif kind == b"s" and row in (b"K", b"R"):
+        pass  # the client's affair
     elif kind == b"r":
         seen.references[number] = unpack_references(number, value)[1]
     elif kind == b"g":
