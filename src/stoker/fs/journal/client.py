@@ -38,7 +38,7 @@ _ANSWER_BYTES_MAX: Final = 128 << 20
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", _ANSWER_BYTES_MAX),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 500),  # also how long one attempt to connect may take,
     ("grpc.max_reconnect_backoff_ms", 300),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 2_000),
@@ -171,6 +171,8 @@ class GrpcEtcd:
             if "token" in details:
                 self._token = ""
             return UsageError("etcd refuses the request", where=where, got=details)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            return UsageError("request is too large for etcd", where=where, got=details)
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "space" in details:
             remedy = "compact and defragment it, or raise its --quota-backend-bytes"
             return NoSpaceError("etcd has no space left", where=where, got=details, remedy=remedy)

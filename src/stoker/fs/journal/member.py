@@ -158,6 +158,7 @@ class Member:
         self._claim_due_ns: int | None = None
         self._fence = 0
         self._ready_ns = 0
+        self._lease_ns = self.timing.lease_ns
         self._valid_from_ns = -(1 << 62)
         self._check_asked = 0
         self._flights: dict[int, _Flight] = {}
@@ -254,12 +255,17 @@ class Member:
         """Read at the next tick."""
         self._poll_due_ns = now_ns
 
+    def poll_later(self, now_ns: int) -> None:
+        """Read again in a while: what was read last made no sense."""
+        self._poll_due_ns = now_ns + self.timing.poll_ns
+
     def claim(self, now_ns: int) -> bool:
         """Ask for power; tells whether it could be asked for."""
         if self.role is not Role.FOLLOWING or not self.polled or self.behind:
             return False
         self.role = Role.CLAIMING
         epoch = 1 + (unpack_leader(self._known.value).epoch if self._known.modified else 0)
+        self._lease_ns = 0 if self.leader is not None and not self.leader.name else self.timing.lease_ns
         self._claim_value = packed(Leader(epoch, self.name, self.address, self._nonce()))
         put = Put(self.keys.epoch, self._claim_value)
         condition = Compare(self.keys.epoch, modified=self._known.modified)
@@ -281,6 +287,17 @@ class Member:
         self._valid_from_ns = -(1 << 62)
         if was is not Role.FOLLOWING:
             self.events.append(Deposed(error))
+
+    def resign(self, now_ns: int, told: Callable[[None], None]) -> None:
+        """Give power back, so that whoever comes next need not wait; `told` is called when that is done or failed."""
+        if self.role is not Role.LEADING:
+            told(None)
+            return
+        fence = Compare(self.keys.epoch, modified=self._fence)
+        gone = packed(Leader(self.epoch, "", "", self._nonce()))
+        self.step_down()  # from here on nothing is read as a leader's
+        request = Txn((fence,), (Put(self.keys.epoch, gone),))
+        self._ask(request, lambda *_: told(None), None, now_ns)
 
     def reseed(self, state: Following) -> None:
         """Go on with another copy, one that was seeded from a snapshot."""
@@ -431,7 +448,7 @@ class Member:
         self._poll_asked = 0
         self._learn(pair, now_ns)
         if self.role is Role.READING:
-            self._ready_ns = now_ns + self.timing.lease_ns
+            self._ready_ns = now_ns + self._lease_ns
             self._valid_from_ns = sent_ns
             self._poll_due_ns = now_ns
             self._reader = self._fresh_reader()

@@ -248,6 +248,10 @@ class Copy(Engine):
         """Return a snapshot with the mark that belongs to it."""
 
     @abstractmethod
+    def reading(self) -> AbstractContextManager[Writer]:
+        """Give what a transaction's reads are checked against, as of the newest commit; nothing is written to it."""
+
+    @abstractmethod
     def _set_mark(self, writer: Writer, mark: bytes) -> None:
         """Write the mark, inside the one write transaction."""
 

@@ -271,6 +271,13 @@ class LmdbEngine(Copy):
             snapshot.close()
             raise
 
+    @contextmanager
+    def reading(self) -> Iterator[Writer]:
+        """Give what reads are checked against."""
+        shared = self._live()
+        with _told_of(self.url), shared.env.begin(db=shared.pairs) as txn:
+            yield _LmdbWriter(shared, txn, self.url)
+
     def _set_mark(self, writer: Writer, mark: bytes) -> None:
         assert isinstance(writer, _LmdbWriter)
         writer.set_mark(mark)

@@ -181,6 +181,12 @@ class MemoryEngine(Copy):
         with self._state.lock:
             return self._state.mark, self.snapshot()
 
+    @contextmanager
+    def reading(self) -> Iterator[Writer]:
+        """Give what reads are checked against."""
+        with self._state.lock:
+            yield _MemoryWriter(self._state)
+
     def _set_mark(self, writer: Writer, mark: bytes) -> None:
         self._state.mark = mark
 
