@@ -22,7 +22,7 @@ from stoker.fs.journal.etcd import Outcome, Put, Request, Txn, UnknownOutcomeErr
 from stoker.fs.journal.member import Member, Role, Timing
 from stoker.fs.journal.memory import EtcdState
 from stoker.fs.journal.state import Following, Position
-from stoker.fs.master.core import MasterCore, Secrets, Ticket
+from stoker.fs.master.core import MasterCore, Ticket
 from stoker.fs.meta import fsck
 from stoker.fs.meta.answers import Entry, Number, Refusal, pack_answer
 from stoker.fs.meta.calls import BeginSession, Call, Create, ReadDir, TakeSlices, Unlink
@@ -191,9 +191,9 @@ class World:
         if heard and leader is not None and leader.stopped_until_ns <= self.now_ns:
             member.leader_seen_ns = self.now_ns
         eager = self.faults and self.chance.random() < 0.002
-        if eager or self.now_ns - member.leader_seen_ns > SUSPECT_NS + self.chance.randint(0, 100 * MS):
-            if member.claim(self.now_ns):
-                self.count("claims")
+        silent = self.now_ns - member.leader_seen_ns > SUSPECT_NS + self.chance.randint(0, 100 * MS)
+        if (eager or silent) and member.claim(self.now_ns):
+            self.count("claims")
 
     def maintain(self, node: Node) -> None:
         """Snapshots and trims, now and then."""
@@ -359,11 +359,10 @@ class World:
             self.at(self.chance.randint(10, 40) * MS, partial(self.again, client, call, client.tries))
             return
         asked_revision = client.asked_revision
-        secrets = Secrets({client.session: client.secret}, client.secret)
-        ticket = Ticket([call], secrets, lambda done: self.answered(client, node, call, done, asked_revision))
+        ticket = Ticket([call], client.secret, lambda done: self.answered(client, node, call, done, asked_revision))
         if isinstance(call.request, ReadDir):
             if node.core.member.valid(self.now_ns):
-                ticket.settle(node.core.read([call], secrets))
+                ticket.settle(node.core.read([call], client.secret))
             else:
                 node.core.ask(ticket, self.now_ns)
         else:

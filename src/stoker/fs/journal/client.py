@@ -75,9 +75,7 @@ def _file(path: str) -> bytes | None:
 def _channel(address: str, access: Access) -> Any:
     if not (access.ca_file or access.cert_file):
         return grpc.insecure_channel(address, options=_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(
-        _file(access.ca_file), _file(access.key_file), _file(access.cert_file)
-    )
+    credentials = grpc.ssl_channel_credentials(_file(access.ca_file), _file(access.key_file), _file(access.cert_file))
     return grpc.secure_channel(address, credentials, options=_OPTIONS)
 
 

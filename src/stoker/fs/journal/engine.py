@@ -24,7 +24,7 @@ import psutil
 from stoker.core.clock import monotonic_ns, wall_ns
 from stoker.core.errors import StokerError, StoreError, TransientError, UnavailableError, UsageError
 from stoker.fs.journal.client import GrpcEtcd, addresses_in
-from stoker.fs.journal.entries import Keys, Leader, unpack_leader
+from stoker.fs.journal.entries import Keys, Leader
 from stoker.fs.journal.etcd import Compare, Etcd, Get, Put, Txn, UnknownOutcomeError, ask, first
 from stoker.fs.journal.folder import CopyFolder
 from stoker.fs.journal.member import Committed, Deposed, FellBehind, Led, Member, Role

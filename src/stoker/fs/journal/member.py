@@ -143,7 +143,7 @@ class Member:
         self.leader_seen_ns = 0  # when something of the leader's epoch was last seen
         self.polled = False
         self.behind = False
-        self.polled_ns = -(1 << 62)
+        self.polled_ns = -(1 << 62)  # the copy holds all that was committed before; long ago at first
         self.outbox: deque[tuple[int, Request]] = deque()
         self.events: deque[Event] = deque()
         self._nonce = nonce
@@ -190,6 +190,11 @@ class Member:
     def shown_ns(self) -> int:
         """Return the newest moment at which this member is known to have led; long ago where it does not lead."""
         return self._valid_from_ns if self.role is Role.LEADING else -(1 << 62)
+
+    @property
+    def fresh_ns(self) -> int:
+        """Return the newest moment up to which the copy is known to hold all that was committed."""
+        return max(self.polled_ns, self._valid_from_ns)
 
     @property
     def room(self) -> bool:
@@ -358,7 +363,6 @@ class Member:
         if pair is not None:
             self._learn(pair, now_ns)
         self.polled = True
-        self.polled_ns = sent_ns
         if floor > self._reader.number + 1:
             self._fell_behind(floor)
             return
@@ -368,6 +372,8 @@ class Member:
             before = self._reader.number
             self._follow(list(entries), now_ns)
             advanced = self._reader.number > before
+            if not outcome.more:
+                self.polled_ns = sent_ns
             self._poll_due_ns = now_ns + (0 if outcome.more and advanced else self.timing.poll_ns)
 
     def _fell_behind(self, floor: int) -> None:
@@ -405,10 +411,8 @@ class Member:
         if reader.whole == self.number:
             return
         time_ns = max(reader.time_ns, self.state.position.time_ns)
-        if reader.whole != reader.number:
-            # Parts of a transaction are open: the copy stays in front of them, so they are read again after a restart.
-            if not done:
-                return
+        if reader.whole != reader.number and not done:
+            return  # parts of a transaction are open: the copy stays in front of them, to read them again if need be
         try:
             self.state.apply(done, Position(reader.whole, reader.epoch, time_ns))
         except StokerError as error:

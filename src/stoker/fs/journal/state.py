@@ -41,9 +41,7 @@ class Following:
 
     def apply(self, transactions: Sequence[Transaction], position: Position) -> None:
         """Do what the log says next, all or nothing."""
-        steps = [
-            (done.revision, unpack_writes(done), None if done.forgets else done.record) for done in transactions
-        ]
+        steps = [(done.revision, unpack_writes(done), None if done.forgets else done.record) for done in transactions]
         for revision, _, _ in steps:
             if revision != self.revision + 1:
                 raise CorruptError(

@@ -16,6 +16,7 @@ import msgspec
 
 from stoker.core.errors import StokerError, TransientError
 from stoker.fs.journal.member import Committed, Deposed, FellBehind, Led, Member
+from stoker.fs.master.messages import NotLeadingError
 from stoker.fs.meta.answers import Answer, Number, Refusal
 from stoker.fs.meta.calls import BeginSession, Call, EndSession, Question
 from stoker.fs.meta.keys import session_key, session_secret_key
@@ -28,17 +29,6 @@ WAITING_CALLS_MAX: Final = 16_384
 """How many calls may wait; beyond it a client is told to come again."""
 
 
-class NotLeadingError(TransientError):
-    """Another master leads, or nobody yet; `got` holds the address of the leader as far as it is known."""
-
-
-class Secrets(msgspec.Struct, frozen=True):
-    """What shows that a session is one's own: a secret by session, and the one for a session that begins."""
-
-    held: dict[int, bytes] = {}
-    new: bytes = b""
-
-
 def _digest(secret: bytes) -> bytes:
     return hashlib.blake2b(secret, digest_size=16).digest()
 
@@ -46,11 +36,11 @@ def _digest(secret: bytes) -> bytes:
 class Ticket:
     """Calls that wait for their answers; `told` is called once, when they or an error are there."""
 
-    __slots__ = ("answers", "calls", "error", "secrets", "told")
+    __slots__ = ("answers", "calls", "error", "secret", "told")
 
-    def __init__(self, calls: Sequence[Call], secrets: Secrets, told: Callable[["Ticket"], None]) -> None:
+    def __init__(self, calls: Sequence[Call], secret: bytes, told: Callable[["Ticket"], None]) -> None:
         self.calls = calls
-        self.secrets = secrets
+        self.secret = secret
         self.answers: list[Answer] | None = None
         self.error: StokerError | None = None
         self.told = told
@@ -147,7 +137,7 @@ class MasterCore:
             self._send(now_ns)
         while self._checking and self.member.shown_ns >= self._checking[0][0]:
             ticket = self._checking.popleft()[1]
-            ticket.settle(self.read(ticket.calls, ticket.secrets))
+            ticket.settle(self.read(ticket.calls, ticket.secret))
         if self._checking:
             self.member.check(now_ns)
 
@@ -156,11 +146,11 @@ class MasterCore:
         self._checking.append((now_ns, ticket))
         self.step(now_ns)
 
-    def read(self, calls: Sequence[Call], secrets: Secrets) -> list[Answer]:
+    def read(self, calls: Sequence[Call], secret: bytes) -> list[Answer]:
         """Answer questions from the copy as it is; may be called from any thread."""
         with self.copy.snapshot() as snapshot:
             view = View(snapshot)
-            return [_run(view, call, secrets, self._clock()) for call in calls]
+            return [_run(view, call, secret, self._clock()) for call in calls]
 
     def not_leading(self) -> NotLeadingError:
         """Return the error that sends a client to the leader."""
@@ -205,7 +195,7 @@ class MasterCore:
         base = self.copy.snapshot()
         with _Below(base, [group.writes for group in self._flying]) as below:
             view = View(below)
-            answers = [_run(view, call, ticket.secrets, moment_ns) for ticket in tickets for call in ticket.calls]
+            answers = [_run(view, call, ticket.secret, moment_ns) for ticket in tickets for call in ticket.calls]
             group = _Group(tickets, answers, view.writes)
             revision = below.revision + 1
         if not view.writes:
@@ -227,17 +217,17 @@ class MasterCore:
             self._checking.extend((now_ns, ticket) for ticket in group.tickets)
 
 
-def _run(view: View, call: Call, secrets: Secrets, now_ns: int) -> Answer:
+def _run(view: View, call: Call, secret: bytes, now_ns: int) -> Answer:
     """Run a call, once it is shown that its session is the caller's own."""
     for session in _sessions_of(call):
         kept = view.get(session_secret_key(session))
-        if kept is not None and not hmac.compare_digest(kept, _digest(secrets.held.get(session, b""))):
+        if kept is not None and not hmac.compare_digest(kept, _digest(secret)):
             return Refusal(errno.EACCES)
     answer = run(view, call, now_ns)
-    if isinstance(call.request, BeginSession) and isinstance(answer, Number) and secrets.new:
-        # A numbered request that comes again gets the number of a session that may be over by now.
-        if view.get(session_key(answer.value)) is not None:
-            view.put(session_secret_key(answer.value), _digest(secrets.new))
+    begun = answer.value if isinstance(call.request, BeginSession) and isinstance(answer, Number) else 0
+    # A numbered request that comes again gets the number of a session that may be over by now.
+    if begun and secret and view.get(session_key(begun)) is not None:
+        view.put(session_secret_key(begun), _digest(secret))
     return answer
 
 

@@ -75,6 +75,8 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.Usage: holding.usage,
     calls.ListFreed: content.list_freed,
 }
+REQUESTS: Final = tuple(_RUNS)
+"""All kinds of requests."""
 _KEPT_ANSWERS_MAX: Final = 4096
 """How many answers a client may leave unconfirmed: beyond it a request is refused, so that a session stays bounded."""
 
