@@ -5,7 +5,6 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from etcd_place import etcd_servers  # noqa: F401 - a fixture
 
 from stoker.core.errors import StokerError, UsageError
 from stoker.fs.journal.servers import EtcdServers

@@ -161,7 +161,7 @@ class GrpcEtcd:
         where = self._servers[place].address
         if isinstance(error, StokerError):
             return error
-        code = error.code() if isinstance(error, grpc.RpcError) else None  # type: ignore[attr-defined]
+        code = error.code() if isinstance(error, grpc.RpcError) else None
         details = str(getattr(error, "details", lambda: error)() or error)
         if code is grpc.StatusCode.OUT_OF_RANGE and "compacted" in details:
             return CompactedError("etcd has forgotten that revision", where=where, got=details)
@@ -239,7 +239,7 @@ class _GrpcWatch:
                     break
             end: StokerError = UnknownOutcomeError("etcd ended a watch", where=self._etcd.url)
         except grpc.RpcError as error:
-            end = UnknownOutcomeError("etcd broke a watch", where=self._etcd.url, got=str(error.code()))  # type: ignore[attr-defined]
+            end = UnknownOutcomeError("etcd broke a watch", where=self._etcd.url, got=str(error.code()))
         except StokerError as error:
             end = error
         self._etcd.lost(self._place)

@@ -27,7 +27,7 @@ class Runner:
         self.failure: StokerError | None = None
         self._etcd = etcd
         self._step = step
-        self._inbox: queue.SimpleQueue[Callable[[int], None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Callable[[int], object]] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name="stoker-journal", daemon=True),
@@ -36,7 +36,7 @@ class Runner:
         for thread in self._threads:
             thread.start()
 
-    def send(self, action: Callable[[int], None]) -> None:
+    def send(self, action: Callable[[int], object]) -> None:
         """Have a function called on the thread, with the time."""
         self._inbox.put(action)
 
@@ -116,5 +116,5 @@ class Runner:
             if seen.compacted:
                 raise UnknownOutcomeError("watch was left behind by a compaction")
 
-    def _hint(self, seen: Seen) -> Callable[[int], None]:
+    def _hint(self, seen: Seen) -> Callable[[int], object]:
         return lambda now_ns: self.member.hinted(seen, now_ns)

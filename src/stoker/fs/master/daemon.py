@@ -40,9 +40,9 @@ from stoker.fs.master.standby import Heard, Listener, should_claim
 from stoker.fs.meta.calls import Call
 from stoker.fs.meta.keys import VOLUME, number_in, session_rows
 from stoker.fs.wire import RpcServer, ServerOptions
-from stoker.fs.wire.operations import Asker
-from stoker.storage.opening import open_store
+from stoker.fs.wire.operations import Asker, Handlers
 from stoker.storage.api import Store
+from stoker.storage.opening import open_store
 
 _WORKERS: Final = 48
 _GRACE_SECONDS: Final = 1.0
@@ -111,7 +111,7 @@ class Master:
 
     def _serve(self, options: MasterOptions) -> None:
         """Listen before anything else: the port decides the name by which others know this master."""
-        handlers = {SUBMIT: self._submit, BEAT: self._beat, DESCRIBE: self._describe, STATUS: self._status}
+        handlers: Handlers = {SUBMIT: self._submit, BEAT: self._beat, DESCRIBE: self._describe, STATUS: self._status}
         server = RpcServer(
             handlers,
             host=options.host,

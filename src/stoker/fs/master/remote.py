@@ -127,7 +127,7 @@ class Combiner:
         return ticket.answers
 
     def _abandon(self, ticket: _Ticket) -> None:
-        """Take out the ticket of a thread that was interrupted while it waited, with the lane it may have been given."""
+        """Take out the ticket of a thread that was interrupted as it waited, and pass on its lane."""
         with self._lock:
             waits = ticket in self._waiting
             if waits:
@@ -208,14 +208,15 @@ class Masters:
         with self._lock:
             before = self._connections.get(address)
             other = before is not None and before.usable and before is not known
-            if not other and not self._closed:
+            closed = self._closed
+            if not other and not closed:
                 self._connections[address] = fresh
         if other and before is not None:
             fresh.close()  # another thread was faster
             return before
         if before is not None:
             before.close()
-        if self._closed:
+        if closed:
             fresh.close()
             raise UsageError("metadata is closed", where=address)
         return fresh

@@ -102,7 +102,7 @@ def _all_pairs(snapshot: Snapshot) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _see(seen: _Seen, key: bytes, value: bytes) -> None:
-    if key == keys.VOLUME:
+    if key in (keys.VOLUME, keys.MOVED):
         return
     kind, number, row = key[:1], keys.number_in(key), key[9:10]
     if kind == b"i":

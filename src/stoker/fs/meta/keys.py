@@ -14,6 +14,7 @@ g <slice> G              a slice that nothing refers to any more
 o <ino> O                an inode without a name that is still open
 d <ino> D                an inode that is gone and whose chunks are still to be freed
 c <0> <name>             a counter           v                         the volume's settings
+m                        where the volume has moved to: nothing may be written here any more
 """
 
 import struct
@@ -21,6 +22,7 @@ from typing import Final
 
 ROOT: Final = 1
 VOLUME: Final = b"v"
+MOVED: Final = b"m"
 _NUMBER: Final = struct.Struct(">cQ")
 _ROW: Final = struct.Struct(">cQc")
 _PAIR: Final = struct.Struct(">cQcQ")

@@ -150,7 +150,8 @@ class LmdbSnapshot(Snapshot):
     def mark(self) -> bytes:
         """Return the mark that belongs to the snapshot."""
         with _told_of(self._url):
-            return self._txn.get(b"mark", db=self._about) or b""
+            mark: bytes = self._txn.get(b"mark", db=self._about) or b""
+        return mark
 
     def close(self) -> None:
         """End the read transaction."""
@@ -259,8 +260,9 @@ class LmdbEngine(Copy):
 
     def mark(self) -> bytes:
         """Return the mark of the newest replay."""
-        with self.snapshot() as snapshot:
-            return snapshot.mark()
+        mark, snapshot = self.marked_snapshot()
+        snapshot.close()
+        return mark
 
     def marked_snapshot(self) -> tuple[bytes, Snapshot]:
         """Return a snapshot with its mark."""
