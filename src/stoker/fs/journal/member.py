@@ -66,6 +66,8 @@ class Timing(msgspec.Struct, frozen=True):
     check_ns: int = 80 * _MS
     """How often an idle leader looks whether he still is one."""
     retry_ns: int = 20 * _MS
+    hedge_ns: int = 100 * _MS
+    """When a request without an answer is sent once more: one in flight to a server that died is never answered."""
     poll_ns: int = 500 * _MS
     """How often a follower reads although nothing told him to."""
     window: int = 4
@@ -109,8 +111,8 @@ class _Flight:
 
     value: bytes
     done: bool = False
-    token: int = 0  # of the request in flight, 0 for none
-    again_ns: int = 0
+    tries: int = 0  # how many requests for it are in flight
+    again_ns: int = 0  # when it is sent again, 0 before it is sent first
 
 
 @dataclass(slots=True)
@@ -210,7 +212,8 @@ class Member:
 
     def tick(self, now_ns: int) -> None:
         """Do what is due."""
-        if self.role in (Role.FOLLOWING, Role.READING) and not self._poll_asked and now_ns >= self._poll_due_ns:
+        polls = self.role in (Role.FOLLOWING, Role.READING)
+        if polls and not self._waits(self._poll_asked, now_ns) and now_ns >= self._poll_due_ns:
             self._poll(now_ns)
         elif self.role is Role.CLAIMING and self._claim_due_ns is not None and now_ns >= self._claim_due_ns:
             self._send_claim(now_ns)
@@ -219,9 +222,9 @@ class Member:
             self.events.append(Led())
         if self.role in (Role.FILLING, Role.WAITING, Role.LEADING):
             for number, flight in self._flights.items():
-                if not flight.done and not flight.token and 0 < flight.again_ns <= now_ns:
+                if not flight.done and 0 < flight.again_ns <= now_ns:
                     self._send(number, flight, now_ns)
-            if not self._check_asked and now_ns - self._valid_from_ns >= self.timing.check_ns:
+            if now_ns - self._valid_from_ns >= self.timing.check_ns:
                 self.check(now_ns)
 
     def due_ns(self, now_ns: int) -> int:
@@ -229,11 +232,11 @@ class Member:
         due = now_ns + self.timing.check_ns
         if self.role is Role.WAITING:
             due = min(due, self._ready_ns)
-        if self.role in (Role.FOLLOWING, Role.READING) and not self._poll_asked:
+        if self.role in (Role.FOLLOWING, Role.READING) and not self._waits(self._poll_asked, now_ns):
             due = min(due, self._poll_due_ns)
         if self._claim_due_ns is not None:
             due = min(due, self._claim_due_ns)
-        again = [flight.again_ns for flight in self._flights.values() if not flight.token and flight.again_ns]
+        again = [flight.again_ns for flight in self._flights.values() if not flight.done and flight.again_ns]
         return max(min([due, *again]), now_ns)
 
     def replied(self, token: int, outcome: Outcome | StokerError, now_ns: int) -> None:
@@ -323,7 +326,7 @@ class Member:
 
     def check(self, now_ns: int) -> None:
         """Ask whether the epoch is still this member's."""
-        if not self._check_asked:
+        if not self._waits(self._check_asked, now_ns):
             request = Txn((Compare(self.keys.epoch, modified=self._fence),), (), (Get(self.keys.epoch),))
             self._check_asked = self._ask(request, self._checked, None, now_ns)
 
@@ -333,6 +336,11 @@ class Member:
         gone = Delete(self.keys.entry(0), self.keys.entry(floor))
         request = Txn((fence,), (Put(self.keys.floor, b"%d" % floor), gone))
         self._ask(request, self._trimmed, None, now_ns)
+
+    def _waits(self, token: int, now_ns: int) -> bool:
+        """Tell whether an answer to a request is still waited for; after a while another is sent beside it."""
+        asked = self._asked.get(token)
+        return asked is not None and now_ns - asked.sent_ns < self.timing.hedge_ns
 
     # -- following
 
@@ -373,7 +381,7 @@ class Member:
             self._follow(list(entries), now_ns)
             advanced = self._reader.number > before
             if not outcome.more:
-                self.polled_ns = sent_ns
+                self.polled_ns = max(self.polled_ns, sent_ns)
             self._poll_due_ns = now_ns + (0 if outcome.more and advanced else self.timing.poll_ns)
 
     def _fell_behind(self, floor: int) -> None:
@@ -426,16 +434,20 @@ class Member:
 
     def _send_claim(self, now_ns: int) -> None:
         assert self._claim is not None
-        self._claim_due_ns = None
+        self._claim_due_ns = now_ns + self.timing.hedge_ns
         self._ask(self._claim, self._claimed, None, now_ns)
 
     def _claimed(self, _: object, outcome: Outcome | StokerError, sent_ns: int, now_ns: int) -> None:
+        if self.role is not Role.CLAIMING:
+            return  # another try was answered first
         if isinstance(outcome, UnknownOutcomeError):
-            self._claim_due_ns = now_ns + self.timing.retry_ns  # the same again: it is done at most once
+            due_ns = now_ns + self.timing.retry_ns  # the same again: it is done at most once
+            self._claim_due_ns = min(self._claim_due_ns or due_ns, due_ns)
             return
         if isinstance(outcome, StokerError):
             self.step_down(outcome)
             return
+        self._claim_due_ns = None
         if outcome.succeeded:
             pair = KeyValue(self.keys.epoch, self._claim_value, 0, outcome.revision)
         else:
@@ -448,7 +460,8 @@ class Member:
             pair = there  # an earlier try of the same claim was done
         self._fence = pair.modified
         self.role = Role.READING
-        self._asked.pop(self._poll_asked, None)  # asked before power came: it may not tell all that is there
+        # What was asked before power came may not tell all that is there.
+        self._asked = {token: asked for token, asked in self._asked.items() if asked.kind != self._polled}
         self._poll_asked = 0
         self._learn(pair, now_ns)
         if self.role is Role.READING:
@@ -477,7 +490,7 @@ class Member:
     # -- leading
 
     def _send_more(self, now_ns: int) -> None:
-        flying = sum(1 for flight in self._flights.values() if flight.token)
+        flying = sum(1 for flight in self._flights.values() if flight.again_ns and not flight.done)
         while self._unsent and flying < self.timing.window:
             number = self._unsent.popleft()
             self._send(number, self._flights[number], now_ns)
@@ -487,15 +500,19 @@ class Member:
         key = self.keys.entry(number)
         conditions = (Compare(self.keys.epoch, modified=self._fence), Compare(key, created=0))
         request = Txn(conditions, (Put(key, flight.value),), (Get(key), Get(self.keys.epoch)))
-        flight.again_ns = 0
-        flight.token = self._ask(request, self._appended, number, now_ns)
+        flight.again_ns = now_ns + self.timing.hedge_ns
+        flight.tries += 1
+        self._ask(request, self._appended, number, now_ns)
 
     def _appended(self, number: int, outcome: Outcome | StokerError, sent_ns: int, now_ns: int) -> None:
-        flight = self._flights[number]
-        flight.token = 0
+        flight = self._flights.get(number)
+        if flight is None or flight.done:
+            return  # another try was answered first
+        flight.tries -= 1
         if isinstance(outcome, UnknownOutcomeError):
             # The same again, under the same conditions: it is done once, and the refusal tells what the log holds.
-            flight.again_ns = now_ns + self.timing.retry_ns
+            if not flight.tries:
+                flight.again_ns = min(flight.again_ns, now_ns + self.timing.retry_ns)
             return
         if isinstance(outcome, StokerError):
             self.step_down(outcome)
