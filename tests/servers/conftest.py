@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from azurite_blobs import AZURITE_ACCOUNT, AZURITE_KEY
 from benchmarks.loopback import answers, free_ports
+from etcd_place import etcd_servers  # noqa: F401 - a fixture
 
 REPOSITORY = Path(__file__).parents[2]
 READY_SECONDS = 40.0

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from stoker.core.errors import TransientError
+from stoker.core.errors import TransientError, UsageError
 from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import Call
+from stoker.fs.meta.keys import MOVED
 from stoker.fs.meta.kv import Conflict, Engine
 from stoker.fs.meta.machine import run_all
 from stoker.fs.meta.view import View
@@ -128,6 +129,10 @@ class Committer:
                 time.sleep(min(_PAUSE_SECONDS * attempt, _PAUSE_SECONDS_MAX))
             with self._engine.snapshot() as snapshot:
                 view = View(snapshot)
+                # Read like everything else: who prepares a commit while the volume moves away meets a conflict.
+                moved = view.get(MOVED)
+                if moved is not None:
+                    raise _moved(self._engine.url, moved)
                 answers = run_all(view, batch, self._clock())
             if not view.writes:
                 return answers
@@ -139,3 +144,8 @@ class Committer:
             got=f"{_ATTEMPTS_MAX} conflicts",
             remedy="try again",
         )
+
+
+def _moved(url: str, place: bytes) -> UsageError:
+    where = place.decode(errors="backslashreplace")
+    return UsageError("volume has moved: nothing is written here any more", where=url, remedy=f"open it at {where}")

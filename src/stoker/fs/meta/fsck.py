@@ -113,7 +113,7 @@ def _all_pairs(snapshot: Snapshot) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _see(seen: _Seen, key: bytes, value: bytes) -> None:
-    if key == keys.VOLUME:
+    if key in (keys.VOLUME, keys.MOVED):
         return
     kind, number, row = key[:1], keys.number_in(key), key[9:10]
     if kind == b"i":
@@ -122,8 +122,8 @@ def _see(seen: _Seen, key: bytes, value: bytes) -> None:
         seen.sessions.add(number)
     elif kind == b"s" and row == b"O":
         seen.session_opens.add((keys.last_number_in(key), number))
-    elif kind == b"s" and row == b"R":
-        pass  # answers are the client's affair
+    elif kind == b"s" and row in (b"K", b"R"):
+        pass  # the client's affair
     elif kind in (b"r", b"g", b"t"):
         _see_slice(seen, kind, number, value)
     elif kind == b"o":

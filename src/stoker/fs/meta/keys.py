@@ -7,6 +7,7 @@ i <ino> T                the target of a symbolic link
 i <ino> X <name>         an extended attribute
 i <ino> L                its locks           i <ino> O <session>       how a session has it open
 s <session> A            a session           s <session> O <ino>       what it has open
+s <session> K            the digest of the secret by which masters know a session's owner
 s <session> R <seq>      the answer to a request, in case it is repeated
 r <slice> R              how often a slice is referred to
 g <slice> G              a slice that nothing refers to any more
@@ -15,6 +16,7 @@ o <ino> O                an inode without a name that is still open
 d <ino> D                an inode that is gone and whose chunks are still to be freed
 k <class> K              a storage class
 c <0> <name>             a counter           v                         the volume's settings
+m                        where the volume has moved to: nothing may be written here any more
 """
 
 import struct
@@ -22,6 +24,7 @@ from typing import Final
 
 ROOT: Final = 1
 VOLUME: Final = b"v"
+MOVED: Final = b"m"
 _NUMBER: Final = struct.Struct(">cQ")
 _ROW: Final = struct.Struct(">cQc")
 _PAIR: Final = struct.Struct(">cQcQ")
@@ -108,6 +111,11 @@ def session_key(session: int) -> bytes:
 def session_rows(session: int) -> bytes:
     """Return the prefix of all rows of a session."""
     return _NUMBER.pack(b"s", session)
+
+
+def session_secret_key(session: int) -> bytes:
+    """Return the key of the digest of a session's secret."""
+    return _ROW.pack(b"s", session, b"K")
 
 
 def session_open_key(session: int, ino: int) -> bytes:

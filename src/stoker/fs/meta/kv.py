@@ -236,6 +236,37 @@ class Engine(ABC):
         self.close()
 
 
+class Copy(Engine):
+    """An engine that can follow a log: it takes transactions with the revisions they have elsewhere, and a mark."""
+
+    @abstractmethod
+    def mark(self) -> bytes:
+        """Return the mark of the newest replay; empty for none."""
+
+    @abstractmethod
+    def marked_snapshot(self) -> tuple[bytes, Snapshot]:
+        """Return a snapshot with the mark that belongs to it."""
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Writer]:
+        """Give what a transaction's reads are checked against, as of the newest commit; nothing is written to it."""
+
+    @abstractmethod
+    def _set_mark(self, writer: Writer, mark: bytes) -> None:
+        """Write the mark, inside the one write transaction."""
+
+    def replay(self, transactions: Iterable[tuple[int, Writes, bytes | None]], mark: bytes) -> None:
+        """Do transactions that were done elsewhere: revision, writes, and record for the history (None empties it).
+
+        All or nothing, together with the mark.
+        """
+        with self._writing() as writer:
+            for revision, writes, record in transactions:
+                writer.apply(revision, writes, record)
+            self._set_mark(writer, mark)
+        self._tell()
+
+
 def find_conflict(writer: Writer, reads: ReadSet) -> Conflict | None:
     """Return the first thing of a read set that was changed behind its revision.
 

@@ -84,6 +84,8 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.ListFreed: content.list_freed,
     calls.JudgeSlices: taken.judge_slices,
 }
+REQUESTS: Final = tuple(_RUNS)
+"""All kinds of requests."""
 _KEPT_ANSWERS_MAX: Final = 4096
 """How many answers a client may leave unconfirmed: beyond it a request is refused, so that a session stays bounded."""
 

@@ -78,10 +78,7 @@ class Volume:
 
     def run(self, request: Request[A], *, caller: Caller = _SUPERUSER, session: int = 0) -> A:
         """Do one request and return its answer. Raises MetaError with the errno when it is refused."""
-        answer = self.submit([Call(request, caller, session)])[0]
-        if isinstance(answer, Refusal):
-            raise meta_error(answer.errno, type(request).__name__.lower(), _subject(request), answer.detail)
-        return cast("A", answer)
+        return granted(request, self.submit([Call(request, caller, session)])[0])
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         """Do calls in their order, in as few transactions as they and those of other threads allow.
@@ -145,6 +142,13 @@ def refusals(verb: str, where: bytes) -> Iterator[None]:
         raise meta_error(errno.EIO, verb, where.decode(errors="backslashreplace"), str(error)) from error
 
 
+def granted(request: Request[A], answer: Answer) -> A:
+    """Return the answer to a request. Raises MetaError for a refusal."""
+    if isinstance(answer, Refusal):
+        raise meta_error(answer.errno, type(request).__name__.lower(), _subject(request), answer.detail)
+    return cast("A", answer)
+
+
 def _subject(request: Request[Any]) -> str:
     """Return what a request is about, for its error: a name, else the number of an inode."""
     name = getattr(request, "name", b"")
@@ -159,9 +163,14 @@ def _settings(engine: Engine) -> Settings:
     if data is None:
         remedy = "remove what was left half made, then make one with `stoker fs format`"
         raise UsageError("no volume is here", where=engine.url, remedy=remedy)
+    return unpack_settings(data, engine.url)
+
+
+def unpack_settings(data: bytes, url: str) -> Settings:
+    """Return a volume's settings. Raises CorruptError, UsageError for a volume of a newer release."""
     try:
         settings = msgspec.json.decode(data, type=Settings)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptError("settings of the volume are not readable", where=engine.url, got=str(error)) from error
-    check_version("volume", engine.url, settings.version, FORMAT_VERSION)
+        raise CorruptError("settings of the volume are not readable", where=url, got=str(error)) from error
+    check_version("volume", url, settings.version, FORMAT_VERSION)
     return settings

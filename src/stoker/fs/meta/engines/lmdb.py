@@ -18,7 +18,7 @@ from stoker.core.errors import CorruptError, DeniedError, NoSpaceError, StokerEr
 from stoker.core.files import sync_folder
 from stoker.core.units import GiB, parse_bytes
 from stoker.fs.meta.engines.urls import EngineURL, check_version, not_made, refuse_taken, sync_choice, unfinished
-from stoker.fs.meta.kv import HISTORY_BYTES_MAX, Engine, Pair, Snapshot, Writes, bounds, trimmed
+from stoker.fs.meta.kv import HISTORY_BYTES_MAX, Copy, Pair, Snapshot, Writer, Writes, bounds, trimmed
 
 MAGIC: Final = b"stoker metadata"
 SCHEMA_VERSION: Final = 1
@@ -113,6 +113,7 @@ class LmdbSnapshot(Snapshot):
 
     def __init__(self, shared: _Environment, url: str) -> None:
         self._url = url
+        self._about = shared.about
         try:
             self._txn = shared.env.begin(db=shared.pairs)
         except lmdb.Error as error:
@@ -146,6 +147,12 @@ class LmdbSnapshot(Snapshot):
                     break
         return found
 
+    def mark(self) -> bytes:
+        """Return the mark that belongs to the snapshot."""
+        with _told_of(self._url):
+            mark: bytes = self._txn.get(b"mark", db=self._about) or b""
+        return mark
+
     def close(self) -> None:
         """End the read transaction."""
         self._txn.abort()
@@ -174,6 +181,10 @@ class _LmdbWriter:
                     return
                 yield key, _revision_in(value)
 
+    def set_mark(self, mark: bytes) -> None:
+        """Write the mark of a copy."""
+        self._txn.put(b"mark", mark, db=self._shared.about)
+
     def apply(self, revision: int, writes: Writes, record: bytes | None) -> None:
         put, delete, stamp = self._txn.put, self._txn.delete, _REVISION.pack(revision)
         for key, value in writes.items():
@@ -182,6 +193,7 @@ class _LmdbWriter:
             else:
                 put(key, stamp + value)
         self._remember(revision, record)
+        self.revision = revision
         facts = _FACTS.pack(revision, self._floor, self._history_bytes)
         put(b"facts", facts, db=self._shared.about)
 
@@ -207,7 +219,7 @@ _environments: Final[dict[Path, _Environment]] = {}
 _opening: Final = threading.Lock()
 
 
-class LmdbEngine(Engine):
+class LmdbEngine(Copy):
     """An engine over one folder."""
 
     name = "lmdb"
@@ -245,6 +257,37 @@ class LmdbEngine(Engine):
         shared = self._live()
         with _told_of(self.url), shared.lock, shared.env.begin(write=True, db=shared.pairs) as txn:
             yield _LmdbWriter(shared, txn, self.url)
+
+    def mark(self) -> bytes:
+        """Return the mark of the newest replay."""
+        mark, snapshot = self.marked_snapshot()
+        snapshot.close()
+        return mark
+
+    def marked_snapshot(self) -> tuple[bytes, Snapshot]:
+        """Return a snapshot with its mark."""
+        snapshot = self.snapshot()
+        try:
+            return snapshot.mark(), snapshot
+        except BaseException:
+            snapshot.close()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Writer]:
+        """Give what reads are checked against."""
+        shared = self._live()
+        with _told_of(self.url), shared.env.begin(db=shared.pairs) as txn:
+            yield _LmdbWriter(shared, txn, self.url)
+
+    def _set_mark(self, writer: Writer, mark: bytes) -> None:
+        assert isinstance(writer, _LmdbWriter)
+        writer.set_mark(mark)
+
+    def sync(self) -> None:
+        """Bring to the disk what was committed without waiting for it."""
+        with _told_of(self.url):
+            self._live().env.sync(True)
 
     def _history(self, after: int, limit: int) -> tuple[int, list[tuple[int, bytes]]]:
         shared = self._live()

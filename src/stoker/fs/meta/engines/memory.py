@@ -11,7 +11,7 @@ from typing import Final
 
 from stoker.core.errors import UsageError
 from stoker.fs.meta.engines.urls import EngineURL
-from stoker.fs.meta.kv import Engine, Pair, Snapshot, Writes, bounds, trimmed
+from stoker.fs.meta.kv import Copy, Pair, Snapshot, Writer, Writes, bounds, trimmed
 
 Version = tuple[int, bytes | None]
 
@@ -29,6 +29,7 @@ class MemoryState:
         self.history: dict[int, bytes] = {}
         self.history_bytes = 0
         self.floor = 0
+        self.mark = b""
 
     def at(self, key: bytes, revision: int) -> bytes | None:
         """Return the value of `key` as of `revision`."""
@@ -147,7 +148,7 @@ class _MemoryWriter:
         self._state.revision = revision
 
 
-class MemoryEngine(Engine):
+class MemoryEngine(Copy):
     """An engine over a state in memory."""
 
     name = "memory"
@@ -170,6 +171,24 @@ class MemoryEngine(Engine):
         # `apply` is the last thing that happens inside and cannot fail half-way: there is nothing to undo.
         with self._state.lock:
             yield _MemoryWriter(self._state)
+
+    def mark(self) -> bytes:
+        """Return the mark of the newest replay."""
+        return self._state.mark
+
+    def marked_snapshot(self) -> tuple[bytes, Snapshot]:
+        """Return a snapshot with its mark."""
+        with self._state.lock:
+            return self._state.mark, self.snapshot()
+
+    @contextmanager
+    def reading(self) -> Iterator[Writer]:
+        """Give what reads are checked against."""
+        with self._state.lock:
+            yield _MemoryWriter(self._state)
+
+    def _set_mark(self, writer: Writer, mark: bytes) -> None:
+        self._state.mark = mark
 
     def _history(self, after: int, limit: int) -> tuple[int, list[tuple[int, bytes]]]:
         with self._state.lock:

@@ -53,7 +53,9 @@ class Opener(Protocol):
     def __call__(self, url: EngineURL) -> Engine: ...
 
 
-ENGINES: Final[Registry[Opener]] = Registry("stoker.meta_engines", kind="metadata engine", extras={"lmdb": "lmdb"})
+ENGINES: Final[Registry[Opener]] = Registry(
+    "stoker.meta_engines", kind="metadata engine", extras={"lmdb": "lmdb", "etcd": "ha"}
+)
 
 
 def open_engine(url: str, *, create: bool = False) -> Engine:
