@@ -104,9 +104,3 @@ def inval_inode(ino: int, offset: int, length: int) -> list[Bytes]:
     """Return the notice to drop what the kernel keeps of an inode: its attributes, and with `offset` >= 0 its pages."""
     body = p.INVAL_INODE.pack(ino, offset, length)
     return [p.OUT_HEADER.pack(p.OUT_HEADER.size + len(body), p.NOTIFY_INVAL_INODE, 0), body]
-
-
-def inval_entry(parent: int, name: bytes) -> list[Bytes]:
-    """Return the notice to drop a name."""
-    body = p.INVAL_ENTRY.pack(parent, len(name), 0) + name + b"\0"
-    return [p.OUT_HEADER.pack(p.OUT_HEADER.size + len(body), p.NOTIFY_INVAL_ENTRY, 0), body]

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from stoker.fs.client.openfile import OpenFile
 from stoker.fs.fuse import protocol as p
-from stoker.fs.fuse.answers import EMPTY, Reply, entry
+from stoker.fs.fuse.answers import EMPTY, Reply, entry, inval_inode
 from stoker.fs.fuse.names import open_access
 from stoker.fs.fuse.requests import Head
 from stoker.fs.fuse.state import SUPERUSER, State
@@ -35,6 +35,8 @@ def open_(state: State, head: Head, flags: int) -> Reply:
     caller = SUPERUSER if flags & p.FMODE_EXEC else state.callers.of(head)
     file = state.client.open(head.node, open_access(flags), truncate=bool(flags & os.O_TRUNC), caller=caller)
     attr = state.client.ask(GetAttr(head.node)).attr
+    if not state.inodes.told(head.node, attr.version):
+        state.notify(inval_inode(head.node, -1, 0))  # the kernel may believe a size that is no longer true
     number, answer = _opened(state, head.node, file, flags, attr)
     return Reply(answer, undo=lambda: _close(state, number, 0))
 
@@ -50,7 +52,7 @@ def create(state: State, head: Head, flags: int, mode: int, umask: int, name: by
         file.close()
         file = state.client.open(ino, open_access(flags), truncate=True, caller=caller)
         attr = state.client.ask(GetAttr(ino)).attr
-    state.inodes.remember(ino)
+    state.inodes.remember(ino, attr.version)
     number, answer = _opened(state, ino, file, flags, attr)
 
     def undo() -> None:

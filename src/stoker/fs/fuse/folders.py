@@ -132,7 +132,7 @@ def _read(state: State, head: Head, number: int, offset: int, size: int, *, plus
     if folder.ino != head.node:
         raise Refused(errno.EBADF)
     parts: list[bytes] = []
-    told: list[int] = []
+    told: list[tuple[int, int]] = []
     left = min(size, p.WRITE_BYTES_MAX)
     with folder.mutex:
         if not offset:
@@ -144,31 +144,33 @@ def _read(state: State, head: Head, number: int, offset: int, size: int, *, plus
             offset += 1
         if not parts and packed is not None:
             raise Refused(errno.EINVAL)  # not even one fits
-    for ino in told:
-        state.inodes.remember(ino)
+    for ino, version in told:
+        state.inodes.remember(ino, version)
     return Reply(b"".join(parts), undo=lambda: _unsaid(state, told))
 
 
-def _unsaid(state: State, told: list[int]) -> None:
-    for ino in told:
+def _unsaid(state: State, told: list[tuple[int, int]]) -> None:
+    for ino, _ in told:
         state.inodes.forget(ino, 1)
 
 
-def _packed(state: State, folder: OpenDirectory, offset: int, *, plus: bool) -> tuple[bytes, int] | None:
-    """Return the entry at `offset` as bytes, and the inode that the kernel learns of with it, 0 for none."""
+def _packed(
+    state: State, folder: OpenDirectory, offset: int, *, plus: bool
+) -> tuple[bytes, tuple[int, int] | None] | None:
+    """Return the entry at `offset` as bytes, and the inode that the kernel learns of with it and its data's version."""
     if offset < len(_DOTS):
         ino = folder.ino if not offset else _above(state, folder.ino)
         packed = dirent(ino, offset + 1, _DOTS[offset], _DIRECTORY)
-        return (bytes(p.ENTRY_OUT.size + p.ATTR.size) + packed if plus else packed), 0
+        return (bytes(p.ENTRY_OUT.size + p.ATTR.size) + packed if plus else packed), None
     one = folder.entry(state, offset - len(_DOTS), plus=plus)
     if one is None:
         return None
     packed = dirent(one.ino, offset + 1, one.name, one.kind)
     if not plus:
-        return packed, 0
+        return packed, None
     if one.attr is None:
-        return bytes(p.ENTRY_OUT.size + p.ATTR.size) + packed, 0
-    return entry(one.ino, one.attr, state.entry_ttl, state.attr_ttl) + packed, one.ino
+        return bytes(p.ENTRY_OUT.size + p.ATTR.size) + packed, None
+    return entry(one.ino, one.attr, state.entry_ttl, state.attr_ttl) + packed, (one.ino, one.attr.version)
 
 
 def _above(state: State, ino: int) -> int:

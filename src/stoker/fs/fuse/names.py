@@ -39,7 +39,7 @@ _INT64: Final = 1 << 63
 
 def entered(state: State, found: Entry) -> Reply:
     """Return the answer that tells the kernel of an inode; it counts how often it was told."""
-    state.inodes.remember(found.ino)
+    state.inodes.remember(found.ino, found.attr.version)
     packed = entry(found.ino, found.attr, state.entry_ttl, state.attr_ttl)
     return Reply(packed, undo=lambda: state.inodes.forget(found.ino, 1))
 
@@ -69,12 +69,14 @@ def batch_forget(state: State, _head: Head, count: int, data: memoryview) -> Rep
 def getattr_(state: State, head: Head) -> Reply:
     """Tell attributes: whoever has an inode may see them."""
     found = state.client.ask(GetAttr(head.node))
+    state.inodes.told(head.node, found.attr.version)
     return Reply(attribute_answer(head.node, found.attr, state.attr_ttl))
 
 
 def statx(state: State, head: Head) -> Reply:
     """Tell attributes with the time of birth."""
     found = state.client.ask(GetAttr(head.node))
+    state.inodes.told(head.node, found.attr.version)
     return Reply(statx_answer(head.node, found.attr, state.attr_ttl))
 
 
@@ -96,6 +98,7 @@ def setattr_(state: State, head: Head, *fields: int) -> Reply:
     """Change attributes."""
     request = attribute_changes(head.node, Changes(*fields))
     found = state.client.ask(request, caller=state.callers.of(head))
+    state.inodes.told(head.node, found.attr.version)
     return Reply(attribute_answer(head.node, found.attr, state.attr_ttl))
 
 

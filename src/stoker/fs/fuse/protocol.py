@@ -115,7 +115,6 @@ FMODE_EXEC: Final = 0x20
 """In the flags of OPEN: the kernel opens the file to run it."""
 
 NOTIFY_INVAL_INODE: Final = 2
-NOTIFY_INVAL_ENTRY: Final = 3
 
 # -- structs
 
@@ -136,6 +135,5 @@ INIT_FLAGS2: Final = struct.Struct("=I")
 INIT_OUT: Final = struct.Struct("=IIIIHHIIHHI28x")
 FORGET_ONE: Final = struct.Struct("=QQ")
 INVAL_INODE: Final = struct.Struct("=Qqq")
-INVAL_ENTRY: Final = struct.Struct("=QII")
 STATX_OUT: Final = struct.Struct("=QII16x")
 STATX_BODY: Final = struct.Struct("=IIQIIIH2xQQQQqI4xqI4xqI4xqI4xIIII112x")

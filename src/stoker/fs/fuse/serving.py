@@ -65,7 +65,7 @@ class Server:
         refuse_taken(point)
         self.point = point
         self._complaints = Complaints(complain)
-        self._state = State(client, options, free_bytes=free_bytes, answer=self._answer_later)
+        self._state = State(client, options, free_bytes=free_bytes, answer=self._answer_later, notify=self._write)
         self._dispatcher = Dispatcher(self._state, self._complaints)
         self._device = mounting.mount(point, options, source)
         self._threads = [

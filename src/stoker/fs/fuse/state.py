@@ -11,10 +11,12 @@ from typing import Final, TypeVar
 from stoker.fs.client.client import Client
 from stoker.fs.fuse.answers import duration
 from stoker.fs.fuse.options import MountOptions
+from stoker.fs.fuse.protocol import ROOT_NODE
 from stoker.fs.fuse.requests import Head
 from stoker.fs.fuse.waiting import Answered, Locks
 from stoker.fs.meta.calls import Caller
 from stoker.fs.meta.faults import Refused
+from stoker.fs.store.interface import Bytes
 
 H = TypeVar("H")
 _GROUPS_SECONDS: Final = 1.0
@@ -23,23 +25,37 @@ SUPERUSER: Final = Caller()
 
 
 class Inodes:
-    """How often the kernel has been told of each inode, and not forgotten it; the version of its data at the opening.
+    """What the kernel knows: how often it was told of each inode and has not forgotten it, and which data it has seen.
 
     An inode's number is the kernel's number for it: nothing need be looked up here to serve a request.
     """
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
+        self._told: dict[int, int] = {}
         self._versions: dict[int, int] = {}
         self._mutex = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._counts)
 
-    def remember(self, ino: int) -> None:
-        """Note that the kernel is told of an inode once more."""
+    def remember(self, ino: int, version: int) -> None:
+        """Note that the kernel is told of an inode once more, with attributes of this version of its data."""
         with self._mutex:
             self._counts[ino] = self._counts.get(ino, 0) + 1
+            self._told[ino] = version
+
+    def count(self, ino: int) -> int:
+        """Return how often the kernel knows an inode."""
+        return self._counts.get(ino, 0)
+
+    def told(self, ino: int, version: int) -> bool:
+        """Note that the kernel is told attributes; tell whether those it had before were of the same data."""
+        with self._mutex:
+            if ino not in self._counts:
+                return ino == ROOT_NODE
+            before, self._told[ino] = self._told[ino], version
+            return before == version
 
     def forget(self, ino: int, count: int) -> None:
         """Note that the kernel has forgotten an inode so many times; more than it was told is as often as it was."""
@@ -49,6 +65,7 @@ class Inodes:
                 self._counts[ino] = left
             else:
                 self._counts.pop(ino, None)
+                self._told.pop(ino, None)
                 self._versions.pop(ino, None)
 
     def opened(self, ino: int, version: int) -> bool:
@@ -138,7 +155,8 @@ class Callers:
 class State:
     """What the handlers of requests share.
 
-    `free_bytes` tells how much the store can still take; `answer` gives the kernel the errno of a request that waited.
+    `free_bytes` tells how much the store can still take; `answer` gives the kernel the errno of a request that waited,
+    and `notify` what it did not ask for.
     """
 
     def __init__(
@@ -148,11 +166,13 @@ class State:
         *,
         free_bytes: Callable[[], int],
         answer: Answered,
+        notify: Callable[[list[Bytes]], object],
         callers: Callers | None = None,
     ) -> None:
         self.client = client
         self.options = options
         self.free_bytes = free_bytes
+        self.notify = notify
         self.inodes = Inodes()
         self.handles = Handles()
         self.callers = callers or Callers()
