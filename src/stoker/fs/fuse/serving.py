@@ -24,7 +24,8 @@ from stoker.fs.store.interface import Bytes
 _OVER: Final = (errno.ENODEV, errno.ECONNABORTED, errno.EBADF)
 _GONE: Final = (errno.ENOENT, errno.EINVAL)
 _GREETING_SECONDS: Final = 10.0
-_BUSY_SECONDS: Final = 3.0
+_BUSY_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 0.05
 _SAME_COMPLAINT_SECONDS: Final = 10.0
 
 
@@ -103,9 +104,10 @@ class Server:
         """Unmount, gently first; who still uses the mount is cut off after a moment. Then give everything back."""
         if not self.is_over:
             self._unmount()
-            for thread in self._threads:
-                if thread.ident is not None:
-                    thread.join(_BUSY_SECONDS)
+        deadline = time.monotonic() + _BUSY_SECONDS
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(deadline - time.monotonic(), 0))
         self._state.locks.stop()
         for handle in self._state.handles.all(Opened):
             try:
@@ -117,14 +119,17 @@ class Server:
         os.close(self._device)
 
     def _unmount(self) -> None:
+        """Write what programs have changed in maps, then unmount as soon as nobody uses it, or anyway."""
         mounting.syncfs(self.point)
-        for lazy, force in ((False, False), (True, False), (True, True)):
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while not self.is_over:
+            late = time.monotonic() > deadline
             try:
-                mounting.unmount(self.point, lazy=lazy, force=force)
+                mounting.unmount(self.point, lazy=late, force=late)
             except StokerError:
-                continue
-            if self.wait(_BUSY_SECONDS):
-                return
+                if late:
+                    return
+            self.wait(_RETRY_SECONDS)
 
     # -- requests
 
