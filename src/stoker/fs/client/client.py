@@ -1,85 +1,356 @@
 """A client: one session with the metadata, one store of slices, and the files that are open over both."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+import errno
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, Final, TypeGuard, TypeVar
 
+import msgspec
+
+from stoker.core.clock import sleep, wall_ns
+from stoker.core.errors import StokerError
 from stoker.fs.client.errors import refusing
-from stoker.fs.client.numbers import SliceNumbers
+from stoker.fs.client.inode import OpenInode
 from stoker.fs.client.openfile import OpenFile
 from stoker.fs.client.options import ClientOptions
 from stoker.fs.client.session import Keeper, Session
-from stoker.fs.meta.answers import Entry, Shown
-from stoker.fs.meta.calls import Caller, Create, Open, ReadExtents, Request
-from stoker.fs.meta.records import FILE_BYTES_MAX
+from stoker.fs.client.works import Inline, Works
+from stoker.fs.meta.answers import Answer, Entry, Listing, Peeked, Refusal
+from stoker.fs.meta.calls import (
+    Call,
+    Caller,
+    CopyRange,
+    Create,
+    Fallocate,
+    FindLock,
+    GetAttr,
+    Lookup,
+    Open,
+    Peek,
+    Put,
+    ReadExtents,
+    Request,
+    SetAttr,
+    SetLock,
+)
+from stoker.fs.meta.faults import MetaError, meta_error
 from stoker.fs.meta.service import Metadata
-from stoker.fs.meta.slices import Slice
 from stoker.fs.store.interface import Bytes, SliceStore
 
 A = TypeVar("A")
-_SUPERUSER = Caller()
-_DEFAULTS = ClientOptions()
+_SUPERUSER: Final = Caller()
+_DEFAULTS: Final = ClientOptions()
+_OF_OPEN_FILES: Final = (SetLock, FindLock, Fallocate, CopyRange, ReadExtents)
+_TICK_SECONDS: Final = 1.0
 
 
 class Client:
     """Opens files. All methods may be called from many threads; a forked child must make its own.
 
-    The client ends its session when it is closed; the metadata and the store stay the caller's.
+    The client ends its session when it is closed; the metadata and the store stay the caller's. With `threads` False
+    nothing happens but what is called: then `tick` is to be called now and then, as a simulator does.
     """
 
     def __init__(
-        self, metadata: Metadata, store: SliceStore, options: ClientOptions = _DEFAULTS, *, keeper: bool = True
+        self,
+        metadata: Metadata,
+        store: SliceStore,
+        options: ClientOptions = _DEFAULTS,
+        *,
+        threads: bool = True,
+        clock: Callable[[], int] = wall_ns,
+        pause: Callable[[float], None] = sleep,
     ) -> None:
         self.metadata = metadata
         self.store = store
         self.options = options
-        self.session = Session(metadata, options.session_seconds, self._lost)
-        self.session.number  # noqa: B018 - begins it
-        self._numbers = SliceNumbers(metadata, options.slice_numbers)
-        self._keeper = Keeper(self.session.renew, self.session.renewal_seconds, "stoker-fs-keep") if keeper else None
+        self._clock = clock
+        self._mutex = threading.RLock()
+        self._inodes: dict[tuple[int, int], OpenInode] = {}
+        self._flushing: set[int] = set()
         self._closed = False
+        self.session = Session(metadata, options.session_seconds, self._lost, clock)
+        self.session.number  # noqa: B018 - begins it
+        self._pool: Executor = ThreadPoolExecutor(options.threads, "stoker-fs-pool") if threads else Inline()
+        self._flushers: Executor = ThreadPoolExecutor(2, "stoker-fs-flush") if threads else Inline()
+        self.works = Works(
+            metadata, store, options, session=self.session, pool=self._pool, clock=clock, sleep=pause
+        )  # fmt: skip
+        self._keepers = self._kept() if threads else []
 
-    def _lost(self, number: int) -> None:
-        """Hear that a session is over: its files refuse from now on, by its number."""
+    def _kept(self) -> list[Keeper]:
+        every_seconds = min(self.options.flush_seconds / 4, _TICK_SECONDS)
+        return [
+            Keeper(self.session.renew, self.session.renewal_seconds, "stoker-fs-keep"),
+            Keeper(self.flush_old, every_seconds, "stoker-fs-age"),
+        ]
+
+    # -- asking
 
     def ask(self, request: Request[A], *, caller: Caller = _SUPERUSER) -> A:
-        """Do a request in the client's session; attributes tell what was written, committed or not."""
-        return self.metadata.run(request, caller=caller, session=self.session.number)
+        """Do a request in the client's session; attributes tell what was written, shown to others or not."""
+        self._settle(request)
+        generations = self._generations()
+        answer = self._in_session(lambda number: self.metadata.run(request, caller=caller, session=number), request)
+        self._changed(request, answer)
+        return self._righted(answer, generations)
+
+    def submit(self, batch: Sequence[Call]) -> list[Answer]:
+        """Do calls in their order as `ask` does, all in the client's session; a Refusal carries an errno."""
+        for call in batch:
+            self._settle(call.request)
+        generations = self._generations()
+        number = self.session.number
+        answers = self.metadata.submit([msgspec.structs.replace(call, session=number) for call in batch])
+        for call, answer in zip(batch, answers, strict=True):
+            if not isinstance(answer, Refusal):
+                self._changed(call.request, answer)
+        return [self._righted(answer, generations) for answer in answers]
+
+    def _in_session(self, task: Callable[[int], A], request: Request[Any]) -> A:
+        """Do something in the session; in a new one when it turns out to be over, unless it is about what was open."""
+        number = self.session.number
+        try:
+            return task(number)
+        except MetaError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            self.session.renew()
+            if self.session.is_alive(number) or isinstance(request, _OF_OPEN_FILES):
+                raise
+        return task(self.session.number)
+
+    def _settle(self, request: Request[Any]) -> None:
+        """Show what was written before a request that would come before it otherwise."""
+        if isinstance(request, CopyRange):
+            wanted = [request.source, request.target]
+        elif _sees_content(request):
+            wanted = [request.ino]
+        else:
+            return
+        for ino in wanted:
+            inode = self._inodes.get((self.session.number, ino))
+            if inode is not None:
+                inode.commit()
+
+    def _changed(self, request: Request[Any], answer: object) -> None:
+        """Let open files know what a request has changed."""
+        if isinstance(request, SetAttr | Fallocate):
+            ino = request.ino
+        elif isinstance(request, CopyRange):
+            ino = request.target
+        elif isinstance(request, Put) and isinstance(answer, Entry):
+            ino = answer.ino
+        else:
+            return
+        inode = self._inodes.get((self.session.number, ino))
+        if inode is not None:
+            inode.changed(answer.attr if isinstance(answer, Entry) else None)
+
+    def _generations(self) -> dict[int, int]:
+        return {inode.ino: inode.layout.generation for inode in list(self._inodes.values())}
+
+    def _righted(self, answer: A, generations: dict[int, int]) -> A:
+        if isinstance(answer, Entry | Peeked):
+            self._right(answer.ino, answer.attr, generations)
+        elif isinstance(answer, Listing):
+            for one in answer.entries:
+                if one.attr is not None:
+                    self._right(one.ino, one.attr, generations)
+        return answer
+
+    def _right(self, ino: int, attr: Any, generations: dict[int, int]) -> None:
+        inode = self._inodes.get((self.session.number, ino)) if self._inodes else None
+        if inode is not None:
+            inode.right(attr, generations.get(ino, -1))
+
+    # -- opening
 
     def open(self, ino: int, access: int, *, truncate: bool = False, caller: Caller = _SUPERUSER) -> OpenFile:
-        """Open a file to READ, WRITE or both (their sum)."""
-        number = self.session.number
-        self.metadata.run(Open(ino, access, truncate), caller=caller, session=number)
-        return OpenFile(self, ino, access, number, caller)
+        """Open a file to READ, WRITE or both (their sum). What others have shown of it is seen from now on."""
+        request = Open(ino, access, truncate)
+        self._settle(request)
+        generations = self._generations()
+        entry, number = self._opened(request, caller)
+        return self._handle(entry, number, access, caller, generations)
 
     def create(self, request: Create, *, caller: Caller = _SUPERUSER) -> tuple[Entry, OpenFile]:
         """Make a file, or find it, and open it as the request's `access` says."""
-        number = self.session.number
-        entry = self.metadata.run(request, caller=caller, session=number)
-        return entry, OpenFile(self, entry.ino, request.access, number, caller)
+        if not request.access:
+            raise meta_error(errno.EINVAL, "create", request.name.decode(errors="backslashreplace"))
+        generations = self._generations()
+        entry, number = self._opened(request, caller)
+        handle = self._handle(entry, number, request.access, caller, generations)
+        return self._righted(entry, {}), handle
 
-    def store_slice(self, data: Bytes) -> Slice:
-        """Store bytes as a new slice."""
-        new = Slice(self._numbers.take(), 0, len(data), self.options.storage_class)
-        self.store.write(new, [data], durable=False)
-        return new
+    def _opened(self, request: Open | Create, caller: Caller) -> tuple[Entry, int]:
+        def task(number: int) -> tuple[Entry, int]:
+            return self.metadata.run(request, caller=caller, session=number), number
 
-    def layout(self, ino: int, session: int, offset: int) -> tuple[int, Sequence[Shown]]:
-        """Return a file's size and what shows in it from `offset` on."""
-        with refusing("read", f"inode {ino}"):
-            answer = self.metadata.run(ReadExtents(ino, max(offset, 0), FILE_BYTES_MAX), session=session)
-            return answer.size_bytes, answer.shown
+        return self._in_session(task, request)
+
+    def _handle(
+        self, entry: Entry, number: int, access: int, caller: Caller, generations: dict[int, int]
+    ) -> OpenFile:  # fmt: skip
+        with self._mutex:
+            inode = self._inodes.get((number, entry.ino))
+            if inode is None:
+                inode = OpenInode(self.works, entry.ino, number, entry.attr)
+                self._inodes[number, entry.ino] = inode
+            inode.handles += 1
+        inode.opened(entry.attr, generations.get(entry.ino, 0))
+        return OpenFile(self, self.works, inode, access, caller)
+
+    def let_go(self, inode: OpenInode) -> bool:
+        """Note that a handle of a file is closed; tell whether it was the last."""
+        with self._mutex:
+            inode.handles -= 1
+            if inode.handles:
+                return False
+            self._inodes.pop((inode.session, inode.ino), None)
+            return True
+
+    def put(self, request: Put, contents: Sequence[Bytes], *, caller: Caller = _SUPERUSER) -> Entry:
+        """Store bytes and make a file of them, or give it this content, in one step; the request's slices are none.
+
+        Durable when it returns; with those of other threads it shares the wait for the disk. Each of `contents` is at
+        most 64 MiB.
+        """
+        where = request.name.decode(errors="backslashreplace")
+
+        def task(number: int) -> Entry:
+            kind = self._class_for(request)
+            slices = self.works.store_all([one for one in contents if len(one)], number, kind)
+            whole = msgspec.structs.replace(request, slices=tuple(slices))
+            answer = self.works.commits.commit(slices, [Call(whole, caller, number)])[0]
+            if isinstance(answer, Refusal):
+                raise meta_error(answer.errno, "put", where, answer.detail)
+            assert isinstance(answer, Entry)
+            return answer
+
+        with refusing("put", where):
+            entry = self._in_session(task, request)
+        self._changed(request, entry)
+        return entry
+
+    def _class_for(self, request: Put) -> int:
+        """Return the storage class of a file that is there, or what its directory gives to a new one."""
+        questions = [Call(GetAttr(request.parent)), Call(Lookup(request.parent, request.name))]
+        folder, file = self.metadata.submit(questions)
+        if isinstance(file, Entry):
+            return file.attr.storage_class
+        return folder.attr.storage_class if isinstance(folder, Entry) else 0
+
+    # -- flushing
+
+    def _waiting(self) -> list[OpenInode]:
+        """Return the files of which bytes wait, those of most bytes first."""
+        waiting = [(inode.waiting_bytes, inode) for inode in list(self._inodes.values())]
+        return [inode for count, inode in sorted(waiting, key=lambda pair: -pair[0]) if count]
+
+    def relieve(self) -> None:
+        """Show the bytes of one file, the one with most of them first. Raises MetaError when none could be shown."""
+        error: MetaError | None = None
+        waiting = self._waiting()
+        for inode in waiting:
+            try:
+                inode.commit()
+            except MetaError as failed:
+                error = failed
+            else:
+                return
+        if error is not None:
+            raise error
+
+    def flush_soon(self, inode: OpenInode) -> None:
+        """Show a file's bytes in the background, unless that is under way."""
+        with self._mutex:
+            if id(inode) in self._flushing or self._closed:
+                return
+            self._flushing.add(id(inode))
+        self._flushers.submit(self._flush_quietly, inode)
+
+    def _flush_quietly(self, inode: OpenInode) -> None:
+        """Show a file's bytes; what fails stays in memory, and is tried again and told by the next fsync or close."""
+        try:
+            inode.commit()
+        except StokerError:
+            return
+        finally:
+            with self._mutex:
+                self._flushing.discard(id(inode))
+
+    def flush_old(self) -> None:
+        """Show bytes that have waited long enough."""
+        now_ns, limit_ns = self._clock(), int(self.options.flush_seconds * 1e9)
+        for inode in list(self._inodes.values()):
+            since_ns = inode.dirty_since_ns
+            if since_ns and now_ns - since_ns >= limit_ns:
+                self.flush_soon(inode)
+
+    def flush_all(self) -> None:
+        """Show everything that was written. Raises the first MetaError, once all was tried."""
+        error: MetaError | None = None
+        for inode in self._waiting():
+            try:
+                inode.commit()
+            except MetaError as failed:
+                error = error or failed
+        if error is not None:
+            raise error
+
+    def tick(self) -> None:
+        """Do what the client's threads do: renew the session, show what has waited long enough."""
+        self.session.renew()
+        self.flush_old()
+
+    # -- the end
+
+    def _lost(self, number: int) -> None:
+        """Let the files of a session that is over refuse from now on; what they had not shown is gone."""
+        with self._mutex:
+            gone = [inode for (session, _), inode in self._inodes.items() if session == number]
+            self._inodes = {key: inode for key, inode in self._inodes.items() if key[0] != number}
+        for inode in gone:
+            inode.drop(stale=True)
+
+    def counters(self) -> dict[str, int]:
+        """Return what the client has done, in numbers."""
+        facts: dict[str, int] = msgspec.structs.asdict(self.works.counters)
+        facts["waiting_bytes"] = self.works.budget.used_bytes
+        facts["waiting_bytes_peak"] = self.works.budget.peak_bytes
+        facts["memory_bytes"] = self.works.blocks.cache.held_bytes
+        facts["commits"] = self.works.commits.commits
+        facts["commits_served"] = self.works.commits.served
+        facts["session_renewals"] = self.session.renewals
+        facts["sessions_lost"] = self.session.lost
+        return facts
 
     def close(self) -> None:
-        """Close all files and end the session; closing twice is harmless."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._keeper is not None:
-            self._keeper.stop()
-        self.session.end()
+        """Show what was written, close all files and end the session; closing twice is harmless."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+        for keeper in self._keepers:
+            keeper.stop()
+        self._flushers.shutdown()
+        try:
+            self.flush_all()
+        finally:
+            self._pool.shutdown()
+            self.session.end()
 
     def __enter__(self) -> "Client":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _sees_content(request: Request[Any]) -> TypeGuard[SetAttr | Fallocate | ReadExtents | Open | Peek]:
+    """Tell whether a request is about what a file shows, or sets what showing it would set again."""
+    if isinstance(request, Open):
+        return request.truncate
+    return isinstance(request, SetAttr | Fallocate | ReadExtents) or (isinstance(request, Peek) and not request.name)

@@ -1,4 +1,4 @@
-"""Numbers for slices, taken from the metadata many at a time."""
+"""Numbers for slices, taken from the metadata many at a time, in the session that will show them."""
 
 import threading
 
@@ -7,20 +7,22 @@ from stoker.fs.meta.service import Metadata
 
 
 class SliceNumbers:
-    """Gives out numbers that nobody else gets; what is left at the end is never used."""
+    """Gives out numbers that nobody else gets; what is left at the end, or of a lost session, is never used."""
 
     def __init__(self, metadata: Metadata, at_once: int) -> None:
         self._metadata = metadata
         self._at_once = at_once
         self._mutex = threading.Lock()
+        self._taken_in = 0
         self._next = self._end = 0
 
-    def take(self) -> int:
-        """Return a number."""
+    def take(self, session: int) -> int:
+        """Return a number that was taken in `session`."""
         with self._mutex:
-            if self._next == self._end:
-                self._next = self._metadata.run(TakeSlices(self._at_once)).value
+            if self._next == self._end or self._taken_in != session:
+                self._next = self._metadata.run(TakeSlices(self._at_once), session=session).value
                 self._end = self._next + self._at_once
+                self._taken_in = session
             number = self._next
             self._next += 1
             return number

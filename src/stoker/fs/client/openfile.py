@@ -1,46 +1,77 @@
-"""An open file: bytes at offsets."""
+"""An open file: a handle on what a client has open."""
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import threading
+from typing import Final, Protocol
 
+from stoker.core.errors import StokerError
+from stoker.fs.client.buffer import cells
 from stoker.fs.client.errors import refusing, stale
-from stoker.fs.client.options import PIECE_BYTES
-from stoker.fs.meta.answers import Shown
-from stoker.fs.meta.calls import READ, WRITE, Caller, Close, GetAttr, ReadExtents, Write
+from stoker.fs.client.inode import OpenInode
+from stoker.fs.client.readahead import Readahead
+from stoker.fs.client.works import Works
+from stoker.fs.meta.answers import Answer
+from stoker.fs.meta.calls import READ, WRITE, Call, Caller, Close, GetAttr
 from stoker.fs.meta.faults import meta_error
 from stoker.fs.meta.records import FILE_BYTES_MAX, Attr
-from stoker.fs.store.interface import Bytes, SliceRange
+from stoker.fs.store.interface import Bytes
 
-if TYPE_CHECKING:
-    from stoker.fs.client.client import Client
+_AHEAD_STEP_BYTES: Final = 4 << 20
+
+
+class Host(Protocol):
+    """What a handle needs of its client."""
+
+    def relieve(self) -> None:
+        """Have some bytes shown, so that others may be written. Raises MetaError when none could be."""
+
+    def flush_soon(self, inode: OpenInode) -> None:
+        """Have a file's bytes shown in the background."""
+
+    def let_go(self, inode: OpenInode) -> bool:
+        """Note that a handle is closed; tell whether it was the last."""
 
 
 class OpenFile:
     """A file that a client has open. All methods may be called from many threads.
 
-    Raises MetaError with the errno, ESTALE once the session that it was opened in is lost.
+    What is written is seen by all handles of this client at once, and by others once it is flushed: by `flush`, `fsync`
+    or `close`, or after a while. Raises MetaError with the errno: ESTALE once the session it was opened in is lost.
     """
 
-    def __init__(self, client: "Client", ino: int, access: int, session: int, caller: Caller) -> None:
-        self._client = client
-        self.ino = ino
+    def __init__(self, host: Host, works: Works, inode: OpenInode, access: int, caller: Caller) -> None:
+        self._host = host
+        self._works = works
+        self._inode = inode
         self.access = access
-        self.session = session
         self.caller = caller
-        self._where = f"inode {ino}"
+        self._losses = inode.losses
+        self._ahead = Readahead(min(works.options.readahead_bytes, works.options.cache_bytes // 4))
+        self._mutex = threading.Lock()
         self._closed = False
 
-    def _check(self, access: int) -> None:
+    @property
+    def ino(self) -> int:
+        """Return the inode's number."""
+        return self._inode.ino
+
+    @property
+    def session(self) -> int:
+        """Return the session that the file is open in."""
+        return self._inode.session
+
+    def _check(self, access: int, verb: str) -> None:
         if self._closed or not self.access & access:
-            raise meta_error(errno.EBADF, "read" if access == READ else "write", self._where)
-        if not self._client.session.is_current(self.session):
-            raise stale(self._where)
+            raise meta_error(errno.EBADF, verb, self._inode.where)
+        if not self._works.session.is_alive(self.session):
+            raise stale(self._inode.where)
 
     def attributes(self) -> Attr:
-        """Return the file's attributes, with what was written and not committed yet."""
-        return self._client.ask(GetAttr(self.ino), caller=self.caller).attr
+        """Return the file's attributes, with what is written and not shown yet."""
+        self._check(READ | WRITE, "stat")
+        generation = self._inode.layout.generation
+        return self._inode.right(self._works.ask(GetAttr(self.ino), session=self.session).attr, generation)
 
     # -- reading
 
@@ -50,90 +81,141 @@ class OpenFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_parts(self, offset: int, size: int) -> list[Bytes]:
-        """Return the same bytes in pieces as they lie, so that nothing is copied."""
-        self._check(READ)
-        with refusing("read", self._where):
-            answer = self._client.metadata.run(ReadExtents(self.ino, offset, size), session=self.session)
-            end = min(offset + size, answer.size_bytes)
-            ranges = [_range(shown) for shown in answer.shown]
-            return list(_with_zeros(offset, end, answer.shown, self._client.store.read(ranges) if ranges else []))
+        """Return the same bytes in the pieces in which they lie, so that nothing is copied."""
+        self._check(READ, "read")
+        if offset < 0 or size < 0:
+            raise meta_error(errno.EINVAL, "read", self._inode.where)
+        if not size:
+            return []
+        with refusing("read", self._inode.where):
+            parts = self._inode.read(offset, size)
+            got_bytes = sum(len(part) for part in parts)
+            self._works.counters.read_bytes += got_bytes
+            if self._works.options.readahead_bytes and got_bytes == size:
+                self._read_ahead(offset, size)
+        return parts
+
+    def _read_ahead(self, offset: int, size: int) -> None:
+        with self._mutex:
+            start, stop = self._ahead.step(offset, size)
+        stop = min(stop, self._inode.layout.size_bytes)
+        while start < stop:
+            step = min(stop, start + _AHEAD_STEP_BYTES)
+            self._works.pool.submit(self._inode.fetch_ahead, start, step)
+            start = step
 
     def seek(self, offset: int, whence: int) -> int:
         """Return where the next data (os.SEEK_DATA) or hole (os.SEEK_HOLE) begins, from `offset` on.
 
         Raises MetaError: ENXIO at or behind the file's end, or where no data follows.
         """
-        self._check(READ | WRITE)
+        self._check(READ | WRITE, "seek")
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
-            raise meta_error(errno.EINVAL, "seek", self._where)
-        size_bytes, shown = self._client.layout(self.ino, self.session, offset)
-        if not 0 <= offset < size_bytes:
-            raise meta_error(errno.ENXIO, "seek", self._where)
+            raise meta_error(errno.EINVAL, "seek", self._inode.where)
+        spans, end = self._inode.all_spans(max(offset, 0))
+        if not 0 <= offset < end:
+            raise meta_error(errno.ENXIO, "seek", self._inode.where)
         place = offset
-        for one in shown:
+        for span in spans:
             if whence == os.SEEK_DATA:
-                return max(one.offset_bytes, offset)
-            if one.offset_bytes > place:
+                return span.start
+            if span.start > place:
                 return place
-            place = one.offset_bytes + one.extent.length
+            place = span.stop
         if whence == os.SEEK_DATA:
-            raise meta_error(errno.ENXIO, "seek", self._where)
-        return min(place, size_bytes)
+            raise meta_error(errno.ENXIO, "seek", self._inode.where)
+        return place
 
     # -- writing
 
     def write(self, offset: int, data: Bytes, *, append: bool = False) -> int:
-        """Write `data` at `offset`, or behind the file's last byte with `append`; return where."""
-        self._check(WRITE)
+        """Write `data` at `offset`, or behind the file's last byte with `append`; return where.
+
+        Appended bytes of one call stay together whoever else appends; where they come to lie is only foretold, unless
+        the client is strict. Raises MetaError: ENOSPC, EIO when the bounded memory is full of what cannot be stored.
+        """
+        self._check(WRITE, "write")
         view = memoryview(data).cast("B")
         if offset < 0:
-            raise meta_error(errno.EINVAL, "write", self._where)
-        if not append and offset + len(view) > FILE_BYTES_MAX:
-            raise meta_error(errno.EFBIG, "write", self._where)
+            raise meta_error(errno.EINVAL, "write", self._inode.where)
+        if (self._inode.size_bytes if append else offset) + len(view) > FILE_BYTES_MAX:
+            raise meta_error(errno.EFBIG, "write", self._inode.where)
         if not len(view):
             return offset
-        with refusing("write", self._where):
-            slices = tuple(self._client.store_slice(view[a:b]) for a, b in _pieces(0 if append else offset, len(view)))
-            self._client.store.make_durable(slices)
-            request = Write(self.ino, slices, 0 if append else offset, append)
-            return self._client.metadata.run(request, caller=self.caller, session=self.session).value
+        at = self._append(view) if append else self._write(offset, view)
+        self._works.counters.written_bytes += len(view)
+        if self._inode.waiting_bytes >= self._works.options.commit_bytes:
+            self._host.flush_soon(self._inode)
+        return at
+
+    def _write(self, offset: int, view: memoryview) -> int:
+        for start, stop in cells(offset, len(view)):
+            self._room(stop - start)
+            self._inode.write(offset + start, view[start:stop], self.caller)
+        if self._works.options.strict:
+            self._inode.commit()
+        return offset
+
+    def _append(self, view: memoryview) -> int:
+        self._room(len(view))
+        if self._works.options.strict:
+            return self._inode.append_now(view, self.caller)
+        return self._inode.append(view, self.caller)
+
+    def _room(self, count: int) -> None:
+        while not self._works.budget.try_take(count):
+            self._works.counters.relieved += 1
+            self._host.relieve()
 
     def flush(self) -> None:
-        """Make what was written visible to others, durably; tell of what could not be."""
-        self._check(READ | WRITE)
+        """Have what was written shown to others, durably; tell of what could not be."""
+        self._check(READ | WRITE, "flush")
+        if self.access & WRITE:
+            self._inode.commit()
+        self._tell()
 
     def fsync(self) -> None:
-        """Return when what was written to the file survives a power failure."""
-        self._check(READ | WRITE)
+        """Return when all that was written to the file survives a power failure, and others see it."""
+        self._check(READ | WRITE, "fsync")
+        self._inode.commit()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Raise the error of bytes that were given up since this handle was last told."""
+        with self._mutex:
+            told, self._losses = self._losses, self._inode.losses
+        if told < self._losses:
+            raise self._inode.loss()
 
     def close(self, owner: int = 0) -> None:
-        """Close the file; `owner`, unless 0, loses its locks. Closing twice is harmless."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._client.session.is_current(self.session):
-            self._client.metadata.run(Close(self.ino, self.access, owner), session=self.session)
+        """Flush, and close the file; `owner`, unless 0, loses its locks. Closing twice is harmless.
 
+        The file is closed even when an error tells that bytes were not stored.
+        """
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+        call = Call(Close(self.ino, self.access, owner), self.caller, self.session)
+        error: StokerError | None = None
+        try:
+            self._finish(call)
+        except StokerError as failed:
+            error = failed
+        if self._host.let_go(self._inode) and self._inode.drop():
+            error = error or self._inode.loss()
+        if error is not None:
+            raise error
+        self._tell()
 
-def _range(shown: Shown) -> SliceRange:
-    return SliceRange(shown.extent.slice, shown.extent.offset, shown.extent.length)
-
-
-def _with_zeros(offset: int, end: int, shown: Sequence[Shown], parts: Sequence[Bytes]) -> Iterator[Bytes]:
-    place = offset
-    for one, part in zip(shown, parts, strict=True):
-        if one.offset_bytes > place:
-            yield bytes(one.offset_bytes - place)
-        yield part
-        place = one.offset_bytes + one.extent.length
-    if end > place:
-        yield bytes(end - place)
-
-
-def _pieces(offset: int, length: int) -> Iterator[tuple[int, int]]:
-    """Return the parts of `length` bytes that lie in one cell each of the grid of pieces, for a file's `offset`."""
-    start = 0
-    while start < length:
-        stop = min(length, start + PIECE_BYTES - (offset + start) % PIECE_BYTES)
-        yield start, stop
-        start = stop
+    def _finish(self, call: Call) -> None:
+        """Show what was written and close the file, in one transaction where that goes well."""
+        answers: list[Answer] = []
+        with refusing("close", self._inode.where):
+            try:
+                if self.access & WRITE:
+                    self._inode.commit([call], answers)
+            finally:
+                # A refusal tells that the session is over: then it is closed as well.
+                if not answers:
+                    self._works.metadata.submit([call])

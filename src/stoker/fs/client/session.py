@@ -21,9 +21,13 @@ _RENEWALS_PER_LEASE: Final = 3
 class Session:
     """The session that new files are opened in. `on_lost` hears the number of one that was lost."""
 
-    def __init__(self, metadata: Metadata, lease_seconds: float, on_lost: Callable[[int], None]) -> None:
+    def __init__(
+        self, metadata: Metadata, lease_seconds: float, on_lost: Callable[[int], None], clock: Callable[[], int]
+    ) -> None:
         self._metadata = metadata
         self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._renewed_ns = 0
         self._on_lost = on_lost
         self._mutex = threading.Lock()
         self._number = 0
@@ -39,20 +43,31 @@ class Session:
     def _begin(self) -> int:
         with self._mutex:
             if not self._number:
+                asked_ns = self._clock()
                 self._number = self._metadata.run(BeginSession(int(self._lease_seconds * 1e9))).value
+                self._renewed_ns = asked_ns
             return self._number
 
-    def is_current(self, number: int) -> bool:
-        """Tell whether `number` is that of the session, as far as this process knows."""
-        return number == self._number
+    def is_alive(self, number: int) -> bool:
+        """Tell whether a session is this one and was renewed within its lease; tries to when it was not."""
+        if number == self._number and not self._lapsed():
+            return True
+        if number == self._number:
+            self.renew()
+        return number == self._number and not self._lapsed()
+
+    def _lapsed(self) -> bool:
+        return not 0 <= self._clock() - self._renewed_ns < int(self._lease_seconds * 1e9)
 
     def renew(self) -> None:
         """Give a sign of life. A metadata service that does not answer is asked again at the next renewal."""
         number = self._number
         if not number:
             return
+        asked_ns = self._clock()
         try:
             self._metadata.run(RenewSession(), session=number)
+            self._renewed_ns = asked_ns
             self.renewals += 1
         except MetaError as error:
             if error.errno == errno.ESTALE:

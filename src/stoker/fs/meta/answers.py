@@ -8,6 +8,7 @@ from stoker.core.errors import CorruptError
 from stoker.fs.meta.locking import Held
 from stoker.fs.meta.records import Attr
 from stoker.fs.meta.slices import Extent, Slice
+from stoker.fs.meta.storage_class import StorageClass
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -66,10 +67,19 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Extents(msgspec.Struct, frozen=True, tag=True):
-    """What shows in a range, in order; between lie zeros. `size_bytes` is the file's."""
+    """What shows in a range, in order; between lie zeros. `size_bytes` and `version` are the file's."""
 
     shown: tuple[Shown, ...]
     size_bytes: int
+    version: int = 0
+
+
+class Peeked(msgspec.Struct, frozen=True, tag=True):
+    """An inode, its attributes and, of a regular file, what shows in it from its beginning."""
+
+    ino: int
+    attr: Attr
+    shown: tuple[Shown, ...]
 
 
 class InTheWay(msgspec.Struct, frozen=True, tag=True):
@@ -99,6 +109,18 @@ class FreedSlices(msgspec.Struct, frozen=True, tag=True):
     slices: tuple[FreedSlice, ...]
 
 
+class Judged(msgspec.Struct, frozen=True, tag=True):
+    """What the metadata knows of each slice that it was asked about: one of the words of JudgeSlices."""
+
+    verdicts: tuple[int, ...]
+
+
+class Classes(msgspec.Struct, frozen=True, tag=True):
+    """The storage classes of the volume, by their numbers."""
+
+    classes: tuple[StorageClass, ...]
+
+
 class Refusal(msgspec.Struct, frozen=True, tag=True):
     """The errno of a request that was refused; `detail` tells of a damaged row, with EIO."""
 
@@ -106,7 +128,22 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
     detail: str = ""
 
 
-Answer = Done | Entry | Number | Content | Names | Listing | Extents | InTheWay | Used | FreedSlices | Refusal
+Answer = (
+    Done
+    | Entry
+    | Number
+    | Content
+    | Names
+    | Listing
+    | Extents
+    | Peeked
+    | InTheWay
+    | Used
+    | FreedSlices
+    | Judged
+    | Classes
+    | Refusal
+)
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -8,9 +8,24 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from stoker.fs.meta.answers import Content, Done, Entry, Extents, FreedSlices, InTheWay, Listing, Names, Number, Used
+from stoker.fs.meta.answers import (
+    Classes,
+    Content,
+    Done,
+    Entry,
+    Extents,
+    FreedSlices,
+    InTheWay,
+    Judged,
+    Listing,
+    Names,
+    Number,
+    Peeked,
+    Used,
+)
 from stoker.fs.meta.kv import Pair
 from stoker.fs.meta.slices import Slice
+from stoker.fs.meta.storage_class import StorageClass
 
 NOW: Final = "now"
 """A time to be set to the moment of the transaction."""
@@ -30,6 +45,12 @@ ZERO_RANGE: Final = 16
 
 XATTR_CREATE: Final = 1
 XATTR_REPLACE: Final = 2
+
+USED: Final = 1
+FREED: Final = 2
+TAKEN: Final = 3
+LOST: Final = 4
+"""Verdicts of JudgeSlices: a file shows it; it was freed; its taker may still show it, or is unknown; nobody can."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -159,6 +180,19 @@ class RemoveXattr(Request[Done], frozen=True):
     name: bytes
 
 
+class MakeClass(Request[Number], frozen=True):
+    """Make a storage class, which never changes: `wanted` under the next number, which is the answer."""
+
+    wanted: StorageClass
+
+
+class SetClass(Request[Entry], frozen=True):
+    """Give a directory the class of what is made in it from now on, or a file that of what is written from now on."""
+
+    ino: int
+    storage_class: int
+
+
 # -- content
 
 
@@ -179,7 +213,7 @@ class Close(Request[Done], frozen=True):
 
 
 class TakeSlices(Request[Number], frozen=True):
-    """Take `count` numbers for slices; nobody else gets them."""
+    """Take `count` numbers for slices; nobody else gets them. Those taken in a session are shown in it, or never."""
 
     count: int
 
@@ -187,7 +221,8 @@ class TakeSlices(Request[Number], frozen=True):
 class Write(Request[Number], frozen=True):
     """Show slices that are stored, one after the other, from `offset_bytes` on, or at the end with `append`.
 
-    `token`, unless 0, is that of a lock: without the lock nothing is written.
+    `token`, unless 0, is that of a lock: without the lock nothing is written. `written_ns`, unless 0, is when the bytes
+    were written, at most now: what the time of change becomes.
     """
 
     ino: int
@@ -195,6 +230,21 @@ class Write(Request[Number], frozen=True):
     offset_bytes: int = 0
     append: bool = False
     token: int = 0
+    written_ns: int = 0
+
+
+class Put(Request[Entry], frozen=True):
+    """Make a regular file of stored slices, or give the one that is there this content, all in one step.
+
+    A file that is there is refused when `exclusive`. Nothing stays open.
+    """
+
+    parent: int
+    name: bytes
+    mode: int
+    slices: tuple[Slice, ...]
+    umask: int = 0
+    exclusive: bool = False
 
 
 class Fallocate(Request[Done], frozen=True):
@@ -271,6 +321,16 @@ class ForgetFreed(Request[Done], frozen=True):
     ids: tuple[int, ...]
 
 
+class MergeTaken(Request[Number], frozen=True):
+    """Join what is known of numbers that were taken in sessions which are over; at most `limit` rows, behind `after`.
+
+    Answers where to go on, 0 at the end.
+    """
+
+    after: int = 0
+    limit: int = 256
+
+
 # -- questions
 
 
@@ -337,6 +397,17 @@ class ReadExtents(Question[Extents], frozen=True):
     length_bytes: int
 
 
+class Peek(Question[Peeked], frozen=True):
+    """An inode, or what `name` stands for in the directory `ino`, with what shows in its first `limit_bytes`.
+
+    For who reads a file once: it need not be open, and is not when this is answered.
+    """
+
+    ino: int
+    name: bytes = b""
+    limit_bytes: int = 2**58
+
+
 class FindLock(Question[InTheWay], frozen=True):
     """Which lock stands in the way of one that would be taken."""
 
@@ -352,11 +423,25 @@ class Usage(Question[Used], frozen=True):
     """How much the volume holds."""
 
 
+class ListClasses(Question[Classes], frozen=True):
+    """All storage classes of the volume."""
+
+
 class ListFreed(Question[FreedSlices], frozen=True):
     """Slices that were freed and not yet forgotten, by id, behind `after`."""
 
     after: int = 0
     limit: int = 1000
+
+
+class JudgeSlices(Question[Judged], frozen=True):
+    """What is known of slices by their numbers: USED, FREED, TAKEN, or LOST.
+
+    LOST are those that nobody shows and nobody can: the session that took them, at least `grace_ns` ago, is over.
+    """
+
+    ids: tuple[int, ...]
+    grace_ns: int
 
 
 class Call(msgspec.Struct, frozen=True):

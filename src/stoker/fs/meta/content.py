@@ -23,6 +23,7 @@ from stoker.fs.meta.calls import (
     TakeSlices,
     Write,
 )
+from stoker.fs.meta.classes import need_class
 from stoker.fs.meta.context import MAY_READ, MAY_WRITE, Context, drop_privileges, touch
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import (
@@ -42,6 +43,7 @@ from stoker.fs.meta.keys import (
     orphan_key,
     session_open_key,
     slice_key,
+    taken_key,
 )
 from stoker.fs.meta.locking import of_others, pack_locks, unpack_locks
 from stoker.fs.meta.records import (
@@ -52,6 +54,7 @@ from stoker.fs.meta.records import (
     pack_freed,
     pack_opens,
     pack_references,
+    pack_taken,
     unpack_freed,
     unpack_opens,
     unpack_references,
@@ -252,9 +255,11 @@ def _set_size(context: Context, attr: Attr, size_bytes: int) -> None:
         attr.size_bytes = size_bytes
 
 
-def _written(context: Context, attr: Attr) -> None:
-    """Note that data has changed: times, and the bits that a writer who is not the superuser takes away."""
-    touch(attr, context.now_ns)
+def _written(context: Context, attr: Attr, written_ns: int = 0) -> None:
+    """Note that data has changed, now or before: times, and the bits that a writer who is no superuser takes away."""
+    before_ns = attr.ctime_ns
+    touch(attr, written_ns if 0 < written_ns < context.now_ns else context.now_ns)
+    attr.ctime_ns = max(attr.ctime_ns, before_ns)
     if not context.is_superuser:
         drop_privileges(attr)
 
@@ -266,7 +271,10 @@ def take_slices(context: Context, request: TakeSlices) -> Answer:
     """Take numbers for slices."""
     if not 0 < request.count <= _TAKE_MAX:
         raise Refused(errno.EINVAL)
-    return Number(context.view.add(NEXT_SLICE, request.count))
+    first = context.view.add(NEXT_SLICE, request.count)
+    row = pack_taken(first, context.session, context.now_ns)
+    context.view.put(taken_key(first + request.count - 1), row)
+    return Number(first)
 
 
 def _writable(context: Context, ino: int) -> Attr:
@@ -284,16 +292,24 @@ def write(context: Context, request: Write) -> Answer:
     ino = request.ino
     attr = _writable(context, ino)
     _need_token(context, ino, request.token)
-    _check_slices(context, request)
     start_bytes = attr.size_bytes if request.append else request.offset_bytes
-    end_bytes = start_bytes + sum(data.size_bytes for data in request.slices)
+    show_slices(context, ino, attr, request.slices, start_bytes)
+    _written(context, attr, request.written_ns)
+    context.store(ino, attr)
+    return Number(start_bytes)
+
+
+def show_slices(context: Context, ino: int, attr: Attr, slices: Sequence[Slice], start_bytes: int) -> None:
+    """Show slices one after the other in a file. The caller notes the time and stores `attr`."""
+    _check_slices(context, slices)
+    end_bytes = start_bytes + sum(data.size_bytes for data in slices)
     if start_bytes < 0:
         raise Refused(errno.EINVAL)
     if end_bytes > FILE_BYTES_MAX:
         raise Refused(errno.EFBIG)
     new: list[tuple[int, Extent]] = []
     place = start_bytes
-    for data in request.slices:
+    for data in slices:
         new += spread(data, place)
         place += data.size_bytes
     references = _References()
@@ -301,9 +317,6 @@ def write(context: Context, request: Write) -> Answer:
     references.settle(context, ino)
     attr.flags |= HAS_DATA
     _set_size(context, attr, max(attr.size_bytes, end_bytes))
-    _written(context, attr)
-    context.store(ino, attr)
-    return Number(start_bytes)
 
 
 def _lay(context: Context, references: _References, ino: int, new: Iterable[tuple[int, Extent]]) -> None:
@@ -315,18 +328,19 @@ def _lay(context: Context, references: _References, ino: int, new: Iterable[tupl
         _replace(context, references, ino, index, old, laid(old, extents))
 
 
-def _check_slices(context: Context, request: Write) -> None:
+def _check_slices(context: Context, slices: Sequence[Slice]) -> None:
     """Refuse slices of no bytes, of more than a chunk, of numbers nobody took, or that were shown before."""
     taken = context.view.count(NEXT_SLICE)
-    numbers = [data.id for data in request.slices]
+    numbers = [data.id for data in slices]
     if not numbers or len(set(numbers)) != len(numbers):
         raise Refused(errno.EINVAL)
-    for data in request.slices:
+    for data in slices:
         sound = 0 < data.size_bytes <= CHUNK_BYTES and 0 < data.id < taken and 0 <= data.generation < 2**32
-        sound = sound and 0 <= data.storage_class < 2**16
         used = sound and (context.view.get(slice_key(data.id)) or context.view.get(freed_key(data.id))) is not None
         if not sound or used:
             raise Refused(errno.EINVAL)
+    for number in {data.storage_class for data in slices}:
+        need_class(context, number)
 
 
 def _need_token(context: Context, ino: int, token: int) -> None:
@@ -348,10 +362,13 @@ def read_extents(context: Context, request: ReadExtents) -> Answer:
     if request.offset_bytes < 0 or request.length_bytes < 0:
         raise Refused(errno.EINVAL)
     length_bytes = max(min(request.length_bytes, attr.size_bytes - request.offset_bytes), 0)
-    shown = _shown(context, ino, request.offset_bytes, length_bytes) if attr.flags & HAS_DATA else []
-    return Extents(
-        tuple(Shown(index * CHUNK_BYTES + extent.position, extent) for index, extent in shown), attr.size_bytes
-    )
+    return Extents(shown_in(context, ino, attr, request.offset_bytes, length_bytes), attr.size_bytes, attr.version)
+
+
+def shown_in(context: Context, ino: int, attr: Attr, offset_bytes: int, length_bytes: int) -> tuple[Shown, ...]:
+    """Return what shows in a range of a file that lies before its end."""
+    shown = _shown(context, ino, offset_bytes, length_bytes) if attr.flags & HAS_DATA else []
+    return tuple(Shown(index * CHUNK_BYTES + extent.position, extent) for index, extent in shown)
 
 
 def _shown(context: Context, ino: int, offset_bytes: int, length_bytes: int) -> list[tuple[int, Extent]]:

@@ -26,9 +26,12 @@ from stoker.fs.meta.records import (
     unpack_attr,
     unpack_count,
     unpack_entry,
+    unpack_freed,
     unpack_references,
+    unpack_taken,
 )
 from stoker.fs.meta.slices import CHUNK_BYTES, Extent, check_extents, unpack_extents
+from stoker.fs.meta.storage_class import StorageClass, unpack_class
 
 _SCAN_PAIRS: Final = 10_000
 _ACL_FLAGS: Final = {ACCESS_NAME: HAS_ACL, DEFAULT_NAME: HAS_DEFAULT_ACL}
@@ -63,8 +66,15 @@ class _Seen:
     orphans: set[int] = field(default_factory=set)
     doomed: set[int] = field(default_factory=set)
     rows: set[int] = field(default_factory=set)
+    taken: list[tuple[int, int]] = field(default_factory=list)  # first, last number of slices
+    classes: dict[int, str] = field(default_factory=dict)
+    class_uses: dict[int, str] = field(default_factory=dict)  # of a class, one place that names it
     counters: dict[bytes, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+
+    def uses_class(self, storage_class: int, kind: str, number: int) -> None:
+        if storage_class not in self.class_uses:
+            self.class_uses[storage_class] = f"{kind} {number}"
 
     def wrong(self, rule: str, where: str, expected: object = "", got: object = "") -> None:
         self.faults.append(Fault(rule, where, str(expected), str(got)))
@@ -87,6 +97,7 @@ def fsck(engine: Engine, snapshot: Snapshot | None = None) -> list[Fault]:
         _check_reach,
         _check_inodes,
         _check_slices,
+        _check_classes,
         _check_sessions,
         _check_counts,
     ):
@@ -113,24 +124,37 @@ def _see(seen: _Seen, key: bytes, value: bytes) -> None:
         seen.session_opens.add((keys.last_number_in(key), number))
     elif kind == b"s" and row == b"R":
         pass  # answers are the client's affair
-    elif kind == b"r":
-        seen.references[number] = unpack_references(number, value)[1]
-    elif kind == b"g":
-        seen.freed.add(number)
+    elif kind in (b"r", b"g", b"t"):
+        _see_slice(seen, kind, number, value)
     elif kind == b"o":
         seen.orphans.add(number)
     elif kind == b"d":
         seen.doomed.add(number)
+    elif kind == b"k":
+        _see_class(seen, number, unpack_class(value))
     elif kind == b"c":
         seen.counters[key] = unpack_count(value)
     else:
         seen.wrong("keys are known", key.hex())
 
 
+def _see_slice(seen: _Seen, kind: bytes, number: int, value: bytes) -> None:
+    if kind == b"t":
+        seen.taken.append((unpack_taken(value)[0], number))
+        return
+    if kind == b"r":
+        data, seen.references[number] = unpack_references(number, value)
+    else:
+        seen.freed.add(number)
+        data = unpack_freed(number, value)[0]
+    seen.uses_class(data.storage_class, "slice", number)
+
+
 def _see_inode(seen: _Seen, ino: int, row: bytes, key: bytes, value: bytes) -> None:
     seen.rows.add(ino)
     if row == b"A":
-        seen.attrs[ino] = unpack_attr(value)
+        seen.attrs[ino] = attr = unpack_attr(value)
+        seen.uses_class(attr.storage_class, "inode", ino)
     elif row == b"D":
         seen.entries.append((ino, keys.name_in(key), *unpack_entry(value)))
     elif row == b"P":
@@ -149,6 +173,15 @@ def _see_inode(seen: _Seen, ino: int, row: bytes, key: bytes, value: bytes) -> N
         seen.wrong("keys are known", key.hex())
 
 
+def _see_class(seen: _Seen, number: int, made: StorageClass) -> None:
+    where = f"storage class {number}"
+    if made.id != number:
+        seen.wrong("a storage class stands under its number", where, number, made.id)
+    if made.name in seen.classes.values():
+        seen.wrong("storage classes differ in name", where, got=made.name)
+    seen.classes[number] = made.name
+
+
 def _see_chunk(seen: _Seen, ino: int, index: int, extents: list[Extent]) -> None:
     where = f"inode {ino} chunk {index}"
     if problem := check_extents(extents):
@@ -157,6 +190,8 @@ def _see_chunk(seen: _Seen, ino: int, index: int, extents: list[Extent]) -> None
         seen.wrong("a chunk without extents has no row", where)
         return
     seen.used.update(extent.id for extent in extents)
+    for extent in extents:
+        seen.uses_class(extent.storage_class, "slice", extent.id)
     seen.data_ends[ino] = max(seen.data_ends.get(ino, 0), index * CHUNK_BYTES + extents[-1].end)
 
 
@@ -263,6 +298,20 @@ def _check_slices(seen: _Seen) -> None:
     highest = max([0, *seen.used, *seen.freed])
     if highest >= seen.counters.get(keys.NEXT_SLICE, 0):
         seen.wrong("numbers of slices were taken", f"slice {highest}")
+    end = 0
+    for first, last in seen.taken:  # in the order of their keys
+        if not end < first <= last or last >= seen.counters.get(keys.NEXT_SLICE, 0):
+            seen.wrong("numbers of slices are taken once", f"slices {first} to {last}")
+        end = last
+
+
+def _check_classes(seen: _Seen) -> None:
+    """Inodes and slices name storage classes that are there, whose numbers have no gaps."""
+    for number, where in seen.class_uses.items():
+        if number not in seen.classes:
+            seen.wrong("storage classes are there", where, got=number)
+    if seen.classes.keys() != set(range(len(seen.classes))):
+        seen.wrong("storage classes are numbered from 0", "classes", got=sorted(seen.classes))
 
 
 def _check_sessions(seen: _Seen) -> None:

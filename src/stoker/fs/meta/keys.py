@@ -10,8 +10,10 @@ s <session> A            a session           s <session> O <ino>       what it h
 s <session> R <seq>      the answer to a request, in case it is repeated
 r <slice> R              how often a slice is referred to
 g <slice> G              a slice that nothing refers to any more
+t <last slice> T         numbers of slices that were taken: the first of them, in which session, when
 o <ino> O                an inode without a name that is still open
 d <ino> D                an inode that is gone and whose chunks are still to be freed
+k <class> K              a storage class
 c <0> <name>             a counter           v                         the volume's settings
 """
 
@@ -34,6 +36,8 @@ NEXT_SESSION: Final = b"c" + bytes(8) + b"next-session"
 NEXT_TOKEN: Final = b"c" + bytes(8) + b"next-token"
 INODES: Final = b"c" + bytes(8) + b"inodes"
 BYTES: Final = b"c" + bytes(8) + b"bytes"
+CLASSES: Final = b"k"
+"""The prefix of all storage classes."""
 
 
 def inode_rows(ino: int) -> bytes:
@@ -131,6 +135,11 @@ def freed_key(slice_id: int) -> bytes:
     return _ROW.pack(b"g", slice_id, b"G")
 
 
+def taken_key(last: int) -> bytes:
+    """Return the key of numbers that were taken, by the last of them."""
+    return _ROW.pack(b"t", last, b"T")
+
+
 def orphan_key(ino: int) -> bytes:
     """Return the key of an inode without a name that is open."""
     return _ROW.pack(b"o", ino, b"O")
@@ -139,6 +148,11 @@ def orphan_key(ino: int) -> bytes:
 def doomed_key(ino: int) -> bytes:
     """Return the key of an inode that is gone and whose chunks are to be freed."""
     return _ROW.pack(b"d", ino, b"D")
+
+
+def class_key(number: int) -> bytes:
+    """Return the key of a storage class."""
+    return _ROW.pack(b"k", number, b"K")
 
 
 def number_in(key: bytes) -> int:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from stoker.core.errors import CorruptError
-from stoker.fs.meta import attributes, calls, content, holding, listing, naming, renaming
+from stoker.fs.meta import attributes, calls, classes, content, holding, listing, naming, renaming, taken, whole
 from stoker.fs.meta.answers import Answer, Refusal, pack_answer, unpack_answer
 from stoker.fs.meta.calls import Call, Question, Request
 from stoker.fs.meta.context import Context
@@ -30,10 +30,12 @@ from stoker.fs.meta.keys import (
     answer_key,
     answer_rows,
     attr_key,
+    class_key,
     last_number_in,
     session_key,
 )
 from stoker.fs.meta.records import TIME_NS_MAX, TIME_NS_MIN, Attr, pack_attr, pack_count, pack_session
+from stoker.fs.meta.storage_class import DEFAULT_CLASS, StorageClass, pack_class
 from stoker.fs.meta.view import View
 
 FORMAT_VERSION: Final = 2
@@ -50,10 +52,13 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.SetAttr: attributes.setattr_,
     calls.SetXattr: attributes.setxattr,
     calls.RemoveXattr: attributes.removexattr,
+    calls.MakeClass: classes.make_class,
+    calls.SetClass: classes.set_class,
     calls.Open: content.open_file,
     calls.Close: content.close_file,
     calls.TakeSlices: content.take_slices,
     calls.Write: content.write,
+    calls.Put: whole.put,
     calls.Fallocate: content.fallocate,
     calls.CopyRange: content.copy_range,
     calls.SetLock: holding.set_lock,
@@ -63,6 +68,7 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.ExpireSessions: holding.expire_sessions,
     calls.Reclaim: content.reclaim,
     calls.ForgetFreed: content.forget_freed,
+    calls.MergeTaken: taken.merge_taken,
     calls.Lookup: naming.lookup,
     calls.GetAttr: attributes.getattr_,
     calls.Access: attributes.access,
@@ -71,9 +77,12 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.GetXattr: attributes.getxattr,
     calls.ListXattr: attributes.listxattr,
     calls.ReadExtents: content.read_extents,
+    calls.Peek: whole.peek,
     calls.FindLock: holding.find_lock,
     calls.Usage: holding.usage,
+    calls.ListClasses: classes.list_classes,
     calls.ListFreed: content.list_freed,
+    calls.JudgeSlices: taken.judge_slices,
 }
 _KEPT_ANSWERS_MAX: Final = 4096
 """How many answers a client may leave unconfirmed: beyond it a request is refused, so that a session stays bounded."""
@@ -151,11 +160,12 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def new_volume(name: str, volume_id: uuid.UUID, now_ns: int, *, uid: int, gid: int, mode: int) -> dict[bytes, bytes]:
-    """Return the pairs of an empty volume: its settings, a root directory, and the counters."""
+    """Return the pairs of an empty volume: its settings, a root directory, a class of one copy, and the counters."""
     root = Attr(0o040000 | mode & 0o7777, uid, gid, 2, 0, 0, ROOT, now_ns, now_ns, now_ns, now_ns)
     return {
         VOLUME: msgspec.json.encode(Settings(name, str(volume_id), now_ns)),
         attr_key(ROOT): pack_attr(root),
+        class_key(DEFAULT_CLASS): pack_class(StorageClass(DEFAULT_CLASS, "single")),
         INODES: pack_count(1),
         **{key: pack_count(1) for key in (NEXT_SLICE, NEXT_SESSION, NEXT_TOKEN)},
         NEXT_INODE: pack_count(ROOT + 1),

@@ -147,6 +147,7 @@ def _make(context: Context, parent: int, name: bytes, mode: int, *, umask: int =
     attr = Attr(
         mode, caller.uid, gid, 2 if is_directory else 1, 0, rdev, parent, now_ns, now_ns, now_ns, now_ns
     )  # fmt: skip
+    attr.storage_class = directory.storage_class
     if directory.flags & HAS_DEFAULT_ACL and not stat.S_ISLNK(mode):
         _inherit(context, parent, ino, attr)
     elif not stat.S_ISLNK(mode):

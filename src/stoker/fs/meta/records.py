@@ -28,8 +28,8 @@ HAS_ACL: Final = 2
 HAS_DEFAULT_ACL: Final = 4
 HAS_DATA: Final = 8
 
-_ATTR_VERSION: Final = 1
-_ATTR: Final = struct.Struct(">BIIIIQQQqqqqBIQ")
+_ATTR_VERSION: Final = 2
+_ATTR: Final = struct.Struct(">BIIIIQQQqqqqBIQH")
 _ENTRY: Final = struct.Struct(">QB")
 _SESSION: Final = struct.Struct(">qqQB")
 _OPEN: Final = struct.Struct(">II")
@@ -37,6 +37,7 @@ _COUNT: Final = struct.Struct(">Q")
 _WIDE_BYTES: Final = 16
 _REFERENCES: Final = struct.Struct(">IIHQ")
 _FREED: Final = struct.Struct(">IIHQq")
+_TAKEN: Final = struct.Struct(">QQq")
 
 
 class Attr(msgspec.Struct):
@@ -44,7 +45,8 @@ class Attr(msgspec.Struct):
 
     A directory's `size_bytes` is the number of its entries and `nlink` 2 and its subdirectories. `parent` is the
     directory that names it, 0 where several names are counted by parent, or none is left. `opens` counts the sessions
-    that have it open. `version` grows with each change of data.
+    that have it open. `version` grows with each change of data. `storage_class` is that of what will be written: to a
+    file itself, or to what is made in a directory.
     """
 
     mode: int
@@ -61,6 +63,7 @@ class Attr(msgspec.Struct):
     flags: int = 0
     opens: int = 0
     version: int = 0
+    storage_class: int = 0
 
     @property
     def is_directory(self) -> bool:
@@ -88,6 +91,7 @@ def pack_attr(attr: Attr) -> bytes:
     return _ATTR.pack(
         _ATTR_VERSION, attr.mode, attr.uid, attr.gid, attr.nlink, attr.size_bytes, attr.rdev, attr.parent,
         attr.atime_ns, attr.mtime_ns, attr.ctime_ns, attr.btime_ns, attr.flags, attr.opens, attr.version,
+        attr.storage_class,
     )  # fmt: skip
 
 
@@ -183,3 +187,14 @@ def unpack_freed(slice_id: int, data: bytes) -> tuple[Slice, int, int]:
     """Return a freed slice, the inode that freed it, and when."""
     *facts, ino, time_ns = _fields(_FREED, data, "a freed slice")
     return Slice(slice_id, *facts), ino, time_ns
+
+
+def pack_taken(first: int, session: int, time_ns: int) -> bytes:
+    """Return numbers of slices that were taken, without the last: the first, the session that took them, and when."""
+    return _TAKEN.pack(first, session, time_ns)
+
+
+def unpack_taken(data: bytes) -> tuple[int, int, int]:
+    """Return the first of numbers that were taken, the session that took them, and when."""
+    first, session, time_ns = _fields(_TAKEN, data, "numbers of slices that were taken")
+    return first, session, time_ns

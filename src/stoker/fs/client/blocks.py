@@ -1,0 +1,178 @@
+"""Slices by blocks: kept in memory, the least recently used go first. Slices never change, so nothing gets stale."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from stoker.core.errors import ShortReadError, StokerError
+from stoker.fs.client.counters import Counters
+from stoker.fs.client.diskcache import DiskCache
+from stoker.fs.client.options import ClientOptions
+from stoker.fs.meta.slices import Slice
+from stoker.fs.store.interface import Bytes, SliceRange, SliceStore
+
+Key = tuple[Slice, int]
+"""A slice and the number of a block in it."""
+
+
+class BlockCache:
+    """Blocks in memory, at most `capacity_bytes` of them."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.held_bytes = 0
+        self._blocks: OrderedDict[Key, Bytes] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def get(self, key: Key) -> Bytes | None:
+        """Return a block, None when it is not here."""
+        with self._mutex:
+            block = self._blocks.get(key)
+            if block is not None:
+                self._blocks.move_to_end(key)
+            return block
+
+    def put(self, key: Key, block: Bytes) -> None:
+        """Keep a block, unless it alone is more than there is room for."""
+        if len(block) > self.capacity_bytes:
+            return
+        with self._mutex:
+            before = self._blocks.pop(key, None)
+            self.held_bytes += len(block) - (len(before) if before is not None else 0)
+            self._blocks[key] = block
+            while self.held_bytes > self.capacity_bytes:
+                _, gone = self._blocks.popitem(last=False)
+                self.held_bytes -= len(gone)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._blocks
+
+
+class BlockReader:
+    """Reads parts of slices through the caches; a block that several want at once is fetched once."""
+
+    def __init__(self, store: SliceStore, options: ClientOptions, counters: Counters) -> None:
+        self._store = store
+        self._block_bytes = options.block_bytes
+        self._counters = counters
+        self.cache = BlockCache(options.cache_bytes)
+        self.disk: DiskCache | None = None
+        self._flying: dict[Key, Future[Bytes]] = {}
+        self._mutex = threading.Lock()
+
+    def read(self, ranges: Sequence[SliceRange]) -> list[list[Bytes]]:
+        """Return the bytes of each range, in pieces. Raises what the store raises."""
+        if not self.cache.capacity_bytes:
+            parts = _checked(ranges, self._store.read(ranges)) if ranges else []
+            self._counters.fetched_bytes += sum(len(part) for part in parts)
+            return [[part] for part in parts]
+        wanted = [list(self._keys(one)) for one in ranges]
+        blocks = self._blocks({key: None for keys in wanted for key in keys})
+        return [
+            [self._cut(one, key, blocks[key]) for key in keys] for one, keys in zip(ranges, wanted, strict=True)
+        ]  # fmt: skip
+
+    def fetch_ahead(self, ranges: Sequence[SliceRange]) -> int:
+        """Fill the memory with what is not there; return how many bytes came."""
+        keys = {key: None for one in ranges for key in self._keys(one) if key not in self.cache}
+        found = self._blocks(keys, ahead=True)
+        return sum(len(block) for block in found.values())
+
+    def _keys(self, one: SliceRange) -> "list[Key]":
+        first, last = one.offset // self._block_bytes, (one.offset + max(one.length, 1) - 1) // self._block_bytes
+        return [(one.slice, number) for number in range(first, last + 1)]
+
+    def _range(self, key: Key) -> SliceRange:
+        offset = key[1] * self._block_bytes
+        return SliceRange(key[0], offset, min(self._block_bytes, key[0].size_bytes - offset))
+
+    def _cut(self, one: SliceRange, key: Key, block: Bytes) -> Bytes:
+        start = key[1] * self._block_bytes
+        low, high = max(one.offset - start, 0), min(one.offset + one.length - start, len(block))
+        return block if (low, high) == (0, len(block)) else memoryview(block)[low:high]
+
+    def _blocks(self, keys: dict[Key, None], *, ahead: bool = False) -> dict[Key, Bytes]:
+        """Return blocks, from memory, from who fetches them already, from the disk cache, from the store."""
+        found: dict[Key, Bytes] = {}
+        ours: list[Key] = []
+        theirs: dict[Key, Future[Bytes]] = {}
+        for key in keys:
+            block = self.cache.get(key)
+            if block is not None:
+                found[key] = block
+                continue
+            with self._mutex:
+                flight = self._flying.get(key)
+                if flight is None:
+                    self._flying[key] = Future()
+                    ours.append(key)
+                else:
+                    theirs[key] = flight
+        if not ahead:
+            self._counters.memory_hits += len(found)
+            self._counters.memory_misses += len(ours)
+            self._counters.shared_reads += len(theirs)
+        if ours:
+            found.update(self._fetch(ours))
+        for key, flight in theirs.items():
+            found[key] = self._shared(key, flight)
+        return found
+
+    def _shared(self, key: Key, flight: "Future[Bytes]") -> Bytes:
+        """Wait for who fetches a block; fetch it anew when that failed: the error may be his alone."""
+        try:
+            return flight.result()
+        except StokerError:
+            return self._from_store([key])[key]
+
+    def _fetch(self, keys: list[Key]) -> dict[Key, Bytes]:
+        """Fetch blocks that others may wait for: whatever happens they are told."""
+        try:
+            found = self._from_disk(keys)
+            found.update(self._from_store([key for key in keys if key not in found]))
+        except BaseException as error:
+            told = error if isinstance(error, StokerError) else ShortReadError("read was interrupted")
+            with self._mutex:
+                flights = [self._flying.pop(key) for key in keys]
+            for flight in flights:
+                flight.set_exception(told)
+            raise
+        for key, block in found.items():
+            self.cache.put(key, block)
+            with self._mutex:
+                flight = self._flying.pop(key)
+            flight.set_result(block)
+        return found
+
+    def _from_disk(self, keys: list[Key]) -> dict[Key, Bytes]:
+        if self.disk is None:
+            return {}
+        found = {key: block for key in keys if (block := self.disk.get(*key, self._range(key).length)) is not None}
+        self._counters.disk_hits += len(found)
+        self._counters.disk_misses += len(keys) - len(found)
+        return found
+
+    def _from_store(self, keys: list[Key]) -> dict[Key, Bytes]:
+        if not keys:
+            return {}
+        ranges = [self._range(key) for key in keys]
+        blocks = dict(zip(keys, _checked(ranges, self._store.read(ranges)), strict=True))
+        self._counters.fetched_bytes += sum(one.length for one in ranges)
+        if self.disk is not None:
+            for key, block in blocks.items():
+                self.disk.put(*key, block)
+        return blocks
+
+
+def _checked(ranges: Sequence[SliceRange], parts: Sequence[Bytes]) -> Sequence[Bytes]:
+    """Return what a store gave. Raises ShortReadError unless each part has its length: it is never data."""
+    for one, part in zip(ranges, parts, strict=True):
+        if len(part) != one.length:
+            raise ShortReadError(
+                "store gave another number of bytes than asked for",
+                where=f"slice {one.slice.id} generation {one.slice.generation}",
+                expected=f"{one.length} bytes",
+                got=f"{len(part)} bytes",
+            )
+    return parts
