@@ -12,6 +12,7 @@ import pytest
 from fuse_fsx import Exercise
 from fuse_place import Mounts, mounted, sound
 
+pytestmark = pytest.mark.timeout(7200)
 FSX_STEPS = int(os.environ.get("STOKER_FSX_STEPS", "1000000"))
 
 

@@ -4,17 +4,18 @@ import click
 
 from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
 from stoker.cli.fs_look import fsck, info, ls, stat
+from stoker.cli.fs_mount import mount, umount
 from stoker.cli.fs_volume import format_volume
 from stoker.cli.groups import OrderedGroup
 
 
 @click.group("fs", cls=OrderedGroup)
 def command() -> None:
-    """Make and look at volumes of the file system: names, attributes and links. Files' bytes have no store yet.
+    """Make volumes of the file system, mount them, and look at them.
 
     VOLUME is a URL: sqlite:///path.db or lmdb:///folder. Paths begin at the volume's root.
     """
 
 
-for _leaf in (format_volume, info, ls, stat, mkdir, mv, ln, rm, xattr, fsck):
+for _leaf in (format_volume, mount, umount, info, ls, stat, mkdir, mv, ln, rm, xattr, fsck):
     command.add_command(_leaf)

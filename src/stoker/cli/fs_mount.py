@@ -14,10 +14,17 @@ import msgspec
 from stoker.bench.run.signals import SignalWatch
 from stoker.cli.fs_volume import as_json, refuse_memory, volume_argument
 from stoker.cli.screen import emit_json, emit_line, emit_pairs, emit_text, harmless
-from stoker.core.errors import EXIT_GOOD, StokerError, UsageError
+from stoker.core.errors import EXIT_GOOD, EXIT_USAGE, StokerError, UsageError
+from stoker.fs.client.client import Client
+from stoker.fs.disk.identity import IDENTITY_NAME
+from stoker.fs.fuse.living import SignOfLife, await_end, watch_life
+from stoker.fs.fuse.mounting import unmount
 from stoker.fs.fuse.options import MountOptions
+from stoker.fs.fuse.serving import Server
+from stoker.fs.fuse.table import mount_at, refuse_taken
 from stoker.fs.meta import Volume
 from stoker.fs.meta.engines.urls import parse_engine_url
+from stoker.fs.store.local import LocalStore
 
 _WAIT_SECONDS: Final = 60.0
 _PROGRAM: Final = "from stoker.cli.main import main; main()"
@@ -65,19 +72,18 @@ def _options(*, attr_ttl: float, entry_ttl: float, threads: int, read_only: bool
 
 def _serve(url: str, point: Path, folder: Path, options: MountOptions, *, json: bool) -> int:
     """Serve a mount until somebody unmounts it or a signal comes."""
-    from stoker.fs.client.client import Client
-    from stoker.fs.fuse.serving import Server
-    from stoker.fs.fuse.table import refuse_taken
-
     refuse_taken(point)
     with (
         SignalWatch() as watch,
+        SignOfLife() as life,
         Volume.open(url) as volume,
         _store(folder, volume) as store,
         Client(volume, store) as client,
     ):
         server = Server(client, point, options, source=url, free_bytes=lambda: _free_bytes(folder), complain=_complain)
         server.start()
+        mounted = mount_at(point)
+        life.show(mounted.device if mounted else "")
         told = _facts(url, point, folder, options)
         emit_line(told) if json else emit_text(f"mounted {harmless(url)} at {harmless(str(point))}")
         try:
@@ -100,11 +106,16 @@ def _facts(url: str, point: Path, folder: Path, options: MountOptions) -> dict[s
 
 
 @contextmanager
-def _store(folder: Path, volume: Volume) -> Iterator[Any]:
-    from stoker.fs.store.local import open_local
-
-    with open_local(folder, volume.settings.uuid) as store:
+def _store(folder: Path, volume: Volume) -> Iterator[LocalStore]:
+    """Open the folder of a volume's bytes; make it when nothing is there. Raises UsageError for another volume's."""
+    number = volume.settings.uuid
+    store = LocalStore(folder) if (folder / IDENTITY_NAME).exists() else LocalStore.make(folder, volume=number)
+    try:
+        if store.disk.volume != number:
+            raise UsageError("folder holds the bytes of another volume", where=str(folder), got=store.disk.volume)
         yield store
+    finally:
+        store.close()
 
 
 def _free_bytes(folder: Path) -> int:
@@ -138,11 +149,24 @@ def _start(url: str, point: Path, folder: Path, options: MountOptions, log: Path
     assert process.stdout is not None
     with process.stdout:
         line = process.stdout.readline()
-    if line.strip():
-        told: dict[str, Any] = msgspec.json.decode(line)
-        return {**told, "log": str(log)}
+        rest = b"" if line.startswith(b'{"volume"') else process.stdout.read()
+    if line.startswith(b'{"volume"'):
+        return {**msgspec.json.decode(line), "log": str(log)}
     process.wait()
+    _raise_told(line + rest)
     raise StokerError("volume was not mounted", where=str(point), got=_last_words(log, start), remedy=f"see {log}")
+
+
+def _raise_told(document: bytes) -> None:
+    """Raise the error that a server told when it did not come to serve; nothing when it told none."""
+    try:
+        told = msgspec.json.decode(document)["error"]
+        kind = UsageError if told["exit_code"] == EXIT_USAGE else StokerError
+        facts = {name: str(told[name]) for name in ("where", "expected", "got", "remedy")}
+        error = kind(str(told["what"]), **facts)
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return
+    raise error
 
 
 def _last_words(log: Path, start: int) -> str:
@@ -163,10 +187,6 @@ def _last_words(log: Path, start: int) -> str:
 @as_json
 def umount(mountpoint: Path, lazy: bool, force: bool, as_json: bool) -> int:
     """Unmount what is mounted at MOUNTPOINT, and wait until its server has written all and ended."""
-    from stoker.fs.fuse.mounting import unmount
-    from stoker.fs.fuse.serving import await_end, watch_life
-    from stoker.fs.fuse.table import mount_at
-
     found = mount_at(mountpoint)
     life = watch_life(found.device) if found is not None else None
     gone = unmount(mountpoint, lazy=lazy, force=force)

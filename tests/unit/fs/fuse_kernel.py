@@ -25,7 +25,7 @@ class Kernel:
 
     def __init__(self, options: MountOptions | None = None, volume: Volume | None = None) -> None:
         self.volume = volume or Volume.format("memory://")
-        self.client = Client(self.volume, MemorySliceStore(), keeper=False)
+        self.client = Client(self.volume, MemorySliceStore(), threads=False)
         self.later: list[tuple[int, int]] = []
         self.notices: list[bytes] = []
         self.complaints: list[str] = []

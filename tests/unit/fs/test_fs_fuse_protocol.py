@@ -309,7 +309,9 @@ def test_a_failing_store_is_an_error_of_the_request_and_is_told(kernel: Kernel) 
     def broken(*_: object, **__: object) -> None:
         raise StoreError("disk is broken", where="disk 3")
 
-    kernel.client.store.write = broken  # type: ignore[method-assign,assignment]
-    body = struct.pack("=QQIIQII", number, 0, 4, 0, 0, 0, 0) + b"data"
-    assert kernel.ask(p.WRITE, ino, body)[0] == errno.EIO
+    write, kernel.client.store.write = kernel.client.store.write, broken  # type: ignore[method-assign,assignment]
+    kernel.done(p.WRITE, ino, struct.pack("=QQIIQII", number, 0, 4, 0, 0, 0, 0) + b"data")
+    assert kernel.ask(p.FSYNC, ino, struct.pack("=QII", number, 0, 0))[0] == errno.EIO
     assert "disk is broken" in kernel.complaints[0]
+    kernel.client.store.write = write  # type: ignore[method-assign]
+    kernel.done(p.FSYNC, ino, struct.pack("=QII", number, 0, 0))

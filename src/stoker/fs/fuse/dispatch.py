@@ -66,6 +66,11 @@ _CHANGES: Final = frozenset(
         p.REMOVEXATTR, p.CREATE, p.WRITE, p.FALLOCATE, p.COPY_FILE_RANGE, p.COPY_FILE_RANGE_64,
     }
 )  # fmt: skip
+_OF_AN_INODE: Final = frozenset(
+    {p.GETATTR, p.STATX, p.SETATTR, p.OPEN, p.READLINK, p.SETXATTR, p.GETXATTR, p.LISTXATTR, p.REMOVEXATTR}
+)
+"""What is asked of an inode, whatever its name. When there is none any longer, the kernel must look the name up anew
+instead of failing: another client may have made a new file of it. ESTALE tells that."""
 
 
 class Answer:
@@ -117,7 +122,8 @@ class Dispatcher:
     def _number(self, head: Head, error: Exception) -> int:
         """Return the errno for an error, and complain of one that must not be."""
         if isinstance(error, Refused | MetaError) and error.errno != errno.EIO:
-            return error.errno
+            gone = error.errno == errno.ENOENT and head.opcode in _OF_AN_INODE
+            return errno.ESTALE if gone else error.errno
         number = errno_of(error) if isinstance(error, StokerError) else errno.EIO
         told: Any = error if isinstance(error, StokerError) else f"{type(error).__name__}: {error}"
         self._complain(f"request {head.opcode} for inode {head.node} failed: {told}")

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from stoker.fs.fuse.dispatch import Answer, Dispatcher
 from stoker.fs.fuse.files import Opened
 from stoker.fs.fuse.options import MountOptions
 from stoker.fs.fuse.state import State
-from stoker.fs.fuse.table import mount_at, refuse_taken
+from stoker.fs.fuse.table import refuse_taken
 from stoker.fs.store.interface import Bytes
 
 _OVER: Final = (errno.ENODEV, errno.ECONNABORTED, errno.EBADF)
@@ -73,7 +72,6 @@ class Server:
             threading.Thread(target=self._serve, name=f"stoker-fuse-{number}", daemon=True)
             for number in range(options.threads)
         ]
-        self._living: socket.socket | None = None
 
     def start(self) -> None:
         """Begin to serve; return when the mount can be used. Raises UnavailableError when the kernel does not greet."""
@@ -87,8 +85,6 @@ class Server:
         for thread in self._threads[1:]:
             thread.start()
         mounting.raise_readahead(self.point)
-        found = mount_at(self.point)
-        self._living = sign_of_life(found.device) if found else None
 
     @property
     def is_over(self) -> bool:
@@ -114,8 +110,6 @@ class Server:
                 handle.file.close()
             except StokerError as error:
                 self._complaints(f"a file that was open when the mount ended could not be closed: {error}")
-        if self._living is not None:
-            self._living.close()
         os.close(self._device)
 
     def _unmount(self) -> None:
@@ -172,44 +166,3 @@ class Server:
 
     def _answer_later(self, unique: int, number: int) -> None:
         self._write(refusal(unique, number) if number else framed(unique, []))
-
-
-# -- a sign of life, by which `umount` notices that all is written and closed
-
-
-def sign_of_life(device: str) -> socket.socket:
-    """Return a socket that lives as long as the server of a mount: whoever connects is cut off when it ends."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(_name_of_life(device))
-    listener.listen(16)
-    return listener
-
-
-def await_end(channel: socket.socket | None, seconds: float) -> bool:
-    """Wait until the server that `channel` is connected to has ended; tell whether it has."""
-    if channel is None:
-        return True
-    with channel:
-        channel.settimeout(seconds)
-        try:
-            return channel.recv(1) == b""
-        except TimeoutError:
-            return False
-        except OSError:
-            return True
-
-
-def watch_life(device: str) -> socket.socket | None:
-    """Return a connection to the server of a mount, None when it has none."""
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        channel.connect(_name_of_life(device))
-    except OSError:
-        channel.close()
-        return None
-    return channel
-
-
-def _name_of_life(device: str) -> str:
-    """Return an abstract address, which needs no file."""
-    return f"\0stoker-mount-{device}"
