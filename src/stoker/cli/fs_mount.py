@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -15,16 +15,12 @@ from stoker.bench.run.signals import SignalWatch
 from stoker.cli.fs_volume import as_json, refuse_memory, volume_argument
 from stoker.cli.screen import emit_json, emit_line, emit_pairs, emit_text, harmless
 from stoker.core.errors import EXIT_GOOD, EXIT_USAGE, StokerError, UsageError
-from stoker.fs.client.client import Client
-from stoker.fs.disk.identity import IDENTITY_NAME
-from stoker.fs.fuse.living import SignOfLife, await_end, watch_life
-from stoker.fs.fuse.mounting import unmount
 from stoker.fs.fuse.options import MountOptions
-from stoker.fs.fuse.serving import Server
-from stoker.fs.fuse.table import mount_at, refuse_taken
 from stoker.fs.meta import Volume
 from stoker.fs.meta.engines.urls import parse_engine_url
-from stoker.fs.store.local import LocalStore
+
+if TYPE_CHECKING:
+    from stoker.fs.store.local import LocalStore
 
 _WAIT_SECONDS: Final = 60.0
 _PROGRAM: Final = "from stoker.cli.main import main; main()"
@@ -72,6 +68,11 @@ def _options(*, attr_ttl: float, entry_ttl: float, threads: int, read_only: bool
 
 def _serve(url: str, point: Path, folder: Path, options: MountOptions, *, json: bool) -> int:
     """Serve a mount until somebody unmounts it or a signal comes."""
+    from stoker.fs.client.client import Client
+    from stoker.fs.fuse.living import SignOfLife
+    from stoker.fs.fuse.serving import Server
+    from stoker.fs.fuse.table import mount_at, refuse_taken
+
     refuse_taken(point)
     with (
         SignalWatch() as watch,
@@ -106,8 +107,11 @@ def _facts(url: str, point: Path, folder: Path, options: MountOptions) -> dict[s
 
 
 @contextmanager
-def _store(folder: Path, volume: Volume) -> Iterator[LocalStore]:
+def _store(folder: Path, volume: Volume) -> Iterator["LocalStore"]:
     """Open the folder of a volume's bytes; make it when nothing is there. Raises UsageError for another volume's."""
+    from stoker.fs.disk.identity import IDENTITY_NAME
+    from stoker.fs.store.local import LocalStore
+
     number = volume.settings.uuid
     store = LocalStore(folder) if (folder / IDENTITY_NAME).exists() else LocalStore.make(folder, volume=number)
     try:
@@ -187,6 +191,10 @@ def _last_words(log: Path, start: int) -> str:
 @as_json
 def umount(mountpoint: Path, lazy: bool, force: bool, as_json: bool) -> int:
     """Unmount what is mounted at MOUNTPOINT, and wait until its server has written all and ended."""
+    from stoker.fs.fuse.living import await_end, watch_life
+    from stoker.fs.fuse.mounting import unmount
+    from stoker.fs.fuse.table import mount_at
+
     found = mount_at(mountpoint)
     life = watch_life(found.device) if found is not None else None
     gone = unmount(mountpoint, lazy=lazy, force=force)
