@@ -7,7 +7,7 @@ import click
 from stoker.cli.fs_volume import as_json, mode_option, octal, shown, tree_of, volume_argument
 from stoker.cli.screen import emit_json, emit_text
 from stoker.core.errors import EXIT_GOOD, UsageError
-from stoker.fs.meta import Tree
+from stoker.fs.meta import Tree, Volume
 from stoker.fs.meta.calls import EXCHANGE, NOREPLACE
 
 
@@ -93,7 +93,8 @@ def rm(volume: str, path: str, recursive: bool, as_json: bool) -> int:
             removed = tree.remove_tree(raw)
         else:
             tree.rmdir(raw)
-        tree.volume.tidy()
+        if isinstance(tree.volume, Volume):
+            tree.volume.tidy()
     return _told(as_json, {"path": shown(raw), "removed": removed})
 
 

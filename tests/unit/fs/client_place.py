@@ -23,11 +23,13 @@ class LossyMetadata:
         self.settings = volume.settings
         self.lose_answers = 0
         self.refusal = 0
+        self.submitted = 0
         self.run = volume.run
         self.end_session = volume.end_session
         self.close = volume.close
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
+        self.submitted += 1
         writes = any(isinstance(call.request, Write) for call in batch)
         if writes and self.refusal:
             return [Refusal(self.refusal) for _ in batch]

@@ -2,7 +2,7 @@
 
 import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, TypeGuard, TypeVar
 
@@ -211,17 +211,17 @@ class Client:
             self._inodes.pop((inode.session, inode.ino), None)
             return True
 
-    def put(self, request: Put, contents: Sequence[Bytes], *, caller: Caller = _SUPERUSER) -> Entry:
+    def put(self, request: Put, contents: Iterable[Bytes], *, caller: Caller = _SUPERUSER) -> Entry:
         """Store bytes and make a file of them, or give it this content, in one step; the request's slices are none.
 
         Durable when it returns; with those of other threads it shares the wait for the disk. Each of `contents` is at
-        most 64 MiB.
+        most 64 MiB, and at most as many as there are threads are in memory.
         """
         where = request.name.decode(errors="backslashreplace")
 
         def task(number: int) -> Entry:
             kind = self._class_for(request)
-            slices = self.works.store_all([one for one in contents if len(one)], number, kind)
+            slices = self.works.store_all((one for one in contents if len(one)), number, kind)
             whole = msgspec.structs.replace(request, slices=tuple(slices))
             answer = self.works.commits.commit(slices, [Call(whole, caller, number)])[0]
             if isinstance(answer, Refusal):
@@ -230,9 +230,14 @@ class Client:
             return answer
 
         with refusing("put", where):
-            entry = self._in_session(task, request)
+            entry = task(self._living_session())
         self._changed(request, entry)
         return entry
+
+    def _living_session(self) -> int:
+        """Return the session, a new one when it turns out to be over."""
+        number = self.session.number
+        return number if self.session.is_alive(number) else self.session.number
 
     def _class_for(self, request: Put) -> int:
         """Return the storage class of a file that is there, or what its directory gives to a new one."""
@@ -241,6 +246,11 @@ class Client:
         if isinstance(file, Entry):
             return file.attr.storage_class
         return folder.attr.storage_class if isinstance(folder, Entry) else 0
+
+    def has_unshown(self, ino: int) -> bool:
+        """Tell whether bytes of a file are written and not shown yet."""
+        inode = self._inodes.get((self.session.number, ino)) if self._inodes else None
+        return inode is not None and inode.dirty_since_ns != 0
 
     # -- flushing
 

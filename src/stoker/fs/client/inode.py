@@ -14,6 +14,7 @@ from stoker.core.errors import NotFoundError, StokerError
 from stoker.fs.client.buffer import Buffer, cells
 from stoker.fs.client.commits import DurabilityError
 from stoker.fs.client.errors import as_refusal, stale
+from stoker.fs.client.gather import gather, ranges_of
 from stoker.fs.client.layout import Layout
 from stoker.fs.client.options import PIECE_BYTES
 from stoker.fs.client.spans import Span, painted, shown_spans
@@ -24,7 +25,7 @@ from stoker.fs.meta.context import drop_privileges
 from stoker.fs.meta.faults import MetaError, meta_error
 from stoker.fs.meta.records import Attr
 from stoker.fs.meta.slices import CHUNK_BYTES, Slice
-from stoker.fs.store.interface import Bytes, SliceRange
+from stoker.fs.store.interface import Bytes
 
 _RETRIABLE = (errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS)
 _READ_ATTEMPTS = 3
@@ -363,7 +364,7 @@ class OpenInode:
         for attempt in range(_READ_ATTEMPTS):
             spans, end = self.spans(offset, size)
             try:
-                return self._bytes(spans, offset, end)
+                return gather(self._works.blocks, [(spans, offset, end)])[0]
             except NotFoundError:
                 # The slice may have been freed and removed since its extents were read: look again.
                 if attempt == _READ_ATTEMPTS - 1:
@@ -413,8 +414,7 @@ class OpenInode:
         """Have the bytes of a range in memory. Whatever goes wrong is told to who reads them."""
         try:
             spans, _ = self.spans(start, stop - start)
-            ranges = [SliceRange(s.source, s.shift, s.stop - s.start) for s in spans if isinstance(s.source, Slice)]
-            self._works.counters.ahead_bytes += self._works.blocks.fetch_ahead(ranges)
+            self._works.counters.ahead_bytes += self._works.blocks.fetch_ahead(ranges_of(spans))
         except StokerError:
             return
 
@@ -446,23 +446,6 @@ class OpenInode:
             if generation == layout.generation:
                 layout.add(start // CHUNK_BYTES, stop // CHUNK_BYTES, answer, works.clock())
             return layout.generation
-
-    def _bytes(self, spans: Sequence[Span], offset: int, end: int) -> list[Bytes]:
-        ranges = [SliceRange(s.source, s.shift, s.stop - s.start) for s in spans if isinstance(s.source, Slice)]
-        blocks = iter(self._works.blocks.read(ranges) if ranges else ())
-        parts: list[Bytes] = []
-        place = offset
-        for span in spans:
-            if span.start > place:
-                parts.append(bytes(span.start - place))
-            if isinstance(span.source, Slice):
-                parts += next(blocks)
-            else:
-                parts.append(memoryview(span.source)[span.shift : span.shift + span.stop - span.start])
-            place = span.stop
-        if end > place:
-            parts.append(bytes(end - place))
-        return parts
 
     # -- what others, or requests, have changed
 

@@ -1,7 +1,8 @@
 """What all open files of a client share: metadata, store, numbers, threads, bounds, and how failures are met."""
 
 import errno
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
@@ -100,19 +101,30 @@ class Works:
         self.counters.stored_slices += 1
         self.counters.stored_bytes += data.size_bytes
 
-    def store_all(self, contents: Sequence[Bytes], session: int, storage_class: int) -> list[Slice]:
-        """Store slices, several at once, and return them. Raises what the first that failed raised."""
-        slices = [self.new_slice(len(content), session, storage_class) for content in contents]
-        futures = [
-            self.pool.submit(self.store_slice, data, content)
-            for data, content in zip(slices[1:], contents[1:], strict=True)
-        ]
+    def store_all(self, contents: Iterable[Bytes], session: int, storage_class: int) -> list[Slice]:
+        """Store slices, several at once, and return them. Raises what the first that failed raised.
+
+        The contents are taken one by one, and few are in memory at once.
+        """
+        slices: list[Slice] = []
+        flying: deque[Future[None]] = deque()
+        source = iter(contents)
+        content = next(source, None)
         try:
-            if slices:
-                self.store_slice(slices[0], contents[0])
+            while content is not None:
+                data = self.new_slice(len(content), session, storage_class)
+                slices.append(data)
+                following = next(source, None)
+                if following is None:
+                    self.store_slice(data, content)  # the last, or only one: no other thread is needed
+                else:
+                    flying.append(self.pool.submit(self.store_slice, data, content))
+                if len(flying) >= self.options.threads:
+                    flying.popleft().result()
+                content = following
+            while flying:
+                flying.popleft().result()
         finally:
-            for future in futures:
+            for future in flying:
                 future.exception()
-        for future in futures:
-            future.result()
         return slices

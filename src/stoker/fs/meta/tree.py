@@ -35,9 +35,10 @@ from stoker.fs.meta.calls import (
 from stoker.fs.meta.faults import MetaError, Refused, meta_error
 from stoker.fs.meta.listing import LISTING_MAX
 from stoker.fs.meta.naming import check_target
-from stoker.fs.meta.paths import DIRECTORY, Place, Walk
+from stoker.fs.meta.paths import DIRECTORY, AskedNames, Place, SnapshotNames, Walk
 from stoker.fs.meta.records import Attr
 from stoker.fs.meta.renaming import check_flags
+from stoker.fs.meta.service import Metadata
 from stoker.fs.meta.volume import Volume, refusals
 
 A = TypeVar("A")
@@ -45,9 +46,9 @@ Path = bytes | str
 
 
 class Tree:
-    """A volume as one caller sees it."""
+    """A volume as one caller sees it. In this process each walk sees one state; elsewhere it asks name by name."""
 
-    def __init__(self, volume: Volume, caller: Caller | None = None, *, umask: int = 0o022) -> None:
+    def __init__(self, volume: Metadata, caller: Caller | None = None, *, umask: int = 0o022) -> None:
         self.volume = volume
         self.caller = caller or Caller()
         self.umask = umask
@@ -56,8 +57,12 @@ class Tree:
 
     @contextmanager
     def _walking(self, verb: str, path: bytes) -> Iterator[Walk]:
-        with refusals(verb, path), self.volume.looking(self.caller) as context:
-            yield Walk(context)
+        with refusals(verb, path):
+            if isinstance(self.volume, Volume):
+                with self.volume.looking(self.caller) as context:
+                    yield Walk(SnapshotNames(context))
+            else:
+                yield Walk(AskedNames(self.volume, self.caller))
 
     def _inode(self, verb: str, path: Path, *, follow: bool = True) -> tuple[int, Attr]:
         raw = _raw(path)
