@@ -6,6 +6,7 @@ from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
 from stoker.cli.fs_chunkserver import chunkserver
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_master import master, status
+from stoker.cli.fs_mount import mount, umount
 from stoker.cli.fs_promote import promote
 from stoker.cli.fs_volume import format_volume
 from stoker.cli.groups import OrderedGroup
@@ -13,11 +14,28 @@ from stoker.cli.groups import OrderedGroup
 
 @click.group("fs", cls=OrderedGroup)
 def command() -> None:
-    """Make and look at volumes of the file system: names, attributes and links. Files' bytes have no store yet.
+    """Make volumes of the file system, mount them, and look at them.
 
     VOLUME is a URL: sqlite:///path.db or lmdb:///folder. Paths begin at the volume's root.
     """
 
 
-for _leaf in (format_volume, info, ls, stat, mkdir, mv, ln, rm, xattr, fsck, promote, master, status, chunkserver):
+for _leaf in (
+    format_volume,
+    info,
+    ls,
+    stat,
+    mkdir,
+    mv,
+    ln,
+    rm,
+    xattr,
+    fsck,
+    mount,
+    umount,
+    promote,
+    master,
+    status,
+    chunkserver,
+):
     command.add_command(_leaf)
