@@ -1,0 +1,55 @@
+"""The store of a volume whose bytes are on chunk servers, as everybody opens it: mounts, clients, and care."""
+
+import ssl
+
+from stoker.fs.care.holders import WITHIN_SECONDS, Targets
+from stoker.fs.care.maps import ClassesByNumber, MapSource
+from stoker.fs.cluster import ClusterStore, Lanes, Options
+from stoker.fs.meta.service import Metadata
+
+
+class OpenedCluster(ClusterStore):
+    """A ClusterStore with what it stands on, which it closes: its map, and connections to the disks."""
+
+    def __init__(  # noqa: PLR0913 - each by its name
+        self,
+        metadata: Metadata,
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        options: Options | None = None,
+        lanes: Lanes | None = None,
+        within_seconds: float = WITHIN_SECONDS,
+    ) -> None:
+        volume = metadata.settings.uuid
+        self.maps = MapSource(metadata)
+        self.maps.refresh()
+        self.classes = ClassesByNumber(metadata)
+        self.targets = Targets(self.maps, volume, token=token, tls=tls, within_seconds=within_seconds)
+        super().__init__(volume, self.maps, self.targets, self.classes, lanes, options)
+        self.maps.keep_fresh()
+
+    def close(self) -> None:
+        """End calls, connections and threads; twice is harmless."""
+        self.maps.close()
+        self.targets.close()
+        super().close()
+
+
+def open_cluster(  # noqa: PLR0913 - each by its name
+    metadata: Metadata,
+    *,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    options: Options | None = None,
+    lanes: Lanes | None = None,
+    within_seconds: float = WITHIN_SECONDS,
+) -> OpenedCluster:
+    """Return the store of a volume's slices on its chunk servers; whoever opens it closes it, not the metadata.
+
+    It opens where no disk is known yet, too: what is asked of it raises NotFoundError then. Raises UnavailableError
+    where the metadata do not answer.
+    """
+    return OpenedCluster(
+        metadata, token=token, tls=tls, options=options, lanes=lanes, within_seconds=within_seconds
+    )  # fmt: skip
