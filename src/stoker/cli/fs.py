@@ -3,6 +3,7 @@
 import click
 
 from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
+from stoker.cli.fs_class import storage_class
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_volume import format_volume
 from stoker.cli.groups import OrderedGroup
@@ -16,5 +17,5 @@ def command() -> None:
     """
 
 
-for _leaf in (format_volume, info, ls, stat, mkdir, mv, ln, rm, xattr, fsck):
+for _leaf in (format_volume, info, ls, stat, mkdir, mv, ln, rm, xattr, storage_class, fsck):
     command.add_command(_leaf)
