@@ -15,14 +15,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from stoker.core.units import GiB, MiB
-from stoker.fs.wire import Connection, FileSpan, FileSpans, Operation, RpcServer
+from stoker.fs.wire import Asker, Connection, FileSpan, FileSpans, Operation, RpcServer
 
 PAYLOAD_BYTES = 4 * MiB
 THREADS = 16
+REQUESTS = 1600
+PAYLOADS = 128
 
 
 class Number(msgspec.Struct, frozen=True):
@@ -41,12 +44,14 @@ def serve() -> None:
     """Serve both, the wire and bare sockets, until standard input ends."""
     descriptor = os.memfd_create("payload")
     os.truncate(descriptor, PAYLOAD_BYTES)
-    handlers = {
-        SMALL: lambda asked, payload, asker: (asked, ()),
-        QUICK: lambda asked, payload, asker: (asked, ()),
-        PUT: lambda asked, payload, asker: (asked, ()),
-        GET: lambda asked, payload, asker: (asked, FileSpans([FileSpan(descriptor, 0, PAYLOAD_BYTES)], lambda: None)),
-    }
+
+    def take(asked: Number, _payload: memoryview, _asker: Asker) -> tuple[Number, tuple[()]]:
+        return asked, ()
+
+    def send(asked: Number, _payload: memoryview, _asker: Asker) -> tuple[Number, FileSpans]:
+        return asked, FileSpans([FileSpan(descriptor, 0, PAYLOAD_BYTES)], lambda: None)
+
+    handlers = {SMALL: take, QUICK: take, PUT: take, GET: send}
     with RpcServer(handlers) as server, socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=bare, args=(listener, descriptor), daemon=True).start()
         print(server.address[1], listener.getsockname()[1], flush=True)
@@ -118,14 +123,14 @@ def rows(connection: Connection, peer: socket.socket) -> dict[str, Callable[[], 
         connection.call(GET, Number(1), answer_bytes_max=PAYLOAD_BYTES)
 
     return {
-        "small_requests_per_second": lambda: per_second(1000, lambda: connection.call(SMALL, Number(1))),
-        "quick_requests_per_second": lambda: per_second(1000, lambda: connection.call(QUICK, Number(1))),
-        "small_requests_16_threads_per_second": lambda: threaded(3200, lambda: connection.call(SMALL, Number(1))),
-        "put_gib_per_second": lambda: gib * per_second(64, lambda: connection.call(PUT, Number(1), [data])),
-        "bare_put_gib_per_second": lambda: gib * per_second(64, bare_put),
-        "get_gib_per_second": lambda: gib * per_second(64, get),
-        "get_4_threads_gib_per_second": lambda: gib * threaded(64, get),
-        "bare_get_gib_per_second": lambda: gib * per_second(64, bare_get),
+        "small_requests_per_second": lambda: per_second(REQUESTS, lambda: connection.call(SMALL, Number(1))),
+        "quick_requests_per_second": lambda: per_second(REQUESTS, lambda: connection.call(QUICK, Number(1))),
+        "small_requests_16_threads_per_second": lambda: threaded(REQUESTS, lambda: connection.call(SMALL, Number(1))),
+        "put_gib_per_second": lambda: gib * per_second(PAYLOADS, lambda: connection.call(PUT, Number(1), [data])),
+        "bare_put_gib_per_second": lambda: gib * per_second(PAYLOADS, bare_put),
+        "get_gib_per_second": lambda: gib * per_second(PAYLOADS, get),
+        "get_16_threads_gib_per_second": lambda: gib * threaded(PAYLOADS, get),
+        "bare_get_gib_per_second": lambda: gib * per_second(PAYLOADS, bare_get),
     }
 
 
@@ -142,16 +147,29 @@ def measure(rounds: int) -> dict[str, float]:
             socket.create_connection(("127.0.0.1", bare_port)) as peer,
         ):
             works = rows(connection, peer)
-            samples: dict[str, list[float]] = {name: [] for name in works}
+            samples: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
             for _ in range(rounds):
                 for name, work in works.items():
-                    samples[name].append(work())
+                    before = cpu_seconds(server.pid)
+                    figure = work()
+                    samples[name].append((figure, cpu_seconds(server.pid) - before))
     finally:
         server.communicate()
-    found = {name: statistics.median(values) for name, values in samples.items()}
+    found = {name: statistics.median(figure for figure, _ in values) for name, values in samples.items()}
     found["put_of_ceiling_ratio"] = found["put_gib_per_second"] / found["bare_put_gib_per_second"]
     found["get_of_ceiling_ratio"] = found["get_gib_per_second"] / found["bare_get_gib_per_second"]
+    for name, values in samples.items():
+        seconds = statistics.median(seconds for _, seconds in values)
+        what, unit = name.partition("_per_second")[0], "gib" if "gib" in name else "request"
+        count = PAYLOADS * PAYLOAD_BYTES / GiB if "gib" in name else REQUESTS
+        found[f"{what.removesuffix('_gib')}_cpu_seconds_per_{unit}"] = seconds / count
     return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that both ends took so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return time.process_time() + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -169,7 +187,7 @@ def main() -> None:
         print(msgspec.json.encode(found).decode())
         return
     for name, value in found.items():
-        print(f"{name:40} {value:12.2f}")
+        print(f"{name:46} {value:12.4g}")
 
 
 if __name__ == "__main__":

@@ -68,9 +68,9 @@ def test_disks_that_ask_for_certificates_copy_from_each_other(
             second.pull(SHARD, one.address, durable=True)
             assert bytes(second.get(SHARD, [(5000, 100_000)])[0]) == data[5000:105_000]
         unknown = client_tls(Path(task.tls.authority))
-        with Target(two.address, token=TOKEN, tls=unknown, within_seconds=0.3) as nobody:
-            with pytest.raises(UnavailableError):
-                nobody.status()
+        nobody = Target(two.address, token=TOKEN, tls=unknown, within_seconds=0.3)
+        with nobody, pytest.raises(UnavailableError):
+            nobody.status()
     with served(task_at("two")) as two, Target(two.address, token=TOKEN, tls=tls) as second:
         assert second.header(SHARD) == header_of(SHARD, data)
 

@@ -8,12 +8,13 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from wire_peers import ECHO, QUICK, TOKEN, UNKNOWN, WAIT, Number, Raw, Room, address_of
 
 from stoker.core.errors import CorruptError, DeniedError, StokerError, TransientError
 from stoker.fs.wire import ClientOptions, Connection, RpcServer, ServerOptions
-from stoker.fs.wire.budget import Budget, BufferPool
+from stoker.fs.wire.budget import Budget, BufferPool, GivenBuffers
 from stoker.fs.wire.frames import PAYLOAD_BYTES_MAX, PREFIX_BYTES, FrameType, frame_head
 from stoker.fs.wire.handshake import new_hello
 from stoker.fs.wire.messages import AnswerHead, Fault, Proof, RequestHead, Welcome, pack, unpack
@@ -312,6 +313,30 @@ def test_buffers_are_used_again_unless_somebody_looks_at_them() -> None:
     assert pool.lend(100_000) is not first and pool.kept_bytes == 0 and len(kept) == 5
     pool.give_back(bytearray(2 * MiB))
     assert pool.kept_bytes == 0
+
+
+def test_memory_that_was_given_is_used_again_once_nobody_looks_at_it() -> None:
+    buffers = GivenBuffers(kept_bytes_max=MiB)
+    first = buffers.give(500_000)
+    first[:] = b"a" * 500_000
+    part = first[7:9]
+    as_numbers = np.frombuffer(first[100:200], np.uint8)
+    del first
+    second = buffers.give(500_000)
+    second[:] = b"b" * 500_000
+    assert part == b"aa" and bytes(as_numbers) == b"a" * 100
+    third = buffers.give(500_000)  # more than is kept: it is the caller's alone
+    third[:] = b"c" * 500_000
+    assert part == b"aa" and second[0] == ord("b")
+    where = address(second)
+    del second
+    assert address(buffers.give(300_000)) == where
+    del part
+    assert len({where, address(buffers.give(500_000))}) == 1 and bytes(as_numbers) == b"a" * 100
+
+
+def address(view: memoryview) -> int:
+    return int(np.frombuffer(view, np.uint8).__array_interface__["data"][0])
 
 
 # -- dawdling

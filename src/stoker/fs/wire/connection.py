@@ -18,7 +18,7 @@ import msgspec
 
 from stoker.core.errors import CorruptError, StokerError, UnavailableError
 from stoker.fs.wire.bodies import opened, with_body
-from stoker.fs.wire.budget import Budget
+from stoker.fs.wire.budget import Budget, GivenBuffers
 from stoker.fs.wire.faults import error_of
 from stoker.fs.wire.frames import BODY_IN_PAYLOAD, PAYLOAD_BYTES_MAX, FrameType, frame_head
 from stoker.fs.wire.handshake import HELLO_SECONDS, Head, greet, new_hello, receive_head
@@ -33,6 +33,7 @@ Q = TypeVar("Q")
 WITHIN_SECONDS: Final = 30.0
 _TRACE_CHARACTERS_MAX: Final = 64
 _TICK_SECONDS: Final = 0.25
+_buffers: Final = GivenBuffers()
 
 
 class ClientOptions(msgspec.Struct, frozen=True):
@@ -255,7 +256,7 @@ class Connection:
         pending = self._pending.get(prefix.request)
         if pending is None or prefix.payload_bytes > (pending.answer_bytes if prefix.type == FrameType.ANSWER else 0):
             raise CorruptError("answer that nobody asked for", where=self.address, got=f"{prefix.payload_bytes} bytes")
-        buffer = memoryview(bytearray(prefix.payload_bytes))
+        buffer = _buffers.give(prefix.payload_bytes)
         until = self._clock() + self._silence_seconds + prefix.payload_bytes / SLOWEST_BYTES_PER_SECOND
         self._stream.receive(buffer, until)
         self._settle(prefix.request, head, buffer)
