@@ -191,7 +191,7 @@ class CrashDisk:
             self._past.append(self._frozen())
 
     def _frozen(self) -> "CrashDisk":
-        twin = CrashDisk(record=False)
+        twin = type(self)(record=False)
         twin._files = {number: file.copy() for number, file in self._files.items()}
         twin._names, twin._durable_names = dict(self._names), dict(self._durable_names)
         twin._pending_names, twin.step, twin._next = list(self._pending_names), self.step, self._next
@@ -216,7 +216,7 @@ class CrashDisk:
 
     def _crashed(self, chance: random.Random, part: float) -> "CrashDisk":
         """Return a disk on which each pending change is with probability `part`."""
-        left = CrashDisk(record=False)
+        left = type(self)(record=False)
         left._next = self._next
         for file_number, file in self._files.items():
             data = bytearray(file.durable)

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -13,9 +14,22 @@ from stoker.fs.disk.interface import FORMAT, Bytes, HolderStatus, ShardHeader, S
 from stoker.fs.disk.opening import open_state
 from stoker.fs.disk.reading import Span
 from stoker.fs.disk.scrubbing import ScrubReport
-from stoker.fs.disk.state import DiskOptions
+from stoker.fs.disk.state import DiskOptions, DiskState
 
 LISTED_MAX = 10_000
+
+
+class ShardReader:
+    """A shard open for reading."""
+
+    def __init__(self, state: DiskState, source: reading.Source) -> None:
+        self._state = state
+        self._source = source
+        self.header = source.header
+
+    def read(self, ranges: Sequence[tuple[int, int]]) -> list[Bytes]:
+        """Return the bytes of each range (offset, length), verified. Raises CorruptError, UsageError, StoreError."""
+        return reading.read_ranges(self._state, self._source, ranges)
 
 
 class Disk:
@@ -60,8 +74,8 @@ class Disk:
 
     def get(self, shard: ShardId, ranges: Sequence[tuple[int, int]]) -> list[Bytes]:
         """See ShardHolder."""
-        with reading.opened(self._state, shard) as source:
-            return reading.read_ranges(self._state, source, ranges)
+        with self.reading(shard) as reader:
+            return reader.read(ranges)
 
     def header(self, shard: ShardId) -> ShardHeader:
         """See ShardHolder."""
@@ -100,6 +114,12 @@ class Disk:
                 complete=not facts.incomplete and not facts.damaged, read_only=state.read_only, scrub=scrubbed,
             )  # fmt: skip
 
+    @contextmanager
+    def reading(self, shard: ShardId) -> Iterator[ShardReader]:
+        """Give a shard that is open for reading, with its header. Raises as `get`."""
+        with reading.opened(self._state, shard) as source:
+            yield ShardReader(self._state, source)
+
     # -- for a chunk server --------------------------------------------------------------------------------------
 
     def span(self, shard: ShardId, offset: int, length: int) -> Span:
@@ -127,6 +147,24 @@ class Disk:
     def scrub_lightly(self, after: ShardId | None, limit: int) -> tuple[ScrubReport, ShardId | None]:
         """Compare the index with the files for some shards behind `after`; return where to go on."""
         return scrubbing.scrub_lightly(self._state, after, limit)
+
+    def changed(self) -> bool:
+        """Tell whether a checkpoint has anything to do."""
+        state = self._state
+        return not state.read_only and bool(state.fresh or state.index.uncommitted() or state.log.unsynced())
+
+    def read_only(self) -> str:
+        """Return why nothing can be written, empty when it can."""
+        return self._state.read_only
+
+    def used_bytes(self) -> int:
+        """Return what the shards take, headers and alignment included."""
+        with self._state.index.changing() as facts:
+            return facts.used_bytes
+
+    def scrub_is_due(self, interval_seconds: float) -> bool:
+        """Tell whether a pass is under way, or the last one was begun so long ago."""
+        return scrubbing.is_due(self._state, interval_seconds)
 
     def sync_counts(self) -> tuple[int, int]:
         """Return how often somebody waited for a sync of the log, and how many syncs that took."""

@@ -340,8 +340,8 @@ def _connected(path: Path | None) -> sqlite3.Connection:
     return connection
 
 
-def _read_facts(found: tuple[bytes] | None, disk: str, where: str) -> Facts:
-    data = b"" if found is None else found[0]
+def _read_facts(found: tuple[object] | None, disk: str, where: str) -> Facts:
+    data: object = b"" if found is None else found[0]
     if not isinstance(data, bytes) or len(data) < _CRC.size:
         raise CorruptError("index has no facts", where=where)
     body = data[: -_CRC.size]

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from stoker.core.errors import CorruptError, NotFoundError, StoreError
-from stoker.fs.disk.files import DiskFailingError, telling
+from stoker.fs.disk.files import telling
 from stoker.fs.disk.index import IN_FILES, Entry
 from stoker.fs.disk.interface import ScrubStatus, ShardId
 from stoker.fs.disk.reading import verify
@@ -56,7 +56,7 @@ def _check(state: DiskState, entry: Entry, report: ScrubReport) -> None:
         damaged = verify(state, shard) is not None
     except NotFoundError:
         return  # removed meanwhile
-    except (CorruptError, DiskFailingError):
+    except (CorruptError, StoreError):
         damaged = True
     if damaged:
         report.bad.append(shard)
@@ -82,6 +82,13 @@ def scrub_status(state: DiskState) -> ScrubStatus:
         ratio = 0.0 if scrubbed.after is None else min(1.0, scrubbed.pass_bytes / max(1, facts.used_bytes))
         age_seconds = max(0.0, state.clock() - since)
         return ScrubStatus(scrubbed.passes, ratio, scrubbed.checked_bytes, age_seconds)
+
+
+def is_due(state: DiskState, interval_seconds: float) -> bool:
+    """Tell whether a pass is under way, or the last one was begun so long ago; so may be a disk that is new."""
+    with state.index.changing() as facts:
+        scrubbed = facts.scrub
+        return scrubbed.after is not None or state.clock() - scrubbed.whole_since_seconds >= interval_seconds
 
 
 def scrub_lightly(state: DiskState, after: ShardId | None, limit: int) -> tuple[ScrubReport, ShardId | None]:
