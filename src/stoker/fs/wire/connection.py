@@ -33,6 +33,7 @@ Q = TypeVar("Q")
 WITHIN_SECONDS: Final = 30.0
 _TRACE_CHARACTERS_MAX: Final = 64
 _TICK_SECONDS: Final = 0.25
+_SILENCE_SECONDS_MIN: Final = 0.1
 _buffers: Final = GivenBuffers()
 
 
@@ -213,8 +214,11 @@ class Connection:
 
     def _read_all(self) -> None:
         heard = asked = self._clock()
+        # The server, too, gives up a client that says nothing, after three times what it told.
+        ask_seconds = min(self._silence_seconds, max(_SILENCE_SECONDS_MIN, self.welcome.silence_seconds)) / 3
+        tick_seconds = min(_TICK_SECONDS, ask_seconds / 2)
         while self._failure is None:
-            if self._stream.wait(_TICK_SECONDS):
+            if self._stream.wait(tick_seconds):
                 self._receive(receive_head(self._stream, self._clock() + self._silence_seconds))
                 heard = asked = self._clock()
                 continue
@@ -225,7 +229,7 @@ class Connection:
                     where=self.address,
                     expected=f"a sign of life within {self._silence_seconds:g} s",
                 )
-            if now - asked > self._silence_seconds / 3:
+            if now - asked > ask_seconds:
                 asked = now
                 self._ping()
 
