@@ -21,7 +21,7 @@ from stoker.fs.wire.bodies import opened, with_body
 from stoker.fs.wire.budget import Budget, GivenBuffers
 from stoker.fs.wire.faults import error_of
 from stoker.fs.wire.frames import BODY_IN_PAYLOAD, PAYLOAD_BYTES_MAX, FrameType, frame_head
-from stoker.fs.wire.handshake import HELLO_SECONDS, Head, greet, new_hello, receive_head
+from stoker.fs.wire.handshake import Head, greet, new_hello, receive_head
 from stoker.fs.wire.keys import parse_address
 from stoker.fs.wire.messages import AnswerHead, Fault, RequestHead, Welcome, pack, read_with, unpack
 from stoker.fs.wire.operations import Bytes, Operation
@@ -41,6 +41,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     """How a client connects, and how much it lets be under way on one connection."""
 
     connect_seconds: float = 5.0
+    """Within which the server must be reached, and once more the hello be over."""
     silence_seconds: float = 10.0
     """A server that says nothing for so long, though it was asked for a sign of life, is lost."""
     answers_bytes: int = 2 * PAYLOAD_BYTES_MAX
@@ -94,7 +95,7 @@ class Connection:
         self._reader.start()
 
     def _greet(self, volume: str, role: str, token: str | None) -> Welcome:
-        until = self._clock() + max(HELLO_SECONDS, self._options.connect_seconds)
+        until = self._clock() + self._options.connect_seconds
         try:
             if isinstance(self._stream, TlsStream):
                 self._stream.agree(until)
