@@ -3,6 +3,7 @@
 import click
 
 from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
+from stoker.cli.fs_chunkserver import chunkserver
 from stoker.cli.fs_class import storage_class
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_volume import format_volume
@@ -17,5 +18,5 @@ def command() -> None:
     """
 
 
-for _leaf in (format_volume, info, ls, stat, mkdir, mv, ln, rm, xattr, storage_class, fsck):
+for _leaf in (format_volume, info, ls, stat, mkdir, mv, ln, rm, xattr, storage_class, fsck, chunkserver):
     command.add_command(_leaf)

@@ -1,0 +1,115 @@
+"""What can be asked of a chunk server, and what it says to the masters: values of the protocol."""
+
+from typing import Final
+
+import msgspec
+
+from stoker.core.units import KiB, MiB
+from stoker.fs.disk.interface import SHARD_BYTES_MAX, HolderStatus, ShardHeader, ShardId, ShardPage
+from stoker.fs.wire.operations import Operation
+
+SHARDS_AT_ONCE_MAX: Final = 4096
+"""Shards that one request may name."""
+RANGES_AT_ONCE_MAX: Final = 1024
+PAGE_MAX: Final = 1024
+"""Headers in one page of a listing."""
+_HEADER_BODY_BYTES_MAX: Final = 96 * KiB
+"""A header with the checksums of 16,384 cells."""
+
+
+class Put(msgspec.Struct, frozen=True):
+    """Store the shard whose bytes are the payload."""
+
+    header: ShardHeader
+    durable: bool
+
+
+class Get(msgspec.Struct, frozen=True):
+    """Send the cells that cover these ranges (offset, length), each of them once, in their order."""
+
+    shard: ShardId
+    ranges: list[tuple[int, int]]
+
+
+class Cells(msgspec.Struct, frozen=True):
+    """The payload holds runs of whole cells: for each its first cell, and the checksums that were stored with them."""
+
+    cell_bytes: int
+    shard_bytes: int
+    runs: list[tuple[int, bytes]]
+
+
+class Shards(msgspec.Struct, frozen=True):
+    """Some shards."""
+
+    shards: list[ShardId]
+
+
+class List(msgspec.Struct, frozen=True):
+    """Tell what is there behind `after`, `limit` of it at most."""
+
+    after: ShardId | None
+    limit: int
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """Nothing to tell."""
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What reading a whole shard found: its first damaged cell, or None."""
+
+    bad_cell: int | None
+
+
+class Scrub(msgspec.Struct, frozen=True):
+    """Read everything over and over at no more than so many bytes a second; 0 stops it."""
+
+    bytes_per_second: int
+
+
+class Pull(msgspec.Struct, frozen=True):
+    """Fetch a shard from the chunk server at `source`, verify and store it."""
+
+    shard: ShardId
+    source: str
+    durable: bool
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """A chunk server lives: whose disk it serves, where, and how that fares.
+
+    `run` names this run of the process, and `seq` counts within it. With `leaving` it stops on purpose, and comes
+    back soon or says nothing more.
+    """
+
+    address: str
+    run: str
+    seq: int
+    status: HolderStatus
+    leaving: bool = False
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """A master took note."""
+
+
+PUT: Final = Operation(
+    0x101, "put", Put, Nothing, payload_bytes_max=SHARD_BYTES_MAX, body_bytes_max=_HEADER_BODY_BYTES_MAX,
+    own_checksums=True, idempotent=True,
+)  # fmt: skip
+GET: Final = Operation(
+    0x102, "get", Get, Cells, body_bytes_max=_HEADER_BODY_BYTES_MAX, own_checksums=True, idempotent=True,
+)  # fmt: skip
+HEADER: Final = Operation(0x103, "header", ShardId, ShardHeader, body_bytes_max=_HEADER_BODY_BYTES_MAX, idempotent=True)
+SYNC: Final = Operation(0x104, "sync", Shards, Nothing, idempotent=True)
+REMOVE: Final = Operation(0x105, "remove", Shards, Nothing, idempotent=True)
+LISTING: Final = Operation(0x106, "listing", List, ShardPage, body_bytes_max=1 * MiB - 64 * KiB, idempotent=True)
+STATUS: Final = Operation(0x107, "status", Nothing, HolderStatus, idempotent=True)
+CHECK: Final = Operation(0x108, "check", ShardId, Checked, idempotent=True)
+SCRUB: Final = Operation(0x109, "scrub", Scrub, Nothing, idempotent=True)
+PULL: Final = Operation(0x10A, "pull", Pull, Nothing, idempotent=True)
+CHUNK_OPERATIONS: Final = (PUT, GET, HEADER, SYNC, REMOVE, LISTING, STATUS, CHECK, SCRUB, PULL)
+
+HEARTBEAT: Final = Operation(0x180, "heartbeat", Heartbeat, Noted, idempotent=True)
+"""Asked of the masters."""

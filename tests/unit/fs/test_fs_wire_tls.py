@@ -1,0 +1,93 @@
+"""The wire under TLS: who is believed, and that bytes arrive the same."""
+
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from wire_certificates import Authority
+from wire_peers import ECHO, FILE, QUICK, TOKEN, Number, Raw, Room, address_of
+
+from stoker.core.errors import UnavailableError, UsageError
+from stoker.fs.wire import Connection, RpcServer
+from stoker.fs.wire.keys import client_tls, server_tls
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "authority")
+
+
+def test_bytes_arrive_the_same_under_tls(authority: Authority, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(2 << 20))
+    descriptor = os.open(path, os.O_RDONLY)
+    tls = server_tls(*authority.issue("server"))
+    with (
+        RpcServer(Room(descriptor).handlers(), token=TOKEN, tls=tls) as server,
+        Connection(address_of(server), token=TOKEN, tls=client_tls(authority.path)) as connection,
+    ):
+        data = os.urandom(3_000_001)
+        assert connection.call(ECHO, Number(1), [data[:10], data[10:]])[1] == data
+        whole = connection.call(FILE, Number(2 << 20), answer_bytes_max=2 << 20)[1]
+        assert whole == path.read_bytes()
+        asked = [connection.begin(ECHO, Number(number), [data]) for number in range(6)]
+        assert all(future.result(20)[1] == data for future in asked)
+        assert connection.call(QUICK, Number(1))[0] == Number(1)
+    os.close(descriptor)
+
+
+def test_only_who_the_authority_knows_is_believed(authority: Authority, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    tls = server_tls(*authority.issue("server"), authority.path)
+    seen: list[str] = []
+    handlers = {QUICK: lambda asked, payload, asker: (seen.append(asker.certificate), (asked, ()))[1]}
+    with RpcServer(handlers, host="0.0.0.0", tls=tls) as server:  # certificates are asked for: it may listen anywhere
+        with Connection(address_of(server), tls=client_tls(authority.path, *authority.issue("alice"))) as connection:
+            assert connection.call(QUICK, Number(1))[0] == Number(1)
+        assert seen == ["alice"]
+        with pytest.raises(UnavailableError, match="TLS was not agreed on"):
+            Connection(address_of(server), tls=client_tls(stranger.path, *authority.issue("bob")))
+        for unknown in (client_tls(authority.path, *stranger.issue("mallory")), client_tls(authority.path)):
+            with pytest.raises(UnavailableError), Connection(address_of(server), tls=unknown) as connection:
+                connection.call(QUICK, Number(2))
+        with pytest.raises(UnavailableError):
+            Connection(address_of(server))  # no TLS at all
+    assert seen == ["alice"]
+
+
+def test_tls_alone_does_not_open_a_server_to_the_world(authority: Authority) -> None:
+    with pytest.raises(UsageError, match="must know its clients"):
+        RpcServer({}, host="0.0.0.0", tls=server_tls(*authority.issue("server")))
+
+
+def test_files_that_are_no_certificates_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "empty.pem"
+    path.write_text("")
+    with pytest.raises(UsageError, match=r"TLS files cannot be used .*empty\.pem"):
+        server_tls(path, path)
+    with pytest.raises(UsageError, match="TLS files cannot be used"):
+        client_tls(tmp_path / "missing.pem")
+
+
+def test_a_handshake_must_be_over_in_time(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stoker.fs.wire.serving.HELLO_SECONDS", 0.3)
+    tls = server_tls(*authority.issue("server"))
+    with RpcServer(Room().handlers(), tls=tls) as server, Raw(server, greeted=False) as silent:
+        assert silent.ended()
+        with Connection(address_of(server), tls=client_tls(authority.path)) as connection:
+            assert connection.call(QUICK, Number(1))[0] == Number(1)
+
+
+def test_a_server_that_is_none_is_unavailable_in_time(authority: Authority) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        rude = threading.Thread(target=hang_up, args=(deaf,))
+        rude.start()
+        with pytest.raises(UnavailableError):
+            Connection(f"127.0.0.1:{deaf.getsockname()[1]}", tls=client_tls(authority.path))
+        rude.join()
+
+
+def hang_up(listener: socket.socket) -> None:
+    listener.accept()[0].close()
