@@ -153,8 +153,10 @@ class VirtualLanes:
         self._inside: float | None = None
 
     def sleep(self, seconds: float) -> None:
-        assert self._inside is not None
-        self._inside += seconds
+        if self._inside is None:
+            self.now += seconds
+        else:
+            self._inside += seconds
 
     def clock(self) -> float:
         return self.now if self._inside is None else self._inside

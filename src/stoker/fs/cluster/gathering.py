@@ -12,7 +12,7 @@ import msgspec
 
 from stoker.core.errors import CorruptError, NotFoundError, StokerError, UnavailableError
 from stoker.fs.cluster.placing import Placed, codec_of
-from stoker.fs.code.layout import Span, clipped, rebuild_range
+from stoker.fs.code.layout import Span, clipped, joined_ranges, rebuild_range
 from stoker.fs.disk.interface import Bytes
 
 Ranges = tuple[tuple[int, int], ...]
@@ -43,12 +43,15 @@ class Gathering:
         self._tier = _FIRST_TIER
         self._copies = placed.shape.k == 1
         first = self._first_copy() if self._copies else 0
-        spans = placed.layout.spans(offset, length)
-        self._spans = [Span(first, s.offset, s.length, s.at) for s in spans] if self._copies else list(spans)
-        ranges = placed.layout.ranges(offset, length)
-        self._wanted = {first if self._copies else index: tuple(found) for index, found in ranges.items()}
+        spans = list(placed.layout.spans(offset, length))
+        # A copy is the slice itself: its range is one piece.
+        self._spans = [Span(first, offset, length, offset)] if self._copies and spans else spans
+        self._wanted = {
+            index: tuple(ranges) for index, ranges in joined_ranges(self._spans).items()
+        }  # fmt: skip
         self._have: dict[int, list[tuple[int, int, memoryview]]] = {}
         self._asking: dict[int, list[Fetch]] = {}
+        self._complete: set[int] = set()
         self._lost: set[int] = set()
         self._late: set[int] = set()
         self._refused: dict[int, set[int]] = {}
@@ -157,7 +160,16 @@ class Gathering:
     # -- rebuilding
 
     def _missing(self) -> list[int]:
-        return [index for index, ranges in self._wanted.items() if not self._covers(index, ranges)]
+        """Return the wanted shards that are not there; those that are never go again."""
+        missing = []
+        for index, ranges in self._wanted.items():
+            if index in self._complete:
+                continue
+            if all(self._piece(index, start, length) is not None for start, length in ranges):
+                self._complete.add(index)
+            else:
+                missing.append(index)
+        return missing
 
     def _columns(self, missing: Sequence[int]) -> Ranges:
         """Return the columns that rebuild the wanted ranges of shards, in order, none over another."""
@@ -255,6 +267,8 @@ class Gathering:
 
     def _rebuilt(self) -> dict[int, list[tuple[int, Bytes]]]:
         missing = self._missing()
+        if not missing:
+            return {}
         made: dict[int, list[tuple[int, Bytes]]] = {index: [] for index in missing}
         columns = self._columns(missing)
         sources = [index for index in range(self.placed.width) if self._covers(index, columns)]

@@ -17,6 +17,8 @@ _PAUSE_SECONDS: Final = 1.0
 _PAUSE_SECONDS_MAX: Final = 30.0
 _LATENCIES: Final = 256
 _LATENCIES_MIN: Final = 16
+_FRESH_MIN: Final = 16
+"""After so many reads the percentile is computed anew."""
 
 
 class Breaker(msgspec.Struct, frozen=True):
@@ -58,6 +60,8 @@ class Health:
         self._breakers: dict[int, Breaker] = {}
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._bounds = hedge_seconds_min, hedge_seconds_max
+        self._hedge_seconds = hedge_seconds_max
+        self._fresh = 0
         self._counts: Counter[str] = Counter()
         self._corrupt: Counter[int] = Counter()
         self._failed: Counter[int] = Counter()
@@ -73,6 +77,7 @@ class Health:
             self._breakers.pop(disk, None)
             if read:
                 self._latencies.append(seconds)
+                self._fresh += 1
 
     def failed(self, disk: int, error: Exception) -> None:
         """Note a call that did not: only a holder that cannot be reached or used counts against it."""
@@ -90,11 +95,12 @@ class Health:
         """
         low, high = self._bounds
         with self._lock:
-            if len(self._latencies) < _LATENCIES_MIN:
-                return high
-            ordered = sorted(self._latencies)
-        slow, usual = ordered[int(0.95 * (len(ordered) - 1))], ordered[len(ordered) // 2]
-        return min(max(min(slow, 4 * usual), low), high)
+            if len(self._latencies) >= _LATENCIES_MIN and self._fresh >= _FRESH_MIN:
+                self._fresh = 0
+                ordered = sorted(self._latencies)
+                slow, usual = ordered[int(0.95 * (len(ordered) - 1))], ordered[len(ordered) // 2]
+                self._hedge_seconds = min(max(min(slow, 4 * usual), low), high)
+            return self._hedge_seconds
 
     def count(self, what: str) -> None:
         """Count one more of something, named as the field of Counts."""

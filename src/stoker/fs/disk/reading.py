@@ -71,12 +71,14 @@ def opened(state: DiskState, shard: ShardId) -> Iterator[Source]:
         source = _IN_FILE if entry.place.segment == IN_FILES else _IN_SEGMENT
         try:
             with source(state, entry) as found:
-                try:
-                    yield found
-                except (CorruptError, DiskFailingError):
-                    state.mark_bad(entry)
-                    raise
+                yield found
                 return
+        except CorruptError:
+            state.mark_bad(entry)
+            raise
+        except DiskFailingError as error:
+            state.mark_bad(entry)
+            raise StoreError("shard cannot be read", where=f"{shard} on {state.where}", got=error.got) from error
         except _ElsewhereError as error:
             if state.index.get(shard) == entry:
                 state.mark_bad(entry)
@@ -154,7 +156,6 @@ def _record(state: DiskState, entry: Entry, handle: int, salt_crc: int) -> Sourc
     try:
         got = memory[: state.files.fill(handle, place.offset, memory)]
     except OSError as error:
-        state.mark_bad(entry)
         raise told(error, "shard cannot be read", where) from error
     prefix = layout.unpack_prefix(got, salt_crc, segment=place.segment, offset=place.offset)
     if prefix is None or prefix.kind != layout.KIND_SHARD:
