@@ -37,7 +37,9 @@ _NAME_CHARACTERS_MAX: Final = 255
 @click.option(
     "--masters", default="", metavar="HOST:PORT,...", help="Report to these, and write only while one answers."
 )
-@click.option("--host-name", default="", metavar="NAME", help="The host the disks are in. [default: the machine's name]")
+@click.option(
+    "--host-name", default="", metavar="NAME", help="The host the disks are in. [default: the machine's name]"
+)
 @click.option("--rack", default="", metavar="NAME", help="The rack they are in.")
 @click.option("--zone", default="", metavar="NAME", help="The zone they are in.")
 @click.option("--region", default="", metavar="NAME", help="The region they are in.")

@@ -46,7 +46,13 @@ def test_a_map_is_put_against_the_one_that_was_seen(place: Place) -> None:
 def test_what_cannot_be_a_map_is_refused(place: Place) -> None:
     place.refused(errno.EPERM, PutMap(0, 1, b"x"), caller=Caller(1000, 1000))
     place.refused(errno.EFBIG, PutMap(0, 1, bytes(MAP_BYTES_MAX + 1)))
-    for wrong in (PutMap(0, 0, b"x"), PutMap(2, 1, b"x"), PutMap(-1, 1, b"x"), PutMap(0, 1, b""), PutMap(0, 2**64, b"")):
+    for wrong in (
+        PutMap(0, 0, b"x"),
+        PutMap(2, 1, b"x"),
+        PutMap(-1, 1, b"x"),
+        PutMap(0, 1, b""),
+        PutMap(0, 2**64, b""),
+    ):
         place.refused(errno.EINVAL, wrong)
     place.volume.run(PutMap(0, 1, bytes(MAP_BYTES_MAX)))
     assert fsck(place.volume.engine) == []

@@ -25,7 +25,7 @@ class MapSource:
         self._newest: ClusterMap | None = None
         self._lock = threading.Lock()
         self._wanted = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: StokerError | None = None
 
@@ -74,10 +74,10 @@ class MapSource:
         self._thread.start()
 
     def _refresh_on(self, every_seconds: float) -> None:
-        while not self._closing:
+        while True:
             self._wanted.wait(every_seconds)
             self._wanted.clear()
-            if self._closing:
+            if self._closing.is_set():
                 return
             try:
                 self.refresh()
@@ -86,7 +86,7 @@ class MapSource:
 
     def close(self) -> None:
         """End the thread; twice is harmless."""
-        self._closing = True
+        self._closing.set()
         self._wanted.set()
         if self._thread is not None:
             self._thread.join()

@@ -11,7 +11,7 @@ from stoker.fs.meta.service import Metadata
 class OpenedCluster(ClusterStore):
     """A ClusterStore with what it stands on, which it closes: its map, and connections to the disks."""
 
-    def __init__(  # noqa: PLR0913 - each by its name
+    def __init__(
         self,
         metadata: Metadata,
         *,
@@ -36,7 +36,7 @@ class OpenedCluster(ClusterStore):
         super().close()
 
 
-def open_cluster(  # noqa: PLR0913 - each by its name
+def open_cluster(
     metadata: Metadata,
     *,
     token: str | None = None,

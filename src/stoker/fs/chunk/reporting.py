@@ -45,7 +45,8 @@ class Master(Protocol):
 class Reporter:
     """Tells every master how a disk fares, once a second; each answer keeps the fence open.
 
-    `address` is where others reach the disk, `place` where it stands. Masters that are not there are tried again for ever.
+    `address` is where others reach the disk, `place` where it stands. Masters that are not there are tried again for
+    ever.
     """
 
     def __init__(

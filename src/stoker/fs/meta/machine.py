@@ -14,7 +14,19 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from stoker.core.errors import CorruptError
-from stoker.fs.meta import attributes, calls, classes, cluster_map, content, holding, listing, naming, renaming, taken, whole
+from stoker.fs.meta import (
+    attributes,
+    calls,
+    classes,
+    cluster_map,
+    content,
+    holding,
+    listing,
+    naming,
+    renaming,
+    taken,
+    whole,
+)
 from stoker.fs.meta.answers import Answer, Refusal, pack_answer, unpack_answer
 from stoker.fs.meta.calls import Call, Question, Request
 from stoker.fs.meta.context import Context
