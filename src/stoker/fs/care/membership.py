@@ -75,7 +75,7 @@ class Members:
         self.watched: dict[int, Watched] = {}
         self.trouble: dict[str, str] = {}
         self._fresh: set[str] = set()
-        self._time_ns = 0
+        self.time_ns = 0
         self._stepped_ns: int | None = None
 
     # -- what happens
@@ -84,7 +84,7 @@ class Members:
         """Begin to watch: who was silent before is given time to be heard."""
         disks = cluster.disks if cluster is not None else ()
         self.watched = {
-            disk.id: taken_over(Watched(disk.health, since_ns=self._time_ns), self._time_ns) for disk in disks
+            disk.id: taken_over(Watched(disk.health, since_ns=self.time_ns), self.time_ns) for disk in disks
         }  # fmt: skip
         self._stepped_ns = None
 
@@ -95,7 +95,7 @@ class Members:
         if known is None:
             if len(self.signs) >= DISKS_MAX + _STRANGERS_MAX:
                 raise UsageError("there are too many disks", expected=f"{DISKS_MAX} at most")
-            self.signs[name] = Sign(beat, self._time_ns, self._time_ns)
+            self.signs[name] = Sign(beat, self.time_ns, self.time_ns)
             self._fresh.add(name)
             return
         earlier = known.earlier_runs
@@ -106,13 +106,13 @@ class Members:
             return  # overtaken
         if beat.run != known.beat.run:
             earlier = (*earlier, known.beat.run)[-_RUNS_MAX:]
-        self.signs[name] = Sign(beat, self._time_ns, known.first_ns, earlier)
+        self.signs[name] = Sign(beat, self.time_ns, known.first_ns, earlier)
         self._fresh.add(name)
 
     def passed(self, now_ns: int) -> None:
         """Let time pass up to `now_ns` of a clock, however that jumps."""
         if self._stepped_ns is not None:
-            self._time_ns += min(max(now_ns - self._stepped_ns, 0), STEP_NS_MAX)
+            self.time_ns += min(max(now_ns - self._stepped_ns, 0), STEP_NS_MAX)
         self._stepped_ns = now_ns
 
     # -- what follows
@@ -162,7 +162,7 @@ class Members:
         names = {disk.uuid: disk.id for disk in cluster.disks if disk.uuid}
         limits = self.rules.limits
         for disk in cluster.disks:
-            self.watched.setdefault(disk.id, Watched(disk.health, self._time_ns, self._time_ns))
+            self.watched.setdefault(disk.id, Watched(disk.health, self.time_ns, self.time_ns))
         for name in self._fresh & names.keys():
             event: Event = "stopping" if self.signs[name].beat.leaving else "heard"
             number = names[name]
@@ -170,10 +170,10 @@ class Members:
             if event == "heard" or seen.health != "out":
                 self.watched[number], _ = step(seen, self.signs[name].seen_ns, event, limits)
             self._fresh.discard(name)
-        allowed = may_give_up(self.watched.values(), self._time_ns, limits)
+        allowed = may_give_up(self.watched.values(), self.time_ns, limits)
         for disk in cluster.disks:
             may = allowed and disk.spared_until_ns <= wall_ns
-            self.watched[disk.id], _ = step(self.watched[disk.id], self._time_ns, "tick", limits, may_give_up=may)
+            self.watched[disk.id], _ = step(self.watched[disk.id], self.time_ns, "tick", limits, may_give_up=may)
         silent = sum(one.health in ("suspect", "down") for one in self.watched.values())
         self.trouble.pop("silence", None)
         if not allowed:
@@ -207,9 +207,9 @@ class Members:
         limits = self.rules.limits
         new = {
             name: sign for name, sign in self.signs.items()
-            if name not in known and not sign.beat.leaving and self._time_ns - sign.seen_ns < limits.suspect_ns
+            if name not in known and not sign.beat.leaving and self.time_ns - sign.seen_ns < limits.suspect_ns
         }  # fmt: skip
-        if not new or self._time_ns - min(sign.first_ns for sign in new.values()) < self.rules.adopt_ns:
+        if not new or self.time_ns - min(sign.first_ns for sign in new.values()) < self.rules.adopt_ns:
             return []
         first = max(known.values(), default=-1) + 1
         ordered = sorted(new.values(), key=lambda sign: (sign.beat.host, sign.beat.address, sign.beat.status.disk))
@@ -219,7 +219,7 @@ class Members:
         return [self._first(number, sign.beat) for number, sign in enumerate(ordered, first)]
 
     def _first(self, number: int, beat: Heartbeat) -> Disk:
-        self.watched[number] = Watched("up", self._time_ns, self._time_ns)
+        self.watched[number] = Watched("up", self.time_ns, self.time_ns)
         return Disk(
             number, weight_of(beat.status.capacity_bytes), beat.host, beat.rack, beat.zone, beat.region,
             beat.address, full=self._full(None, beat), read_only=bool(beat.status.read_only), uuid=beat.status.disk,

@@ -1,10 +1,11 @@
 """The store of a volume whose bytes are on chunk servers, as everybody opens it: mounts, clients, and care."""
 
 import ssl
+from collections.abc import Callable
 
 from stoker.fs.care.holders import WITHIN_SECONDS, Targets
 from stoker.fs.care.maps import ClassesByNumber, MapSource
-from stoker.fs.cluster import ClusterStore, Lanes, Options
+from stoker.fs.cluster import ClusterStore, Lanes, Options, Short
 from stoker.fs.meta.service import Metadata
 
 
@@ -20,13 +21,14 @@ class OpenedCluster(ClusterStore):
         options: Options | None = None,
         lanes: Lanes | None = None,
         within_seconds: float = WITHIN_SECONDS,
+        told: Callable[[Short], object] = id,
     ) -> None:
         volume = metadata.settings.uuid
         self.maps = MapSource(metadata)
         self.maps.refresh()
         self.classes = ClassesByNumber(metadata)
         self.targets = Targets(self.maps, volume, token=token, tls=tls, within_seconds=within_seconds)
-        super().__init__(volume, self.maps, self.targets, self.classes, lanes, options)
+        super().__init__(volume, self.maps, self.targets, self.classes, lanes, options, told)
         self.maps.keep_fresh()
 
     def close(self) -> None:
@@ -44,6 +46,7 @@ def open_cluster(
     options: Options | None = None,
     lanes: Lanes | None = None,
     within_seconds: float = WITHIN_SECONDS,
+    told: Callable[[Short], object] = id,
 ) -> OpenedCluster:
     """Return the store of a volume's slices on its chunk servers; whoever opens it closes it, not the metadata.
 
@@ -51,5 +54,5 @@ def open_cluster(
     where the metadata do not answer.
     """
     return OpenedCluster(
-        metadata, token=token, tls=tls, options=options, lanes=lanes, within_seconds=within_seconds
+        metadata, token=token, tls=tls, options=options, lanes=lanes, within_seconds=within_seconds, told=told
     )  # fmt: skip
