@@ -75,7 +75,7 @@ def opened(state: DiskState, shard: ShardId) -> Iterator[Source]:
         entry = state.index.get(shard)
         if entry is None:
             raise NotFoundError("no such shard", where=f"{shard} on {state.where}")
-        source = _IN_FILE if entry.place.segment == IN_FILES else _IN_SEGMENT
+        source = _in_file if entry.place.segment == IN_FILES else _in_segment
         try:
             with source(state, entry) as found:
                 yield found
@@ -141,10 +141,6 @@ def _in_segment(state: DiskState, entry: Entry) -> Iterator[Source]:
         yield found
     finally:
         state.segment_handles.give(held)
-
-
-_IN_FILE: Final = _in_file
-_IN_SEGMENT: Final = _in_segment
 
 
 def _open_segment(state: DiskState, number: int) -> tuple[int, int]:
