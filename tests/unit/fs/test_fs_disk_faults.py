@@ -334,6 +334,9 @@ def test_damaged_shards_do_not_stop_compaction_nor_vanish_in_it(tmp_path: Path) 
     assert readable(disk.state, [kept[2], *rest])
     assert disk.state.index.facts.stuck == [1]
     remove(disk.state, kept)
+    while compact(disk.state, 5000):
+        pass
+    assert segment_path(FOLDER / "segments", 1) not in disk.files.paths()
     checkpoint(disk.state, clean=True)
     disk.state.close()
     again = CrashingDisk(tmp_path, disk.files, None)
