@@ -41,6 +41,12 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.blake2b(segment.to_bytes(8, "big"), key=key, digest_size=SALT_BYTES).digest()
 
 
+class _Version(msgspec.Struct):
+    """What the identity file of any release has."""
+
+    format: int
+
+
 def make_identity(folder: Path, volume: str) -> Identity:
     """Make an empty folder a disk of a volume. Raises UsageError for one that is not empty."""
     volume = str(uuid.UUID(volume))
@@ -69,8 +75,8 @@ def read_identity(folder: Path) -> Identity:
             "no disk is here", where=str(folder), got=f"no {IDENTITY_NAME}", remedy="look whether it is mounted"
         ) from None
     try:
-        version = msgspec.json.decode(data, type=dict[str, str | int]).get("format")
-        if isinstance(version, int) and version > FORMAT:
+        version = msgspec.json.decode(data, type=_Version).format
+        if version > FORMAT:
             raise UsageError(
                 "disk was made by a newer release", where=str(folder), expected=f"format {FORMAT}", got=f"{version}"
             )

@@ -122,7 +122,7 @@ def _go_on(state: DiskState) -> None:
     known = facts.segments.get(number)
     if known is not None and known.end < state.options.segment_bytes:
         scan = SegmentScan(state.files, state.segments_folder, state.identity, number)
-        with suppress(NotFoundError):
+        with suppress(NotFoundError, CorruptError):  # removed, or not ours: a new one is begun
             salt = scan.salt()
             with telling("segment cannot be read", str(path)):
                 length = _length(state.files, path)

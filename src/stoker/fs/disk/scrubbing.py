@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from stoker.core.errors import CorruptError, NotFoundError, StoreError
-from stoker.fs.disk.files import DiskFailingError, telling
+from stoker.fs.disk.files import telling
 from stoker.fs.disk.index import IN_FILES, Entry
 from stoker.fs.disk.interface import ScrubStatus, ShardId
 from stoker.fs.disk.reading import verify
@@ -56,7 +56,7 @@ def _check(state: DiskState, entry: Entry, report: ScrubReport) -> None:
         damaged = verify(state, shard) is not None
     except NotFoundError:
         return  # removed meanwhile
-    except (CorruptError, DiskFailingError):
+    except (CorruptError, StoreError):
         damaged = True
     if damaged:
         report.bad.append(shard)
