@@ -73,6 +73,7 @@ class ShardHolderContract:
         assert found == [data[offset : offset + length] for offset, length in ranges]
         assert holder.get(shard, []) == []
 
+    @pytest.mark.slow
     def test_the_greatest_shard_is_held(self, holder: ShardHolder) -> None:
         """A shard may have as many bytes as a slice, and cells as small as there are."""
         data, shard = content(SHARD_BYTES_MAX), ShardId(1, 1, 0)

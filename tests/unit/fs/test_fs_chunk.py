@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from chunk_places import VOLUME, Served, cut_short, damage, header_of
 from hypothesis import given
@@ -28,7 +29,8 @@ from stoker.fs.chunk.reporting import Reporter
 from stoker.fs.chunk.supervisor import Restarts
 from stoker.fs.chunk.upkeep import Upkeep, scrub_pace
 from stoker.fs.disk import Disk, ShardId, ShardPage
-from stoker.fs.wire import Peer, RpcServer
+from stoker.fs.wire import Connection, Operation, Peer, RpcServer
+from stoker.fs.wire.messages import pack
 
 SHARD = ShardId(9, 1, 3)
 
@@ -141,6 +143,35 @@ def test_another_volume_is_not_let_in(served: Served) -> None:
     other = "11111111-2222-3333-4444-555555555555"
     with Target(served.address, volume=other) as target, pytest.raises(DeniedError, match="another volume"):
         target.status()
+
+
+def test_requests_that_are_none_end_no_server(served: Served) -> None:
+    data = b"x" * 9000
+    served.target.put(header_of(SHARD, data), [data], durable=True)
+    chance = random.Random(5)
+    bodies = [
+        (ops.PUT, ops.Put(header_of(SHARD, data), True)),
+        (ops.GET, ops.Get(SHARD, [(0, 9000)])),
+        (ops.SYNC, ops.Shards([SHARD])),
+        (ops.LISTING, ops.List(SHARD, 5)),
+        (ops.PULL, ops.Pull(SHARD, served.address, True)),
+        (ops.SCRUB, ops.Scrub(5)),
+    ]
+    with Connection(served.address) as connection:
+        for _ in range(300):
+            operation, request = chance.choice(bodies)
+            body = bytearray(pack(request))
+            for _ in range(chance.randint(1, 4)):
+                body[chance.randrange(len(body))] = chance.choice(
+                    [0, 0x7F, 0x80, 0xC0, 0xC1, 0xFF, chance.randrange(256)]
+                )
+            raw = Operation(operation.code, "raw", msgspec.Raw, msgspec.Raw, payload_bytes_max=9000, own_checksums=True)
+            try:
+                connection.call(raw, msgspec.Raw(bytes(body)), answer_bytes_max=9000)
+            except StokerError as error:
+                assert "failed at the server" not in str(error), (operation, bytes(body))
+        assert served.target.get(SHARD, [(0, 9000)])[0] == data
+        assert connection.usable
 
 
 # -- hostile servers

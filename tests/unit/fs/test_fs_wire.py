@@ -26,6 +26,7 @@ from stoker.core.errors import (
 from stoker.fs.meta.faults import MetaError
 from stoker.fs.wire import ClientOptions, Connection, Peer, RpcServer, ServerOptions
 from stoker.fs.wire.frames import FrameType
+from stoker.fs.wire.handshake import Head
 from stoker.fs.wire.keys import parse_address, read_token
 from stoker.fs.wire.messages import Fault, Hello, unpack
 from stoker.fs.wire.peer import Breaker
@@ -246,11 +247,11 @@ def test_a_server_that_is_stopped_is_lost_within_the_bound() -> None:
     try:
         assert child.stdout
         address = f"127.0.0.1:{int(child.stdout.readline())}"
-        with Connection(address, options=ClientOptions(silence_seconds=0.6)) as connection:
+        with Connection(address, options=ClientOptions(silence_seconds=1.5)) as connection:
             assert connection.call(QUICK, Number(1))[0] == Number(1)
-            time.sleep(1.0)
-            assert connection.usable  # silence alone is none: it was asked for a sign of life
             child.send_signal(signal.SIGSTOP)
+            while not stopped(child.pid):
+                time.sleep(0.005)
             with pytest.raises(UnavailableError, match="server is silent"):
                 connection.call(QUICK, Number(2), within_seconds=60)
             assert not connection.usable
@@ -258,6 +259,27 @@ def test_a_server_that_is_stopped_is_lost_within_the_bound() -> None:
         child.kill()
         with suppress(BrokenPipeError):
             child.communicate()
+
+
+def stopped(pid: int) -> bool:
+    """Whether every thread of a process stands still."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
+def test_a_server_that_has_nothing_to_say_is_not_lost(server: RpcServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    pongs = threading.Semaphore(0)
+    real = Connection._receive
+
+    def receive(connection: Connection, head: Head) -> None:
+        real(connection, head)
+        if head.prefix.type == FrameType.PONG:
+            pongs.release()
+
+    monkeypatch.setattr(Connection, "_receive", receive)
+    with Connection(address_of(server), options=ClientOptions(silence_seconds=2.0)) as connection:
+        assert all(pongs.acquire(timeout=20) for _ in range(2))  # it was asked for signs of life, and gave them
+        assert connection.usable
 
 
 def test_closing_finishes_what_is_under_way(room: Room) -> None:

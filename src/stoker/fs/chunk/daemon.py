@@ -37,8 +37,19 @@ class Daemon(NamedTuple):
     def run(self, stop_wanted: Callable[[], bool]) -> None:
         """Serve until it is wished to stop. Raises StokerError when a disk cannot be served, or did not end well."""
         supervisor = Supervisor(self.tasks, self.warn)
+        try:
+            self._serve(supervisor, stop_wanted)
+        except BaseException:
+            supervisor.stop()
+            raise
+        unwell = supervisor.stop()
+        if unwell:
+            raise StokerError(
+                "disks were not closed in order", where=", ".join(unwell), remedy="they are read over at the next start"
+            )
+
+    def _serve(self, supervisor: Supervisor, stop_wanted: Callable[[], bool]) -> None:
         with ExitStack() as held:
-            held.callback(_stop, supervisor)
             admin = ""
             if self.admin:
                 server = AdminServer(*parse_address(self.admin), supervisor.views)
@@ -52,14 +63,6 @@ class Daemon(NamedTuple):
                 write_atomic(self.address_file, msgspec.json.encode(announced) + b"\n")
             self.announce(announced)
             supervisor.watch(stop_wanted)
-
-
-def _stop(supervisor: Supervisor) -> None:
-    unwell = supervisor.stop()
-    if unwell:
-        raise StokerError(
-            "disks were not closed in order", where=", ".join(unwell), remedy="they are read over at the next start"
-        )
 
 
 def tasks_for(folders: Sequence[Path], like: DiskTask) -> list[DiskTask]:

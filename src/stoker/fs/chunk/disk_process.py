@@ -33,6 +33,7 @@ from stoker.fs.wire.keys import address_text, client_tls, server_tls
 GRACE_SECONDS: Final = 5.0
 _TASK_BYTES_MAX: Final = 1 << 20
 _BEAT_SECONDS: Final = 1.0
+_log: Final = logging.getLogger("stoker.fs.chunk")
 
 
 class TlsFiles(msgspec.Struct, frozen=True):
@@ -137,7 +138,10 @@ def serve(task: DiskTask, say: Callable[[Told], None], stop: threading.Event) ->
         held.callback(reporter.stop)
         say(Ready(task.folder, disk.disk, disk.volume, address, os.getpid()))
         while not stop.wait(_BEAT_SECONDS):
-            say(Beat(disk.status(), server.connections, fence.closed))
+            try:
+                say(Beat(disk.status(), server.connections, fence.closed))
+            except StokerError as error:  # what it holds may still be read; whoever watches misses the beat
+                _log.warning("disk does not tell how it fares: %s", error)
 
 
 def _server(task: DiskTask, service: ChunkService, volume: str) -> RpcServer:

@@ -2,14 +2,27 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from stoker.core.errors import CorruptError, UsageError
+from stoker.core.errors import CorruptError, TransientError, UsageError
 from stoker.fs.chunk import operations as ops
 from stoker.fs.chunk.cells import covering_runs
 from stoker.fs.chunk.fencing import Fence
-from stoker.fs.disk.interface import Bytes, HolderStatus, ShardHeader, ShardHolder, ShardId, ShardPage, check_header
+from stoker.fs.disk.interface import (
+    SHARD_BYTES_MAX,
+    Bytes,
+    HolderStatus,
+    ShardHeader,
+    ShardHolder,
+    ShardId,
+    ShardPage,
+    check_header,
+)
+from stoker.fs.wire.budget import Budget
 from stoker.fs.wire.operations import Asker, FileSpan, FileSpans, Handler, Operation
+
+PULLED_BYTES_MAX: Final = 2 * SHARD_BYTES_MAX
+"""Shards that are fetched from other servers at once are in memory whole."""
 
 
 class CellSpan(Protocol):
@@ -58,6 +71,7 @@ class ChunkService:
     ) -> None:
         self._disk, self._fence, self._source_at, self._scrub = disk, fence, source_at, scrub
         self._suspects: set[ShardId] = set()
+        self._pulling = Budget(PULLED_BYTES_MAX)
 
     def handlers(self) -> Mapping[Operation[Any, Any], Handler]:
         """Return what is to be done for each operation."""
@@ -159,8 +173,13 @@ class ChunkService:
                 "server sent the header of another shard", where=asked.source, expected=str(asked.shard),
                 got=str(header.shard),
             )  # fmt: skip
-        parts = source.get(asked.shard, [(0, header.shard_bytes)])
-        self._disk.put(header, parts, durable=asked.durable)
+        if not self._pulling.take(header.shard_bytes, asker.within_seconds):
+            raise TransientError("the server pulls as much as it has room for", where=str(asked.shard))
+        try:
+            parts = source.get(asked.shard, [(0, header.shard_bytes)])
+            self._disk.put(header, parts, durable=asked.durable)
+        finally:
+            self._pulling.give(header.shard_bytes)
         return ops.Nothing(), ()
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from stoker.core.errors import StokerError
 from stoker.fs.chunk.disk_process import GRACE_SECONDS, Beat, DiskTask, Ready, Told
+from stoker.fs.wire.keys import TOKEN_VARIABLE
 from stoker.fs.wire.streams import Clock
 
 START_SECONDS: Final = 60.0
@@ -143,6 +144,7 @@ class Supervisor:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,
+            env={name: text for name, text in os.environ.items() if name != TOKEN_VARIABLE},
         )
         assert process.stdin is not None and process.stdout is not None
         child.process, child.incoming = process, b""

@@ -76,6 +76,8 @@ class Upkeep:
                 self.step()
             except StokerError as error:  # a disk that fails is told by its status; the next step tries again
                 _log.warning("upkeep: %s", error)
+            except Exception:
+                _log.exception("upkeep failed")
 
     def stop(self) -> None:
         """End after the step that is under way."""

@@ -33,8 +33,9 @@ def with_body(head: H, body: bytes, parts: Sequence[Bytes], operation: Operation
     crc = crc32c(in_front) if in_front else 0
     for part in () if operation.own_checksums else parts:
         crc = crc32c(part, crc)
-    raw = head.body if in_front else msgspec.Raw(body)
-    return pack(msgspec.structs.replace(head, body=raw, body_bytes=len(in_front), crc=crc)), in_front
+    return pack(
+        msgspec.structs.replace(head, body=b"" if in_front else body, body_bytes=len(in_front), crc=crc)
+    ), in_front
 
 
 def opened(
@@ -49,4 +50,4 @@ def opened(
         raise CorruptError(
             "payload is damaged", where=operation.name, expected=f"{head.crc:#010x}", got=f"{found:#010x}"
         )
-    return in_front if head.body_bytes else bytes(head.body), rest
+    return in_front if head.body_bytes else head.body, rest

@@ -1,9 +1,14 @@
 """Bounds of memory: how many bytes may be under way, and buffers that are used again."""
 
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stoker.core.units import KiB, MiB
 
@@ -19,7 +24,8 @@ class Budget:
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self._taken_bytes = 0
-        self._changed = threading.Condition()
+        self._waiting = 0
+        self._changed = threading.Condition(threading.Lock())
 
     @property
     def taken_bytes(self) -> int:
@@ -29,8 +35,11 @@ class Budget:
     def take(self, count: int, within_seconds: float, given_up: Callable[[], bool] = lambda: False) -> bool:
         """Take `count` bytes, waiting for them; False when they did not come in time or `given_up` became true."""
         with self._changed:
-            found = self._changed.wait_for(lambda: given_up() or self._has(count), within_seconds)
-            if not found or given_up():
+            if not self._has(count):
+                self._waiting += 1
+                self._changed.wait_for(lambda: given_up() or self._has(count), within_seconds)
+                self._waiting -= 1
+            if given_up() or not self._has(count):
                 return False
             self._taken_bytes += count
             return True
@@ -43,7 +52,8 @@ class Budget:
         with self._changed:
             self._taken_bytes -= count
             assert self._taken_bytes >= 0
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
 
     def wake(self) -> None:
         """Have those who wait look whether they gave up."""
@@ -86,3 +96,42 @@ class BufferPool:
                 if self._kept_bytes + len(buffer) <= self._kept_bytes_max:
                     self._kept_bytes += len(buffer)
                     self._free.setdefault(len(buffer), []).append(buffer)
+
+
+class GivenBuffers:
+    """Gives memory away for good, and takes it again when nobody looks at it any more.
+
+    What is given is a memoryview, which keeps its memory referenced, and so does all that is made of it: memory that
+    only this object refers to is free. Of each size so much is remembered as `kept_bytes_max` allows in all.
+    """
+
+    _UNUSED_REFERENCES: Final = 3
+    """Those of the queue, of a local name, and of the function that counts."""
+
+    def __init__(self, kept_bytes_max: int = 64 * MiB) -> None:
+        self._kept_bytes_max = kept_bytes_max
+        self._kept_bytes = 0
+        self._given: dict[int, deque[NDArray[Any]]] = {}
+        self._lock = threading.Lock()
+
+    def give(self, count: int) -> memoryview:
+        """Return memory of `count` bytes, with anything in it."""
+        if count < _CLASS_BYTES_MIN:
+            return memoryview(bytearray(count))
+        size = 1 << (count - 1).bit_length()
+        with self._lock:
+            given = self._given.setdefault(size, deque())
+            for _ in range(len(given)):
+                memory = given.popleft()
+                given.append(memory)
+                if sys.getrefcount(memory) == self._UNUSED_REFERENCES:
+                    return _view(memory, count)
+            memory = np.empty(size, np.uint8)
+            if self._kept_bytes + size <= self._kept_bytes_max:
+                self._kept_bytes += size
+                given.append(memory)
+        return _view(memory, count)
+
+
+def _view(memory: NDArray[Any], count: int) -> memoryview:
+    return memory.data[:count]

@@ -18,10 +18,10 @@ import msgspec
 
 from stoker.core.errors import CorruptError, StokerError, UnavailableError
 from stoker.fs.wire.bodies import opened, with_body
-from stoker.fs.wire.budget import Budget
+from stoker.fs.wire.budget import Budget, GivenBuffers
 from stoker.fs.wire.faults import error_of
 from stoker.fs.wire.frames import BODY_IN_PAYLOAD, PAYLOAD_BYTES_MAX, FrameType, frame_head
-from stoker.fs.wire.handshake import HELLO_SECONDS, Head, greet, new_hello, receive_head
+from stoker.fs.wire.handshake import Head, greet, new_hello, receive_head
 from stoker.fs.wire.keys import parse_address
 from stoker.fs.wire.messages import AnswerHead, Fault, RequestHead, Welcome, pack, read_with, unpack
 from stoker.fs.wire.operations import Bytes, Operation
@@ -33,12 +33,15 @@ Q = TypeVar("Q")
 WITHIN_SECONDS: Final = 30.0
 _TRACE_CHARACTERS_MAX: Final = 64
 _TICK_SECONDS: Final = 0.25
+_SILENCE_SECONDS_MIN: Final = 0.1
+_buffers: Final = GivenBuffers()
 
 
 class ClientOptions(msgspec.Struct, frozen=True):
     """How a client connects, and how much it lets be under way on one connection."""
 
     connect_seconds: float = 5.0
+    """Within which the server must be reached, and once more the hello be over."""
     silence_seconds: float = 10.0
     """A server that says nothing for so long, though it was asked for a sign of life, is lost."""
     answers_bytes: int = 2 * PAYLOAD_BYTES_MAX
@@ -92,7 +95,7 @@ class Connection:
         self._reader.start()
 
     def _greet(self, volume: str, role: str, token: str | None) -> Welcome:
-        until = self._clock() + max(HELLO_SECONDS, self._options.connect_seconds)
+        until = self._clock() + self._options.connect_seconds
         try:
             if isinstance(self._stream, TlsStream):
                 self._stream.agree(until)
@@ -212,8 +215,11 @@ class Connection:
 
     def _read_all(self) -> None:
         heard = asked = self._clock()
+        # The server, too, gives up a client that says nothing, after three times what it told.
+        ask_seconds = min(self._silence_seconds, max(_SILENCE_SECONDS_MIN, self.welcome.silence_seconds)) / 3
+        tick_seconds = min(_TICK_SECONDS, ask_seconds / 2)
         while self._failure is None:
-            if self._stream.wait(_TICK_SECONDS):
+            if self._stream.wait(tick_seconds):
                 self._receive(receive_head(self._stream, self._clock() + self._silence_seconds))
                 heard = asked = self._clock()
                 continue
@@ -224,7 +230,7 @@ class Connection:
                     where=self.address,
                     expected=f"a sign of life within {self._silence_seconds:g} s",
                 )
-            if now - asked > self._silence_seconds / 3:
+            if now - asked > ask_seconds:
                 asked = now
                 self._ping()
 
@@ -255,7 +261,7 @@ class Connection:
         pending = self._pending.get(prefix.request)
         if pending is None or prefix.payload_bytes > (pending.answer_bytes if prefix.type == FrameType.ANSWER else 0):
             raise CorruptError("answer that nobody asked for", where=self.address, got=f"{prefix.payload_bytes} bytes")
-        buffer = memoryview(bytearray(prefix.payload_bytes))
+        buffer = _buffers.give(prefix.payload_bytes)
         until = self._clock() + self._silence_seconds + prefix.payload_bytes / SLOWEST_BYTES_PER_SECOND
         self._stream.receive(buffer, until)
         self._settle(prefix.request, head, buffer)
@@ -288,27 +294,31 @@ class Connection:
 
     # -- the end
 
-    def _lose(self, failure: StokerError) -> None:
+    def _lose(self, failure: StokerError, *, goodbye: bool = False) -> None:
         with self._lock:
             if self._failure is not None:
                 return
             self._failure = failure
             pending, self._pending = self._pending, {}
+        if goodbye:
+            self._say_goodbye()
         self._stream.shut()
         for budget in (self._slots, self._window, self._answers):
             budget.wake()
         for waiting in pending.values():
             _resolve(waiting.future, _placed(failure, self.address))
 
-    def close(self) -> None:
-        """End the connection; what waits fails. Twice is harmless."""
-        if self._failure is None and self._sending.acquire(blocking=False):
+    def _say_goodbye(self) -> None:
+        if self._sending.acquire(blocking=False):
             try:
                 with suppress(StreamClosed):
                     self._stream.send_now([frame_head(FrameType.GOODBYE, 0, b"")])
             finally:
                 self._sending.release()
-        self._lose(UnavailableError("the connection was closed", where=self.address))
+
+    def close(self) -> None:
+        """End the connection; what waits fails. Twice is harmless."""
+        self._lose(UnavailableError("the connection was closed", where=self.address), goodbye=True)
         if self._reader is not threading.current_thread():
             self._reader.join()
 

@@ -58,7 +58,8 @@ class Welcome(msgspec.Struct, frozen=True):
 class RequestHead(msgspec.Struct, frozen=True, omit_defaults=True):
     """Header of a request. `within_ms` is how long the caller waits: one that is older is not begun.
 
-    `body` is the request itself, as msgpack, unless `body_bytes` say that it lies in front of the payload.
+    `body` is the request itself, as msgpack of its own (so that a request that is none leaves a header that is one),
+    unless `body_bytes` say that it lies in front of the payload.
     `answer_bytes_max` is what the caller has room for. `crc` is the CRC-32C of the payload; where that is made of cells
     that have their own it covers only the request in front of them.
     """
@@ -66,7 +67,7 @@ class RequestHead(msgspec.Struct, frozen=True, omit_defaults=True):
     operation: int
     within_ms: int
     answer_bytes_max: int = 0
-    body: msgspec.Raw = msgspec.Raw(b"\xc0")
+    body: bytes = b""
     body_bytes: int = 0
     crc: int = 0
     trace: str = ""
@@ -75,7 +76,7 @@ class RequestHead(msgspec.Struct, frozen=True, omit_defaults=True):
 class AnswerHead(msgspec.Struct, frozen=True, omit_defaults=True):
     """Header of an answer; `body`, `body_bytes` and `crc` as in a request."""
 
-    body: msgspec.Raw = msgspec.Raw(b"\xc0")
+    body: bytes = b""
     body_bytes: int = 0
     crc: int = 0
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final, Self, TypeVar
 
+from msgspec import structs
+
 from stoker.core.errors import StokerError, TransientError, UnavailableError
 from stoker.fs.wire.connection import WITHIN_SECONDS, ClientOptions, Connection
 from stoker.fs.wire.operations import Bytes, Operation
@@ -68,9 +70,13 @@ class Peer:
     ) -> None:
         self.address = address
         self._clock, self._pause = clock, pause
-        self._connect: Callable[[], Connection] = lambda: Connection(
-            address, token=token, tls=tls, volume=volume, role=role, options=options, clock=clock
-        )
+        chosen = options or ClientOptions()
+
+        def connect(within_seconds: float) -> Connection:
+            fitting = structs.replace(chosen, connect_seconds=min(chosen.connect_seconds, within_seconds))
+            return Connection(address, token=token, tls=tls, volume=volume, role=role, options=fitting, clock=clock)
+
+        self._connect = connect
         self._breaker = Breaker()
         self._connection: Connection | None = None
         self._lock = threading.Lock()
@@ -82,24 +88,28 @@ class Peer:
         """Tell whether the last attempt to reach the server did not fail, or it may be tried again by now."""
         return self._breaker.allows(self._clock())
 
-    def connection(self) -> Connection:
+    def connection(self, within_seconds: float = WITHIN_SECONDS) -> Connection:
         """Return a connection that can be used. Raises UnavailableError, at once when attempts just failed."""
         found = self._connection
         if found is not None and found.usable:
             return found
-        with self._connecting:
+        if not self._connecting.acquire(timeout=within_seconds):
+            raise UnavailableError("server was not reached in time", where=self.address)
+        try:
             found = self._connection
             if found is not None and found.usable:
                 return found
-            return self._connected_anew()
+            return self._connected_anew(within_seconds)
+        finally:
+            self._connecting.release()
 
-    def _connected_anew(self) -> Connection:
+    def _connected_anew(self, within_seconds: float) -> Connection:
         if self._closed.is_set():
             raise UnavailableError("the connection was closed", where=self.address)
         if not self._breaker.allows(self._clock()):
             raise UnavailableError("server did not answer a moment ago", where=self.address)
         try:
-            made = self._connect()
+            made = self._connect(within_seconds)
         except StokerError:
             self._breaker.failed(self._clock())
             raise
@@ -132,7 +142,7 @@ class Peer:
             left_seconds = max(0.001, until - self._clock())
             connection: Connection | None = None
             try:
-                connection = self.connection()
+                connection = self.connection(left_seconds)
                 return connection.call(
                     operation,
                     request,
@@ -162,7 +172,7 @@ class Peer:
         trace: str = "",
     ) -> "Future[tuple[A, memoryview]]":
         """Ask once, and return what will be the answer."""
-        return self.connection().begin(
+        return self.connection(within_seconds).begin(
             operation,
             request,
             parts,

@@ -134,7 +134,13 @@ class RpcServer:
         thread = threading.Thread(target=self._run, args=(connection, stream), daemon=True, name="stoker-wire-read")
         with self._lock:
             self._connections[connection] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left: others may give some back
+            with self._lock:
+                del self._connections[connection]
+            stream.close()
+            _log.warning("a connection could not be served: %s", error)
 
     def _run(self, connection: ServedConnection, stream: Stream) -> None:
         try:
@@ -165,7 +171,7 @@ class RpcServer:
             connection.cut()
         for thread in connections.values():
             thread.join()
-        self._serving.workers.end()
+        self._serving.workers.end(grace_seconds)
 
     def _finish(self, connections: list[ServedConnection], grace_seconds: float) -> None:
         """Wait until nothing is under way, or the grace is over."""

@@ -138,7 +138,7 @@ class ServedConnection:
     def _receive(self, head: Head) -> bool:
         """Deal with a frame; False when the client said goodbye."""
         kind = head.prefix.type
-        if kind == FrameType.REQUEST:
+        if kind == FrameType.REQUEST and head.prefix.request:
             self._receive_request(head)
             return True
         if head.prefix.payload_bytes:

@@ -36,6 +36,7 @@ class Stream:
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self._pollers: dict[int, select.poll] = {}
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setblocking(False)
 
@@ -138,8 +139,10 @@ class Stream:
         descriptor = self.socket.fileno()
         if descriptor < 0:
             raise StreamClosed("closed here")
-        poller = select.poll()
-        poller.register(descriptor, event)
+        poller = self._pollers.get(event)
+        if poller is None:  # one for each event: one thread at a time waits to receive, and one to send
+            poller = self._pollers[event] = select.poll()
+            poller.register(descriptor, event)
         return bool(poller.poll(seconds * 1000))
 
     def shut(self) -> None:

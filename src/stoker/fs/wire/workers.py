@@ -1,10 +1,14 @@
 """A fixed number of threads that do what is put before them; more are started only as work waits."""
 
+import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
+from typing import Final
 
 Work = Callable[[], None]
+_log: Final = logging.getLogger("stoker.fs.wire")
 
 
 class Workers:
@@ -36,16 +40,20 @@ class Workers:
             work = self._work.get()
             if work is None:
                 return
-            work()
+            try:
+                work()
+            except Exception:  # a thread less for every mistake would end in a server that only listens
+                _log.exception("work failed")
             with self._lock:
                 if self._work.empty():
                     self._idle += 1
 
-    def end(self) -> None:
-        """Have every thread end after what it does now, and wait for it; work that nobody began is dropped."""
+    def end(self, within_seconds: float) -> None:
+        """Have every thread end after what it does now, and wait so long for them; what nobody began is dropped."""
         with self._lock:
             self._ended = True
             for _ in self._threads:
                 self._work.put(None)
+        until = time.monotonic() + within_seconds
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
