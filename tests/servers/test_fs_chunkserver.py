@@ -85,6 +85,7 @@ def monitored(running: Running, until: float) -> None:
         urllib.request.urlopen(f"{admin}/../etc/passwd", timeout=10)
 
 
+@pytest.mark.slow
 def test_who_has_no_token_gets_nothing(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(TOKEN)
@@ -283,6 +284,7 @@ def test_a_full_disk_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
                 time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_flipped_bits_on_the_disk_reach_nobody(tmp_path: Path) -> None:
     with chunk_server([tmp_path / "a"]) as running, running.target(0) as target:
         data = put(target, 7, 2 << 20)

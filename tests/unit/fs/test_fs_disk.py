@@ -221,6 +221,25 @@ def test_a_removal_outlives_the_segment_that_told_it(tmp_path: Path) -> None:
         assert found == [shard for shard in staying if shard != staying[1]]
 
 
+def test_removals_one_by_one_do_not_keep_compaction_busy(tmp_path: Path) -> None:
+    """Each is a record of its own; what they name stays, so they must stay too, in fewer bytes."""
+    options = DiskOptions(small_bytes=32 * KiB, segment_bytes=64 * KiB, reserve_bytes=0, reserve_ratio=0.0)
+    with Disk.make(tmp_path / "disk", VOLUME, options) as disk:
+        shards = [stored(disk, number, 300) for number in range(600)]
+        gone = [shard for shard in shards if shard.slice_id % 5 < 2]
+        for shard in gone:
+            disk.remove([shard])
+        rounds = 0
+        while disk.compact(10_000):
+            rounds += 1
+            assert rounds < 100
+        left = len(list((tmp_path / "disk" / "segments").iterdir()))
+        assert left <= 7
+    with Disk(tmp_path / "disk", options, rebuild=True) as disk:
+        assert [header.shard for header in disk.listing(None, 1000).headers] == sorted(set(shards) - set(gone))
+        assert disk.status().errors == 0
+
+
 @pytest.mark.parametrize("how", ["removed", "emptied", "foreign", "flipped", "asked", "newer"])
 def test_an_unfit_index_is_made_again(tmp_path: Path, how: str) -> None:
     folder = tmp_path / "disk"

@@ -1,8 +1,10 @@
 """Damage and failures: what rotted is found, named and never given; a disk that fails is written to no more."""
 
 import errno
+import os
 import random
 import shutil
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -332,6 +334,9 @@ def test_damaged_shards_do_not_stop_compaction_nor_vanish_in_it(tmp_path: Path) 
     assert readable(disk.state, [kept[2], *rest])
     assert disk.state.index.facts.stuck == [1]
     remove(disk.state, kept)
+    while compact(disk.state, 5000):
+        pass
+    assert segment_path(FOLDER / "segments", 1) not in disk.files.paths()
     checkpoint(disk.state, clean=True)
     disk.state.close()
     again = CrashingDisk(tmp_path, disk.files, None)
@@ -392,3 +397,28 @@ def test_a_full_disk_still_removes(tmp_path: Path) -> None:
     remove(disk.state, shards)
     assert disk.state.index.page(None, 10) == []
     disk.state.close()
+
+
+def test_a_file_system_that_is_read_only_is_read(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file system")
+    target = tmp_path / "mounted"
+    target.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", str(target)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        with Disk.make(target / "disk", VOLUME, OPTIONS) as disk:
+            stored(disk, SMALL, LARGE)
+        subprocess.run(["mount", "-o", "remount,ro", str(target)], check=True)
+        with Disk(target / "disk", OPTIONS) as disk:
+            assert "read-only" in disk.status().read_only
+            assert [header.shard for header in disk.listing(None, 10).headers] == [SMALL, LARGE]
+            assert bytes(disk.get(LARGE, [(0, 50_000)])[0]) == content(LARGE)
+            for call in (lambda: stored(disk, ShardId(3, 1, 0)), lambda: disk.remove([SMALL])):
+                with pytest.raises(DeniedError, match="read-only"):
+                    call()
+    finally:
+        subprocess.run(["umount", str(target)], check=True)

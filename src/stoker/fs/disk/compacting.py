@@ -47,26 +47,32 @@ def _mostly_dead(state: DiskState) -> int:
     best = (state.options.compact_below_ratio, 0)
     for number, known in state.index.facts.segments.items():
         end = state.log.sealed.get(number, known.end)
-        if number < newest and number not in state.index.facts.stuck:
+        if number < newest and (number not in state.index.facts.stuck or not known.live_bytes):
             ratio = known.used_bytes() / max(1, end - layout.SEGMENT_HEADER_BYTES)
             best = min(best, (ratio, number)) if ratio <= state.options.compact_below_ratio else best
     return best[1]
 
 
 def _move(state: DiskState, run: Compaction, budget_bytes: int) -> int:
-    moved_bytes = 0
+    moved_bytes, begun = 0, run.offset
+    gathered: list[layout.Gone] = []
     scan = SegmentScan(state.files, state.segments_folder, state.identity, run.segment)
     try:
         for seen in scan.walk(run.offset):
             if isinstance(seen, Found):
                 moved_bytes += _move_shard(state, seen, scan.data)
             elif isinstance(seen, Removed):
-                moved_bytes += _move_removals(state, seen)
+                gathered += _needed(state, seen)
+                moved_bytes += _move_removals(state, gathered, layout.GONE_MAX)
             run.offset = seen.place.offset + seen.place.size_bytes
             if moved_bytes >= budget_bytes:
-                return moved_bytes
+                return moved_bytes + _move_removals(state, gathered, 1)
+        moved_bytes += _move_removals(state, gathered, 1)
     except NotFoundError:
         pass  # removed already, before a crash
+    except BaseException:
+        run.offset = begun  # what was gathered is gathered again; shards that were moved are passed over
+        raise
     _finish(state, run)
     return moved_bytes
 
@@ -84,20 +90,28 @@ def _move_shard(state: DiskState, seen: Found, data: memoryview) -> int:
     return place.size_bytes
 
 
-def _move_removals(state: DiskState, seen: Removed) -> int:
+def _needed(state: DiskState, seen: Removed) -> list[layout.Gone]:
+    """Return the removals of a record that name what is still on the disk."""
     with state.index.changing() as facts:
         segments = set(facts.segments)
     with state.mutex:
         files = state.unlinking | state.unlinked
-    needed = [
+    return [
         gone
         for gone in seen.removals
         if ((gone.shard, gone.offset) in files if gone.segment == IN_FILES else _counts(gone, seen.place, segments))
     ]
-    if not needed:
-        return 0
-    tell_gone(state, needed)
-    return layout.GONE_BYTES * len(needed)
+
+
+def _move_removals(state: DiskState, gathered: list[layout.Gone], least: int) -> int:
+    """Append removals once there are so many; those of many records fit into one, which takes far less room."""
+    moved_bytes = 0
+    while len(gathered) >= least:
+        some = gathered[: layout.GONE_MAX]
+        tell_gone(state, some)
+        del gathered[: len(some)]
+        moved_bytes += layout.GONE_BYTES * len(some)
+    return moved_bytes
 
 
 def _counts(gone: layout.Gone, place: Place, segments: set[int]) -> bool:
@@ -123,6 +137,7 @@ def _finish(state: DiskState, run: Compaction) -> None:
     with state.index.changing() as facts:
         facts.segments.pop(run.segment, None)
         facts.half_compacted = 0
+        facts.stuck = [number for number in facts.stuck if number != run.segment]
     state.log.sealed.pop(run.segment, None)
     state.index.forget_gone(run.segment)
 

@@ -151,7 +151,7 @@ def _wrong_in(header: ShardHeader, bare: bool) -> str:
     shard = header.shard
     if not _UUID.fullmatch(header.volume):
         return f"volume {header.volume[:64]!r}"
-    if not all(0 <= number <= _NUMBER_MAX for number in (shard.slice_id, shard.generation)):
+    if not 0 <= shard.slice_id <= _NUMBER_MAX or not 0 <= shard.generation <= _NUMBER_MAX:
         return "an id outside of 64 bits"
     if not 1 <= header.k <= header.k + header.m <= CODE_SHARDS_MAX or header.m < 0:
         return f"a code of {header.k}+{header.m}"

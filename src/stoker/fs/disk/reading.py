@@ -1,5 +1,7 @@
 """Reading shards: the cells that cover a range are verified before anybody is given a byte of them."""
 
+import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, Self
@@ -8,8 +10,9 @@ import msgspec
 import numpy as np
 
 from stoker.core.errors import CorruptError, NotFoundError, StoreError, UsageError
-from stoker.core.units import KiB
+from stoker.core.units import KiB, MiB
 from stoker.fs.disk import format as layout
+from stoker.fs.disk.checksums import cell_crcs
 from stoker.fs.disk.files import DiskFailingError, Files, telling, told
 from stoker.fs.disk.index import IN_FILES, Entry
 from stoker.fs.disk.interface import Bytes, ShardHeader, ShardId
@@ -20,6 +23,10 @@ from stoker.fs.disk.wholes import FileHead, bad_cell
 from stoker.kernels import checking
 
 _ATTEMPTS_MAX: Final = 100
+_FEW_CELLS: Final = 4
+_SCRATCH_BYTES: Final = 4 * MiB
+_SCRATCH_FROM_BYTES: Final = 128 * KiB
+_threads: Final = threading.local()
 _READ_WHOLE_BYTES: Final = 64 * KiB
 """Records up to this size are read in one call, header and all."""
 
@@ -39,11 +46,11 @@ class Source:
         self.header = header
         self.start = start
 
-    def read(self, offset: int, length: int) -> memoryview:
-        """Return bytes of the shard, not verified, fewer where the file ends. Raises OSError."""
+    def read(self, offset: int, length: int, scratch: memoryview | None = None) -> memoryview:
+        """Return bytes of the shard, not verified, fewer where the file ends; in `scratch` if given. Raises OSError."""
         if offset + length <= len(self._known):
             return self._known[offset : offset + length]
-        memory = memoryview(bytearray(length))
+        memory = memoryview(bytearray(length)) if scratch is None else scratch[:length]
         return memory[: self._files.fill(self.handle, self.start + offset, memory)]
 
 
@@ -68,7 +75,7 @@ def opened(state: DiskState, shard: ShardId) -> Iterator[Source]:
         entry = state.index.get(shard)
         if entry is None:
             raise NotFoundError("no such shard", where=f"{shard} on {state.where}")
-        source = _IN_FILE if entry.place.segment == IN_FILES else _IN_SEGMENT
+        source = _in_file if entry.place.segment == IN_FILES else _in_segment
         try:
             with source(state, entry) as found:
                 yield found
@@ -136,10 +143,6 @@ def _in_segment(state: DiskState, entry: Entry) -> Iterator[Source]:
         state.segment_handles.give(held)
 
 
-_IN_FILE: Final = _in_file
-_IN_SEGMENT: Final = _in_segment
-
-
 def _open_segment(state: DiskState, number: int) -> tuple[int, int]:
     path = segment_path(state.segments_folder, number)
     salt = SegmentScan(state.files, state.segments_folder, state.identity, number).salt()
@@ -169,16 +172,33 @@ def _record(state: DiskState, entry: Entry, handle: int, salt_crc: int) -> Sourc
 def read_ranges(state: DiskState, source: Source, ranges: Sequence[tuple[int, int]]) -> list[Bytes]:
     """Return the bytes of each range, verified. Raises CorruptError, UsageError, StoreError."""
     header = source.header
-    runs = _runs([covering(header, offset, length) for offset, length in ranges if length])
-    cells = {first: _verified(state, source, first, end) for first, end in runs}
-    found: list[Bytes] = []
-    for offset, length in ranges:
-        covering(header, offset, length)
-        first = max((start for start in cells if start * header.cell_bytes <= offset), default=0)
-        data = cells.get(first, memoryview(b""))
-        start = offset - first * header.cell_bytes
-        found.append(data[start : start + length] if length else b"")
+    cells = [covering(header, offset, length) for offset, length in ranges]
+    runs = _runs([each for each in cells if each[0] < each[1]])
+    starts = [first for first, _ in runs]
+    inside: dict[int, list[int]] = {}
+    for index, (first, end) in enumerate(cells):
+        if first < end:
+            inside.setdefault(bisect_right(starts, first) - 1, []).append(index)
+    found: list[Bytes] = [b""] * len(ranges)
+    for number, (first, end) in enumerate(runs):
+        wanted_bytes = sum(ranges[index][1] for index in inside[number])
+        run_bytes = (end - first) * header.cell_bytes
+        # Little of much: fresh memory for all of it would cost more, page by page, than reading it.
+        lends = _SCRATCH_FROM_BYTES <= run_bytes <= _SCRATCH_BYTES and wanted_bytes < run_bytes // 2
+        data = _verified(state, source, first, end, _scratch() if lends else None)
+        for index in inside[number]:
+            start = ranges[index][0] - first * header.cell_bytes
+            part = data[start : start + ranges[index][1]]
+            found[index] = bytes(part) if lends else part
     return found
+
+
+def _scratch() -> memoryview:
+    """Return memory of this thread, to be used until it reads again."""
+    memory: memoryview | None = getattr(_threads, "scratch", None)
+    if memory is None:
+        memory = _threads.scratch = memoryview(bytearray(_SCRATCH_BYTES))
+    return memory
 
 
 def _runs(cells: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -192,17 +212,15 @@ def _runs(cells: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _verified(state: DiskState, source: Source, first: int, end: int) -> memoryview:
+def _verified(state: DiskState, source: Source, first: int, end: int, scratch: memoryview | None) -> memoryview:
     header, where = source.header, f"{source.header.shard} on {state.where}"
     start = first * header.cell_bytes
     stop = min(end * header.cell_bytes, header.shard_bytes)
     try:
-        data = source.read(start, stop - start)
+        data = source.read(start, stop - start, scratch)
     except OSError as error:
         raise DiskFailingError("shard cannot be read", where=where, got=str(error.strerror)) from error
-    starts = np.arange(0, len(data), header.cell_bytes)
-    lengths = np.minimum(header.cell_bytes, len(data) - starts)
-    crcs = checking.crc32c_many(data, starts, lengths).astype(">u4").tobytes()
+    crcs = _crcs_of(data, header.cell_bytes)
     told_crcs = header.crcs[4 * first : 4 * end]
     if crcs == told_crcs and len(data) == stop - start:
         return data
@@ -213,6 +231,15 @@ def _verified(state: DiskState, source: Source, first: int, end: int) -> memoryv
         "bytes of a shard do not fit its checksum", where=where, got=f"a difference in cell {cell}",
         remedy="it is repaired from other copies, or by writing it again",
     )  # fmt: skip
+
+
+def _crcs_of(data: memoryview, cell_bytes: int) -> bytes:
+    """Return the checksums of the cells: of many in one call, of few without the arrays that it needs."""
+    if len(data) <= _FEW_CELLS * cell_bytes:
+        return cell_crcs([data], cell_bytes)
+    starts = np.arange(0, len(data), cell_bytes)
+    lengths = np.minimum(cell_bytes, len(data) - starts)
+    return checking.crc32c_many(data, starts, lengths).astype(">u4").tobytes()
 
 
 class Span:

@@ -23,6 +23,7 @@ from stoker.fs.disk.wholes import FileHead, Wholes
 INDEX_NAME: Final = "index.db"
 SEGMENTS_NAME: Final = "segments"
 SHARDS_NAME: Final = "shards"
+_RESERVE_BYTES: Final = 1 * GiB
 
 
 class DiskOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +31,8 @@ class DiskOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     small_bytes     shards smaller than this are packed into segments
     segment_bytes   how large a segment grows
-    reserve_bytes, reserve_ratio   the greater of both stays free: so much space, or this part of the file system
+    reserve_bytes, reserve_ratio   the greater of both stays free: so much space, or this part of the file system;
+                    unless told 1 GiB, but no more than a tenth of a small file system
     open_files      files kept open for reading
     loose_bytes_max, changes_max   so much may wait for its sync, or for the index, before a writer sees to it
     compact_below_ratio   a segment is compacted when no more than this part of it is in use
@@ -38,7 +40,7 @@ class DiskOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     small_bytes: int = 1 * MiB
     segment_bytes: int = SEGMENT_BYTES
-    reserve_bytes: int = 1 * GiB
+    reserve_bytes: int | None = None
     reserve_ratio: float = 0.01
     open_files: int = 256
     loose_bytes_max: int = 256 * MiB
@@ -160,7 +162,9 @@ class DiskState:
 
     def reserve_bytes(self, capacity_bytes: int) -> int:
         """Return how much of a file system of that size stays free."""
-        return max(self.options.reserve_bytes, int(self.options.reserve_ratio * capacity_bytes))
+        told_bytes = self.options.reserve_bytes
+        least_bytes = min(_RESERVE_BYTES, capacity_bytes // 10) if told_bytes is None else told_bytes
+        return max(least_bytes, int(self.options.reserve_ratio * capacity_bytes))
 
     def sync_folders(self) -> None:
         """Make durable which files there are. Raises SyncFailedError."""

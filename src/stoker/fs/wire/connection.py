@@ -294,27 +294,31 @@ class Connection:
 
     # -- the end
 
-    def _lose(self, failure: StokerError) -> None:
+    def _lose(self, failure: StokerError, *, goodbye: bool = False) -> None:
         with self._lock:
             if self._failure is not None:
                 return
             self._failure = failure
             pending, self._pending = self._pending, {}
+        if goodbye:
+            self._say_goodbye()
         self._stream.shut()
         for budget in (self._slots, self._window, self._answers):
             budget.wake()
         for waiting in pending.values():
             _resolve(waiting.future, _placed(failure, self.address))
 
-    def close(self) -> None:
-        """End the connection; what waits fails. Twice is harmless."""
-        if self._failure is None and self._sending.acquire(blocking=False):
+    def _say_goodbye(self) -> None:
+        if self._sending.acquire(blocking=False):
             try:
                 with suppress(StreamClosed):
                     self._stream.send_now([frame_head(FrameType.GOODBYE, 0, b"")])
             finally:
                 self._sending.release()
-        self._lose(UnavailableError("the connection was closed", where=self.address))
+
+    def close(self) -> None:
+        """End the connection; what waits fails. Twice is harmless."""
+        self._lose(UnavailableError("the connection was closed", where=self.address), goodbye=True)
         if self._reader is not threading.current_thread():
             self._reader.join()
 
