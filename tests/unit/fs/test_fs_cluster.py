@@ -27,11 +27,13 @@ from stoker.core.errors import (
     StoreError,
     UnavailableError,
 )
-from stoker.fs.cluster import ClusterStore, InlineLanes, Options, ThreadLanes
+from stoker.fs.cluster import ClusterStore, InlineLanes, KnownClasses, Options, ThreadLanes
 from stoker.fs.cluster.health import Breaker
 from stoker.fs.cluster.repairing import exposure
 from stoker.fs.disk import Disk as RealDisk
 from stoker.fs.disk.interface import ShardId
+from stoker.fs.meta import Volume
+from stoker.fs.meta.calls import MakeClass
 from stoker.fs.meta.slices import Slice
 from stoker.fs.place import Disk, new_map
 from stoker.fs.store.interface import SliceRange
@@ -561,3 +563,21 @@ def test_threads_read_and_write_beside_each_other(tmp_path: Path) -> None:
     readable(store, *[data for data in slices if data.storage_class != 0])
     store.close()
     assert isinstance(InlineLanes().clock(), float) and COLD.k == 8
+
+
+def test_classes_are_asked_of_the_metadata_once_and_again_for_new_ones() -> None:
+    with Volume.format("memory://") as volume:
+        asked: list[object] = []
+
+        class Counted:
+            def run(self, request: object, **named: object) -> object:
+                asked.append(request)
+                return volume.run(request, **named)  # type: ignore[arg-type]
+
+        classes = KnownClasses(Counted())  # type: ignore[arg-type]
+        assert classes(0).name == "single" and classes(0).text == "1"
+        with pytest.raises(NotFoundError, match="storage class"):
+            classes(1)
+        number = volume.run(MakeClass(COLD)).value
+        assert classes(number).text == "8+4" and classes(number).name == "cold"
+        assert len(asked) == 3
