@@ -81,6 +81,19 @@ def test_a_small_range_asks_one_shard_for_its_own_bytes() -> None:
     assert sum(holder.got_bytes for holder in cluster.holders.values()) == 100
 
 
+def test_many_ranges_of_a_slice_cost_one_request_for_each_shard() -> None:
+    cluster = Cluster(options=Options(check_headers=False))
+    written(cluster.store, LARGE, SMALL)
+    for holder in cluster.holders.values():
+        holder.calls.clear()
+    chance = random.Random(3)
+    ranges = [SliceRange(LARGE, chance.randrange(290_000), chance.randrange(9_000)) for _ in range(600)]
+    found = cluster.store.read([*ranges, SliceRange(SMALL, 10, 10), SliceRange(LARGE, 5, 0)])
+    wanted = [content(LARGE)[one.offset : one.offset + one.length] for one in ranges]
+    assert [bytes(part) for part in found] == [*wanted, content(SMALL)[10:20], b""]
+    assert sum(len(holder.calls) for holder in cluster.holders.values()) == 3 * 8 + 1
+
+
 def test_copies_share_the_reads() -> None:
     cluster = Cluster(2)
     slices = [Slice(number, 1, 100, 2) for number in range(1, 41)]
