@@ -27,11 +27,13 @@ from stoker.core.errors import (
     StoreError,
     UnavailableError,
 )
-from stoker.fs.cluster import ClusterStore, InlineLanes, Options, ThreadLanes
+from stoker.fs.cluster import ClusterStore, InlineLanes, KnownClasses, Options, ThreadLanes
 from stoker.fs.cluster.health import Breaker
 from stoker.fs.cluster.repairing import exposure
 from stoker.fs.disk import Disk as RealDisk
 from stoker.fs.disk.interface import ShardId
+from stoker.fs.meta import Volume
+from stoker.fs.meta.calls import MakeClass
 from stoker.fs.meta.slices import Slice
 from stoker.fs.place import Disk, new_map
 from stoker.fs.store.interface import SliceRange
@@ -77,6 +79,19 @@ def test_a_small_range_asks_one_shard_for_its_own_bytes() -> None:
     assert bytes(cluster.store.read([SliceRange(LARGE, 33_000, 100)])[0]) == content(LARGE)[33_000:33_100]
     assert sum(len(holder.calls) for holder in cluster.holders.values()) == 1
     assert sum(holder.got_bytes for holder in cluster.holders.values()) == 100
+
+
+def test_many_ranges_of_a_slice_cost_one_request_for_each_shard() -> None:
+    cluster = Cluster(options=Options(check_headers=False))
+    written(cluster.store, LARGE, SMALL)
+    for holder in cluster.holders.values():
+        holder.calls.clear()
+    chance = random.Random(3)
+    ranges = [SliceRange(LARGE, chance.randrange(290_000), chance.randrange(9_000)) for _ in range(600)]
+    found = cluster.store.read([*ranges, SliceRange(SMALL, 10, 10), SliceRange(LARGE, 5, 0)])
+    wanted = [content(LARGE)[one.offset : one.offset + one.length] for one in ranges]
+    assert [bytes(part) for part in found] == [*wanted, content(SMALL)[10:20], b""]
+    assert sum(len(holder.calls) for holder in cluster.holders.values()) == 3 * 8 + 1
 
 
 def test_copies_share_the_reads() -> None:
@@ -561,3 +576,21 @@ def test_threads_read_and_write_beside_each_other(tmp_path: Path) -> None:
     readable(store, *[data for data in slices if data.storage_class != 0])
     store.close()
     assert isinstance(InlineLanes().clock(), float) and COLD.k == 8
+
+
+def test_classes_are_asked_of_the_metadata_once_and_again_for_new_ones() -> None:
+    with Volume.format("memory://") as volume:
+        asked: list[object] = []
+
+        class Counted:
+            def run(self, request: object, **named: object) -> object:
+                asked.append(request)
+                return volume.run(request, **named)  # type: ignore[arg-type]
+
+        classes = KnownClasses(Counted())  # type: ignore[arg-type]
+        assert classes(0).name == "single" and classes(0).text == "1"
+        with pytest.raises(NotFoundError, match="storage class"):
+            classes(1)
+        number = volume.run(MakeClass(COLD)).value
+        assert classes(number).text == "8+4" and classes(number).name == "cold"
+        assert len(asked) == 3

@@ -1,4 +1,4 @@
-"""One range of one slice on its way from the shards: decides what to ask for next. No I/O, no threads, no clock.
+"""Ranges of one slice on their way from the shards: decides what to ask for next. No I/O, no threads, no clock.
 
 First only the cells of data shards that cover the range are asked for. A shard that is lost, damaged or late is
 rebuilt from the same columns of k others: whichever comes first. Shards are looked for where they belong, where they
@@ -30,10 +30,10 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class Gathering:
-    """What is known of one range, and what is to be asked for."""
+    """What is known of the ranges, and what is to be asked for."""
 
     def __init__(
-        self, placed: Placed, offset: int, length: int, *, good: Callable[[int], bool], known: bool = False
+        self, placed: Placed, asked: Sequence[tuple[int, int]], *, good: Callable[[int], bool], known: bool = False
     ) -> None:  # fmt: skip
         self.placed = placed
         self.known = known
@@ -43,12 +43,13 @@ class Gathering:
         self._tier = _FIRST_TIER
         self._copies = placed.shape.k == 1
         first = self._first_copy() if self._copies else 0
-        spans = list(placed.layout.spans(offset, length))
-        # A copy is the slice itself: its range is one piece.
-        self._spans = [Span(first, offset, length, offset)] if self._copies and spans else spans
-        self._wanted = {
-            index: tuple(ranges) for index, ranges in joined_ranges(self._spans).items()
-        }  # fmt: skip
+        # Of a copy, which is the slice itself, each range is one piece.
+        self._spans = [
+            [Span(first, span.offset, length, offset) for span in spans[:1]] if self._copies else spans
+            for (offset, length), spans in zip(asked, (list(placed.layout.spans(*one)) for one in asked), strict=True)
+        ]
+        wanted = joined_ranges(span for spans in self._spans for span in spans)
+        self._wanted = {index: tuple(ranges) for index, ranges in wanted.items()}
         self._have: dict[int, list[tuple[int, int, memoryview]]] = {}
         self._asking: dict[int, list[Fetch]] = {}
         self._complete: set[int] = set()
@@ -247,23 +248,27 @@ class Gathering:
 
     # -- the bytes
 
-    def bytes(self) -> Bytes:
-        """Return the bytes of the range. Raises what went wrong when it cannot be assembled."""
+    def bytes(self) -> list[Bytes]:
+        """Return the bytes of each range. Raises what went wrong when they cannot be assembled."""
         if self.error is not None:
             raise self.error
         rebuilt = self._rebuilt()
-        pieces: list[Bytes] = []
-        for span in self._spans:
-            piece = self._piece(span.index, span.offset, span.length)
-            if piece is None:
-                low, data = next(
-                    (low, data)
-                    for low, data in rebuilt[span.index]
-                    if low <= span.offset and span.offset + span.length <= low + len(data)
-                )
-                piece = memoryview(data)[span.offset - low : span.offset - low + span.length]
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        found: list[Bytes] = []
+        for spans in self._spans:
+            pieces = [self._bytes_of(span, rebuilt) for span in spans]
+            found.append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return found
+
+    def _bytes_of(self, span: Span, rebuilt: dict[int, list[tuple[int, Bytes]]]) -> Bytes:
+        piece = self._piece(span.index, span.offset, span.length)
+        if piece is not None:
+            return piece
+        low, data = next(
+            (low, data)
+            for low, data in rebuilt[span.index]
+            if low <= span.offset and span.offset + span.length <= low + len(data)
+        )
+        return memoryview(data)[span.offset - low : span.offset - low + span.length]
 
     def _rebuilt(self) -> dict[int, list[tuple[int, Bytes]]]:
         missing = self._missing()

@@ -1,6 +1,7 @@
 """Reading ranges of slices: asks holders side by side, and beside the slow ones others."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from stoker.core.errors import NotFoundError, StokerError
 from stoker.fs.cluster.asking import Holders, Remembered
@@ -19,14 +20,15 @@ class Reading:
         self._known = known
         self._places: Places = holders.places()
         self._good = holders.good(self._places)
-        self._gatherings = [self._gathering(one) for one in ranges]
+        self._gatherings = [self._gathering(same) for same in _by_slice(ranges)]
         self._pending: dict[Task, tuple[Gathering, Fetch, float]] = {}
         self._hedged: set[Task] = set()
 
-    def _gathering(self, one: SliceRange) -> Gathering:
-        data = one.slice
+    def _gathering(self, ranges: Sequence[SliceRange]) -> Gathering:
+        data = ranges[0].slice
         seen = not self._holders.options.check_headers or self._known.get((data.id, data.generation)) == data
-        return Gathering(self._places.of(data), one.offset, one.length, good=self._good, known=seen)
+        asked = [(one.offset, one.length) for one in ranges]
+        return Gathering(self._places.of(data), asked, good=self._good, known=seen)
 
     def run(self) -> list[Bytes]:
         """Return the bytes of each range. Raises what the first range that cannot be read met."""
@@ -37,7 +39,7 @@ class Reading:
                 self._search()
                 continue
             self._wait()
-        found = [gathering.bytes() for gathering in self._gatherings]
+        found = [part for gathering in self._gatherings for part in gathering.bytes()]
         self._note()
         return found
 
@@ -101,6 +103,11 @@ class Reading:
     @staticmethod
     def _goes_on(gathering: Gathering) -> bool:
         return gathering.waits or gathering.finished
+
+
+def _by_slice(ranges: Sequence[SliceRange]) -> list[Sequence[SliceRange]]:
+    """Return ranges in runs of one slice."""
+    return [list(same) for _, same in groupby(ranges, key=lambda one: one.slice)]
 
 
 def _getting(placed: Placed, fetch: Fetch) -> "_Getting":
