@@ -1,6 +1,6 @@
 """How long a volume of masters gives no answer when something is killed: three etcd servers, two masters, one client.
 
-    python -m benchmarks.fsfailover [--kills 60] [--clients 4] [--folder DIR] [--election-ms 500] [--json FILE]
+    python -m benchmarks.fsfailover [--kills 60] [--clients 4] [--folder DIR] [--election-ms 300] [--json FILE]
 
 Clients create files without a pause. Every round kills, in turn, the master that leads, the etcd server that leads, or
 both, with SIGKILL, waits until files are created again, and starts anew what was killed. The gap is the longest time
