@@ -216,6 +216,7 @@ class World:
 
     def pump(self, node: Node) -> None:
         """Do what a member's step has brought: answers to clients, requests to the etcd."""
+        node.core.member.tick(self.now_ns)
         node.core.step(self.now_ns)
         member = node.core.member
         if member.role is Role.FOLLOWING:

@@ -5,6 +5,7 @@ import click
 from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_master import master, status
+from stoker.cli.fs_metalogger import metalogger, restore
 from stoker.cli.fs_promote import promote
 from stoker.cli.fs_volume import format_volume
 from stoker.cli.groups import OrderedGroup
@@ -18,5 +19,21 @@ def command() -> None:
     """
 
 
-for _leaf in (format_volume, info, ls, stat, mkdir, mv, ln, rm, xattr, fsck, promote, master, status):
+for _leaf in (
+    format_volume,
+    info,
+    ls,
+    stat,
+    mkdir,
+    mv,
+    ln,
+    rm,
+    xattr,
+    fsck,
+    promote,
+    master,
+    status,
+    metalogger,
+    restore,
+):
     command.add_command(_leaf)
