@@ -53,8 +53,8 @@ def metalogger(
         try:
             logger = MetaLogger(client, keys, number, Following(folder.copy), store, options)
             told = {"volume": volume, "entry": logger.number}
-            emit_line(told) if as_json else emit_text(f"following {volume} from entry {logger.number}\n")
-            logger.run(threading.Event(), (lambda _: None) if as_json else (lambda text: emit_text(text + "\n")))
+            emit_line(told) if as_json else emit_text(f"following {volume} from entry {logger.number}")
+            logger.run(threading.Event(), (lambda _: None) if as_json else emit_text)
         finally:
             folder.close()
             store.close()
