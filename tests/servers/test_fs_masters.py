@@ -17,6 +17,7 @@ from stoker.core.errors import StokerError
 from stoker.fs.journal.servers import EtcdServers, etcd_program, free_ports
 from stoker.fs.master.daemon import Master, MasterOptions
 from stoker.fs.master.keeping import KeeperOptions
+from stoker.fs.master.opening import open_metadata
 from stoker.fs.master.remote import RemoteMetadata, ask_status
 from stoker.fs.meta import Volume, fsck
 from stoker.fs.meta.calls import (
@@ -131,6 +132,7 @@ def master(etcd_servers: EtcdServers, tmp_path: Path) -> Iterator[Callable[..., 
         one.close()
 
 
+@pytest.mark.slow
 def test_a_leader_that_is_ended_hands_over_at_once(master: Callable[..., Master]) -> None:
     one, two = master(), master()
     with RemoteMetadata([one.address, two.address]) as metadata:
@@ -160,6 +162,7 @@ def test_a_session_is_its_owners_alone(master: Callable[..., Master]) -> None:
             mine.run(Open(made.ino, READ), session=session)
 
 
+@pytest.mark.slow
 def test_the_same_number_is_answered_the_same_and_done_once(master: Callable[..., Master]) -> None:
     one, two = master(), master()
     with RemoteMetadata([one.address, two.address]) as metadata:
@@ -172,6 +175,7 @@ def test_the_same_number_is_answered_the_same_and_done_once(master: Callable[...
         assert following[0].value == first[0].value + 5  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_many_threads_share_requests_and_each_gets_its_own_answer(master: Callable[..., Master]) -> None:
     one = master()
     inodes: dict[bytes, int] = {}
@@ -193,6 +197,7 @@ def test_many_threads_share_requests_and_each_gets_its_own_answer(master: Callab
     assert entries < 12 * 20, "many creates share an entry of the journal"
 
 
+@pytest.mark.slow
 def test_a_standby_answers_from_its_copy_and_says_how_old_it_is(master: Callable[..., Master]) -> None:
     one, two = master(), master()
     eventually(lambda: {one.core.member.role.value, two.core.member.role.value} == {"leads", "follows"})
@@ -211,6 +216,7 @@ def test_a_standby_answers_from_its_copy_and_says_how_old_it_is(master: Callable
             assert fresh._masters.current != standby.address, "it was sent on to the leader"
 
 
+@pytest.mark.slow
 def test_a_journal_that_was_trimmed_seeds_a_new_master_from_the_snapshot(master: Callable[..., Master]) -> None:
     keeping = KeeperOptions(snapshot_entries=20, slack_entries=0)
     one = master(keeping=keeping)
@@ -226,6 +232,7 @@ def test_a_journal_that_was_trimmed_seeds_a_new_master_from_the_snapshot(master:
     assert fsck(two.core.copy) == []
 
 
+@pytest.mark.slow
 def test_a_process_that_opens_what_a_master_serves_is_sent_there(
     master: Callable[..., Master], etcd_servers: EtcdServers
 ) -> None:
@@ -235,6 +242,43 @@ def test_a_process_that_opens_what_a_master_serves_is_sent_there(
         Volume.open(f"etcd://{etcd_servers.addresses}/{one.volume}")
 
 
+def test_a_url_opens_the_metadata_wherever_it_is(master: Callable[..., Master], tmp_path: Path) -> None:
+    one = master()
+    Volume.format(f"sqlite://{tmp_path}/x.db").close()
+    for url in (f"master://{one.address}/{one.volume}", f"sqlite://{tmp_path}/x.db"):
+        metadata = open_metadata(url)
+        try:
+            assert metadata.run(Mkdir(ROOT, b"d", 0o755)).made
+            assert metadata.settings.uuid
+        finally:
+            metadata.close()
+
+
+@pytest.mark.slow
+def test_the_commands_promote_log_and_restore(etcd_servers: EtcdServers, tmp_path: Path) -> None:
+    stoker, name = str(Path(sys.executable).with_name("stoker")), f"v{os.urandom(6).hex()}"
+    with Volume.format(f"sqlite://{tmp_path}/x.db") as volume:
+        volume.run(Mkdir(ROOT, b"kept", 0o755))
+
+    def run(*words: str) -> str:
+        done = subprocess.run([stoker, "fs", *words], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("promote", f"sqlite://{tmp_path}/x.db", "--to", f"etcd://{etcd_servers.addresses}/{name}")
+    log = [stoker, "fs", "metalogger", "--etcd", etcd_servers.addresses, "--volume", name]
+    log += ["--state", str(tmp_path / "log"), "--archive", f"file://{tmp_path}/archive"]
+    logger = subprocess.Popen(log, stdout=subprocess.DEVNULL)
+    try:
+        eventually(lambda: list(tmp_path.glob("archive/*/manifest.json")))
+    finally:
+        logger.send_signal(signal.SIGTERM)
+        assert logger.wait(30) in (0, 143)
+    run("restore", f"sqlite://{tmp_path}/again.db", "--archive", f"file://{tmp_path}/archive")
+    assert "kept" in run("ls", f"sqlite://{tmp_path}/again.db")
+
+
+@pytest.mark.slow
 def test_beyond_loopback_a_token_is_needed(master: Callable[..., Master]) -> None:
     with pytest.raises(StokerError, match="token"):
         master(host="0.0.0.0")
@@ -245,6 +289,7 @@ def test_beyond_loopback_a_token_is_needed(master: Callable[..., Master]) -> Non
         assert metadata.run(ReadDir(ROOT)).entries == ()
 
 
+@pytest.mark.slow
 def test_the_commands_serve_and_tell(cluster: Cluster, tmp_path: Path) -> None:
     stoker = str(Path(sys.executable).with_name("stoker"))
     told = subprocess.run(
