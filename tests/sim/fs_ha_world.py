@@ -19,8 +19,9 @@ import msgspec
 from stoker.core.errors import StokerError
 from stoker.fs.journal.entries import Keys, Transaction, pack_transaction
 from stoker.fs.journal.etcd import Outcome, Put, Request, Txn, UnknownOutcomeError
-from stoker.fs.journal.member import Member, Role, Timing
+from stoker.fs.journal.member import Member
 from stoker.fs.journal.memory import EtcdState
+from stoker.fs.journal.roles import Role, Timing
 from stoker.fs.journal.state import Following, Position
 from stoker.fs.master.core import MasterCore, Ticket
 from stoker.fs.meta import fsck

@@ -7,7 +7,8 @@ from fs_ha_world import World
 
 from stoker.fs.journal.entries import LogReader
 from stoker.fs.journal.etcd import Txn
-from stoker.fs.journal.member import Member, Role
+from stoker.fs.journal.member import Member
+from stoker.fs.journal.roles import Role
 from stoker.fs.master.core import MasterCore
 
 QUICK_SEEDS = (0, 0, 1)  # one of them twice: it has one end

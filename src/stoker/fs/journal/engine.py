@@ -27,7 +27,8 @@ from stoker.fs.journal.client import GrpcEtcd, addresses_in
 from stoker.fs.journal.entries import Keys, Leader
 from stoker.fs.journal.etcd import Compare, Etcd, Get, Outcome, Put, Request, Txn, UnknownOutcomeError, ask, first
 from stoker.fs.journal.folder import CopyFolder
-from stoker.fs.journal.member import Committed, Deposed, FellBehind, Led, Member, Role
+from stoker.fs.journal.member import Member
+from stoker.fs.journal.roles import Committed, Deposed, FellBehind, Led, Role
 from stoker.fs.journal.runner import Runner
 from stoker.fs.journal.state import Following
 from stoker.fs.meta.engines.memory import MemoryEngine, MemoryState

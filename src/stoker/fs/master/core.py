@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 
 from stoker.core.errors import StokerError, TransientError
-from stoker.fs.journal.member import Committed, Deposed, FellBehind, Led, Member
+from stoker.fs.journal.member import Member
+from stoker.fs.journal.roles import Committed, Deposed, FellBehind, Led
 from stoker.fs.master.messages import NotLeadingError
 from stoker.fs.meta.answers import Answer, Number, Refusal
 from stoker.fs.meta.calls import BeginSession, Call, EndSession, Question

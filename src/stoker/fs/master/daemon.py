@@ -14,7 +14,8 @@ from stoker.fs.journal.engine import find_journal
 from stoker.fs.journal.entries import Keys, Leader
 from stoker.fs.journal.etcd import Etcd
 from stoker.fs.journal.folder import CopyFolder
-from stoker.fs.journal.member import Member, Role, Timing
+from stoker.fs.journal.member import Member
+from stoker.fs.journal.roles import Role, Timing
 from stoker.fs.journal.runner import Runner
 from stoker.fs.journal.state import Following
 from stoker.fs.master.core import MasterCore, Ticket, only_questions

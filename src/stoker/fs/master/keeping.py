@@ -23,7 +23,7 @@ from stoker.fs.journal.entries import (
 )
 from stoker.fs.journal.etcd import Compare, Etcd, Get, KeyValue, Put, Txn, ask, first, under
 from stoker.fs.journal.folder import CopyFolder
-from stoker.fs.journal.member import Role
+from stoker.fs.journal.roles import Role
 from stoker.fs.journal.runner import Runner
 from stoker.fs.journal.snapshots import forget_snapshots, newest_snapshot, read_pairs, write_snapshot
 from stoker.fs.journal.state import Following
