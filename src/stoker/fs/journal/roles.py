@@ -84,6 +84,8 @@ class Flight:
 
 @dataclass(slots=True)
 class Asked:
+    """A request without an answer yet: who takes the answer, and when it was sent."""
+
     kind: Callable[..., None]
     argument: Any
     sent_ns: int
