@@ -13,7 +13,7 @@ from stoker.fs.master.core import MasterCore
 
 QUICK_SEEDS = (0, 0, 1)  # one of them twice: it has one end
 SLOW_SEEDS = range(1000, 2100)
-SECONDS = 4.0
+SECONDS = 5.0
 
 
 def played(seed: int, seconds: float = SECONDS) -> World:
@@ -45,6 +45,7 @@ def test_what_was_acknowledged_is_there_once_and_everywhere() -> None:
         "trims",
         "creates",
         "reads",
+        "refused",
     )
     assert all(totals.get(what, 0) > 0 for what in rough), sorted(totals.items())
 
@@ -94,6 +95,10 @@ class TestWhatIsLeftOutIsNoticed:
     def test_reads_without_a_sign_of_power(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Member, "valid", lambda self, now_ns: self.role is Role.LEADING)
         noticed(40)
+
+    def test_a_refusal_without_a_sign_of_power(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(MasterCore, "_answer_unchanged", lambda self, group, now_ns: group.settle())
+        noticed(60)
 
     def test_answers_before_all_lower_entries_are_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         send = MasterCore._send
