@@ -286,6 +286,21 @@ except OSError as e: print(e.errno)
         assert child.stdout == f"{errno.EAGAIN}\n"
 
 
+def test_who_gets_a_lock_sees_what_was_written_under_it(one: Path, two: Path) -> None:
+    (one / "f").write_bytes(bytes(8))
+    handles = [os.open(folder / "f", os.O_RDWR) for folder in (one, two)]
+    for turn in range(40):
+        handle = handles[turn % 2]
+        fcntl.lockf(handle, fcntl.LOCK_EX)
+        assert int.from_bytes(os.pread(handle, 8, 0), "big") == turn
+        os.pwrite(handle, (turn + 1).to_bytes(8, "big"), 0)
+        os.pwrite(handle, b"x", 8 + turn)
+        assert os.fstat(handle).st_size == 9 + turn
+        fcntl.lockf(handle, fcntl.LOCK_UN)
+    for handle in handles:
+        os.close(handle)
+
+
 def test_a_program_that_waits_for_a_lock_can_be_killed(one: Path) -> None:
     (one / "f").touch()
     with (one / "f").open("r+b") as mine:
