@@ -26,7 +26,7 @@ def mounts(tmp_path: Path) -> Iterator[Mounts]:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_file_is_what_was_written(mounts: Mounts, count: int) -> None:
-    Exercise(mounts.points[:count], seed=count).run(400)
+    Exercise(mounts.points[:count], seed=count).run(150)
 
 
 @pytest.mark.slow

@@ -69,10 +69,11 @@ def _serve(url: str, point: Path, folder: Path, options: MountOptions, *, json: 
     from stoker.fs.client.options import ClientOptions
     from stoker.fs.fuse.living import SignOfLife
     from stoker.fs.fuse.serving import Server
-    from stoker.fs.fuse.table import mount_at, refuse_taken
+    from stoker.fs.fuse.table import mount_at, refuse_taken, refuse_within
     from stoker.fs.fuse.upkeep import Upkeep
 
     refuse_taken(point)
+    refuse_within(point, parse_engine_url(url, create=False).path(), folder)
     with (
         SignalWatch() as watch,
         SignOfLife() as life,
@@ -113,6 +114,7 @@ def _store(folder: Path, volume: Volume) -> Iterator["LocalStore"]:
     from stoker.fs.store.local import LocalStore
 
     number = volume.settings.uuid
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever could read it would pass by the files' modes
     store = LocalStore(folder) if (folder / IDENTITY_NAME).exists() else LocalStore.make(folder, volume=number)
     try:
         if store.disk.volume != number:
