@@ -22,8 +22,8 @@ class TestVolumeStore(StoreContract):
     def make_store(self, folder: Path) -> Store:
         volume, slices = Volume.format("memory://"), MemorySliceStore()
         place = Place(volume, slices, Client(volume, slices), (0, "memory://", ""))
-        made = VolumeStore(place, parse_url("stoker:///volume.db!/some/root"), "/some/root")
-        made.tree.makedirs("/some/root")
+        made = VolumeStore(place, parse_url("stoker:///volume.db!/some/folder"), "/some/folder")
+        made.tree.makedirs("/some/folder")
         return made
 
     def tree(self, store: Store) -> tuple[Client, FileTree]:
@@ -35,19 +35,19 @@ class TestVolumeStore(StoreContract):
     def poke(self, store: Store, key: str, data: bytes) -> None:
         client, tree = self.tree(store)
         with client:
-            tree.makedirs(f"/some/root/{key}".rpartition("/")[0])
-            tree.write_bytes(f"/some/root/{key}", data)
+            tree.makedirs(f"/some/folder/{key}".rpartition("/")[0])
+            tree.write_bytes(f"/some/folder/{key}", data)
 
     def peek(self, store: Store, key: str) -> bytes:
         client, tree = self.tree(store)
         with client:
-            return bytes(tree.read_bytes(f"/some/root/{key}"))
+            return bytes(tree.read_bytes(f"/some/folder/{key}"))
 
     def raw_keys(self, store: Store) -> set[str]:
         client, tree = self.tree(store)
         with client:
-            found = [folder + b"/" + name for folder, _, files in tree.walk("/some/root") for name in files]
-        return {path.decode().removeprefix("/some/root/") for path in found}
+            found = [folder + b"/" + name for folder, _, files in tree.walk("/some/folder") for name in files]
+        return {path.decode().removeprefix("/some/folder/") for path in found}
 
 
 @pytest.mark.slow
@@ -58,11 +58,11 @@ class TestVolumeStoreOnDisk(TestVolumeStore):
         path = folder / "volume.db"
         if not path.exists():
             Volume.format(f"sqlite://{path}?sync=off").close()
-        return open_store(f"stoker://{path}!/some/root?sync=off&retry_attempts=1", create=True)
+        return open_store(f"stoker://{path}!/some/folder?sync=off&retry_attempts=1", create=True)
 
     def test_a_second_store_of_the_volume_shares_its_client(self, store: Store, tmp_path: Path) -> None:
         store.put("a/object", b"x")
-        other = open_store(f"stoker://{tmp_path}/volume.db!/some/root/a?sync=off&retry_attempts=1")
+        other = open_store(f"stoker://{tmp_path}/volume.db!/some/folder/a?sync=off&retry_attempts=1")
         assert [info.key for info in other.list()] == ["object"]
         other.close()
         assert bytes(store.get_range("a/object")) == b"x"

@@ -161,6 +161,33 @@ def test_extents_are_asked_for_once_while_they_are_believed(clients: Clients) ->
     handle.close()
 
 
+def test_names_and_attributes_are_believed_for_a_while_and_what_one_does_oneself_is_seen_at_once(
+    clients: Clients,
+) -> None:
+    one, two = clients.client(entry_seconds=5.0), clients.client()
+    mine, other = FileTree(one), FileTree(two)
+    assert not mine.exists("/f")
+    other.write_bytes("/f", b"abc")
+    assert not mine.exists("/f")  # that there is no such name is believed, too
+    assert one.counters()["entry_hits"] == 2
+    clients.wait(6)
+    assert mine.stat("/f").attr.size_bytes == 3
+    other.chmod("/f", 0o600)
+    assert mine.stat("/f").attr.mode & 0o777 == 0o644
+    mine.chmod("/f", 0o640)
+    assert mine.stat("/f").attr.mode & 0o777 == 0o640
+    with mine.open("/f", "ab") as file:
+        file.write(b"d")
+        assert mine.stat("/f").attr.size_bytes == 4
+    assert mine.stat("/f").attr.size_bytes == 4
+    misses = one.counters()["entry_misses"]
+    assert mine.stat("/f").attr.size_bytes == 4
+    assert one.counters()["entry_misses"] == misses
+    mine.unlink("/f")
+    assert not mine.exists("/f")
+    assert other.listdir("/") == []
+
+
 # -- on disk
 
 

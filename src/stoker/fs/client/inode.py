@@ -270,6 +270,7 @@ class OpenInode:
         """Let go of runs that are shown."""
         with self._lock:
             self._take_out(runs)
+            self._works.entries.forget()
             if runs:
                 self.layout.shown(runs[0].at, sum(run.size_bytes for run in runs))
             self._settled()
