@@ -1,0 +1,1 @@
+"""File systems side by side: `python -m benchmarks.filesystems`."""
