@@ -24,7 +24,7 @@ from stoker.core.clock import utc_text
 from stoker.core.files import sync_folder
 from stoker.core.units import MiB
 from stoker.fs.client import Client, FileTree
-from stoker.fs.client.places import Place, opened_place
+from stoker.fs.doors.places import Place, opened_place
 from stoker.fs.meta import Volume
 
 THREADS = 16

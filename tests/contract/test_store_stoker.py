@@ -6,8 +6,8 @@ import pytest
 
 from stoker.core.errors import NotFoundError, UsageError
 from stoker.fs.client import Client, FileTree
-from stoker.fs.client.objects import VolumeStore
-from stoker.fs.client.places import Place
+from stoker.fs.doors.objects import VolumeStore
+from stoker.fs.doors.places import Access, Place
 from stoker.fs.meta import Volume
 from stoker.fs.store.memory import MemorySliceStore
 from stoker.storage.api import Store
@@ -21,7 +21,7 @@ class TestVolumeStore(StoreContract):
 
     def make_store(self, folder: Path) -> Store:
         volume, slices = Volume.format("memory://"), MemorySliceStore()
-        place = Place(volume, slices, Client(volume, slices), (0, "memory://", ""))
+        place = Place(volume, slices, Client(volume, slices), (0, "memory://", Access()))
         made = VolumeStore(place, parse_url("stoker:///volume.db!/some/folder"), "/some/folder")
         made.tree.makedirs("/some/folder")
         return made

@@ -13,14 +13,14 @@ from stoker.core.clock import wall_ns
 from stoker.fs.client import ClientOptions, FileTree
 from stoker.fs.client.checking import check_data
 from stoker.fs.client.garbage import collect_garbage
-from stoker.fs.client.places import opened_place
+from stoker.fs.doors.places import opened_place
 from stoker.fs.meta import Volume, fsck
 
 KEYS = 20
 WRITER = """
 import sys
 from stoker.fs.client import ClientOptions, FileTree
-from stoker.fs.client.places import open_place
+from stoker.fs.doors.places import open_place
 
 url, start = sys.argv[1], int(sys.argv[2])
 place = open_place(url, options=ClientOptions(session_seconds=1.0, buffer_bytes=1 << 20))

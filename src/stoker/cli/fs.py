@@ -19,7 +19,8 @@ from stoker.cli.groups import OrderedGroup
 def command() -> None:
     """Make volumes of the file system, mount them, look at them, and copy files into them and out of them.
 
-    VOLUME is a URL: sqlite:///path.db or lmdb:///folder. Paths begin at the volume's root.
+    VOLUME is a URL: sqlite:///path.db, lmdb:///folder or master://host:port,host:port/NAME. Paths begin at the
+    volume's root.
     """
 
 

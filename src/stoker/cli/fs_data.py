@@ -11,29 +11,35 @@ from typing import Any, Final
 import click
 import msgspec
 
-from stoker.cli.fs_volume import as_json, refuse_memory, shown, umask, volume_argument
+from stoker.cli.fs_volume import (
+    access,
+    as_json,
+    data_option,
+    metadata_of,
+    myself,
+    refuse_memory,
+    shown,
+    umask,
+    volume_argument,
+)
 from stoker.cli.screen import emit_json, emit_text
 from stoker.core.clock import utc_text_of_ns, wall_ns
 from stoker.core.errors import EXIT_GOOD, UsageError
 from stoker.core.units import format_bytes, parse_seconds
 from stoker.fs.client import FileTree
 from stoker.fs.client.garbage import GRACE_SECONDS, Removed, collect_garbage
-from stoker.fs.client.places import open_slices, opened_place
-from stoker.fs.meta import Caller, Volume
+from stoker.fs.doors.places import open_slices, opened_place, tidy
 from stoker.fs.meta.answers import Listed
 
 _STEP_BYTES: Final = 4 << 20
-data_option: Final = click.option(
-    "--data", default="", metavar="FOLDER", help="Where the bytes are: VOLUME's own path and `.data` unless told."
-)
 recursive_option: Final = click.option("--recursive", is_flag=True, help="A directory with all that is in it.")
 
 
 @contextmanager
-def files_of(url: str, data: str) -> Iterator[FileTree]:
+def files_of(url: str) -> Iterator[FileTree]:
     """Open a volume with its bytes, as the user who runs the command."""
-    with opened_place(refuse_memory(url), data=data) as place:
-        yield FileTree(place.client, Caller(os.geteuid(), os.getegid(), tuple(os.getgroups())), umask=umask())
+    with opened_place(refuse_memory(url), access()) as place:
+        yield FileTree(place.client, myself(), umask=umask())
 
 
 class _Copied:
@@ -71,7 +77,7 @@ def _finish(copied: _Copied, source: bytes, target: bytes, json: bool) -> int:
 @recursive_option
 @data_option
 @as_json
-def put(volume: str, source: str, target: str, recursive: bool, data: str, as_json: bool) -> int:
+def put(volume: str, source: str, target: str, recursive: bool, as_json: bool) -> int:
     """Copy the local SOURCE to TARGET in VOLUME, into it when that is a directory; each file in one step, durably."""
     local = Path(source)
     if not os.path.lexists(source):
@@ -79,7 +85,7 @@ def put(volume: str, source: str, target: str, recursive: bool, data: str, as_js
     if local.is_dir() and not local.is_symlink() and not recursive:
         raise UsageError("source is a directory", where=source, remedy="add --recursive")
     copied = _Copied()
-    with files_of(volume, data) as tree:
+    with files_of(volume) as tree:
         goal = _raw(target)
         if tree.exists(goal) and tree.stat(goal).attr.is_directory:
             goal = goal.rstrip(b"/") + b"/" + os.fsencode(local.absolute().name)
@@ -123,11 +129,11 @@ def _parts(local: Path) -> Iterator[bytes]:
 @recursive_option
 @data_option
 @as_json
-def get(volume: str, source: str, target: str, recursive: bool, data: str, as_json: bool) -> int:
+def get(volume: str, source: str, target: str, recursive: bool, as_json: bool) -> int:
     """Copy SOURCE in VOLUME to the local TARGET, into it when that is a directory; each file appears whole."""
     copied = _Copied()
     raw, goal = _raw(source), Path(target)
-    with files_of(volume, data) as tree:
+    with files_of(volume) as tree:
         found = tree.stat(raw)
         if found.attr.is_directory and not recursive:
             raise UsageError("source is a directory", where=source, remedy="add --recursive")
@@ -186,9 +192,9 @@ def _get_file(tree: FileTree, source: bytes, goal: Path, mode: int, copied: _Cop
 @volume_argument
 @click.argument("paths", nargs=-1, required=True)
 @data_option
-def cat(volume: str, paths: tuple[str, ...], data: str) -> int:
+def cat(volume: str, paths: tuple[str, ...]) -> int:
     """Write the content of files in VOLUME to the standard output, one after the other."""
-    with files_of(volume, data) as tree:
+    with files_of(volume) as tree:
         for path in paths:
             with tree.open(_raw(path)) as file:
                 while part := file.read(_STEP_BYTES):
@@ -206,14 +212,14 @@ def cat(volume: str, paths: tuple[str, ...], data: str) -> int:
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 @data_option
 @as_json
-def gc(volume: str, grace: str, dry_run: bool, data: str, as_json: bool) -> int:
+def gc(volume: str, grace: str, dry_run: bool, as_json: bool) -> int:
     """Remove the bytes that no file of VOLUME shows any more, and those that were stored and never shown."""
     removed: list[Removed] = []
-    with Volume.open(refuse_memory(volume)) as opened:
-        store = open_slices(volume, opened, data)
+    with metadata_of(volume) as opened:
+        store = open_slices(volume, opened, access())
         try:
             if not dry_run:
-                opened.tidy()
+                tidy(opened)
             done = collect_garbage(
                 opened, store, parse_seconds(grace), now_ns=wall_ns(), dry_run=dry_run, tell=removed.append
             )

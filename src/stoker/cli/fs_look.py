@@ -6,14 +6,24 @@ from typing import Any
 import click
 import msgspec
 
-from stoker.cli.fs_data import data_option
-from stoker.cli.fs_volume import as_json, facts, refuse_memory, shown, tree_of, volume_argument
+from stoker.cli.fs_volume import (
+    access,
+    as_json,
+    data_option,
+    facts,
+    local_volume_argument,
+    metadata_of,
+    refuse_memory,
+    shown,
+    tree_of,
+    volume_argument,
+)
 from stoker.cli.screen import emit_json, emit_pairs, emit_text
 from stoker.core.clock import utc_text_of_ns
 from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE
 from stoker.core.units import format_bytes
 from stoker.fs.client.checking import check_data
-from stoker.fs.client.places import open_slices
+from stoker.fs.doors.places import open_slices
 from stoker.fs.meta import Tree, Volume
 from stoker.fs.meta import fsck as find_faults
 from stoker.fs.meta.answers import Entry
@@ -27,9 +37,10 @@ from stoker.fs.meta.records import Attr
 @as_json
 def info(volume: str, as_json: bool) -> int:
     """Print what VOLUME is and how much it holds."""
-    with Volume.open(refuse_memory(volume)) as opened:
+    with metadata_of(volume) as opened:
         used = opened.run(Usage())
-        told = {**facts(opened), "revision": opened.engine.revision(), "inodes": used.inodes, "file_bytes": used.bytes}
+        revision = opened.engine.revision() if isinstance(opened, Volume) else getattr(opened, "seen_revision", 0)
+        told = {**facts(opened, volume), "revision": revision, "inodes": used.inodes, "file_bytes": used.bytes}
     if as_json:
         emit_json(told)
     else:
@@ -115,17 +126,17 @@ def stat(volume: str, path: str, follow: bool, as_json: bool) -> int:
 
 
 @click.command("fsck")
-@volume_argument
+@local_volume_argument
 @click.option("--bytes", "look", is_flag=True, help="Look, too, whether the bytes of all files are there.")
 @click.option("--deep", is_flag=True, help="Read all bytes, which verifies their checksums.")
 @data_option
 @as_json
-def fsck(volume: str, look: bool, deep: bool, data: str, as_json: bool) -> int:
+def fsck(volume: str, look: bool, deep: bool, as_json: bool) -> int:
     """Hold what VOLUME counts or stores twice against its rows; the exit code is 3 when anything is wrong."""
     with Volume.open(refuse_memory(volume)) as opened:
         faults = find_faults(opened.engine)
         if look or deep:
-            faults += _data_faults(opened, volume, data, deep=deep)
+            faults += _data_faults(opened, volume, deep=deep)
         # A counter that cannot be read is a fault that was found.
         inodes = None if faults else opened.run(Usage()).inodes
     code = EXIT_NEGATIVE if faults else EXIT_GOOD
@@ -138,8 +149,8 @@ def fsck(volume: str, look: bool, deep: bool, data: str, as_json: bool) -> int:
     return code
 
 
-def _data_faults(opened: Volume, url: str, data: str, *, deep: bool) -> list[Fault]:
-    store = open_slices(url, opened, data)
+def _data_faults(opened: Volume, url: str, *, deep: bool) -> list[Fault]:
+    store = open_slices(url, opened, access())
     try:
         with opened.engine.snapshot() as snapshot:
             return check_data(snapshot, store, deep=deep)

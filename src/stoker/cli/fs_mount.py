@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from stoker.bench.run.signals import SignalWatch
-from stoker.cli.fs_volume import as_json, refuse_memory, volume_argument
+from stoker.cli.fs_volume import access, as_json, data_option, refuse_memory, volume_argument
 from stoker.cli.screen import emit_json, emit_line, emit_pairs, emit_text, harmless
 from stoker.core.errors import EXIT_GOOD, EXIT_USAGE, StokerError, UsageError
 from stoker.fs.fuse.options import MountOptions
@@ -20,7 +20,7 @@ from stoker.fs.meta import Volume
 from stoker.fs.meta.engines.urls import parse_engine_url
 
 if TYPE_CHECKING:
-    from stoker.fs.store.local import LocalStore
+    from stoker.fs.doors.places import Access, Place
 
 _WAIT_SECONDS: Final = 60.0
 _PROGRAM: Final = "from stoker.cli.main import main; main()"
@@ -30,7 +30,7 @@ _LOG_BYTES_TOLD: Final = 2000
 @click.command("mount")
 @volume_argument
 @click.argument("mountpoint", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the files' bytes. [default: PATH.data]")
+@data_option
 @click.option("--foreground", is_flag=True, help="Serve here until it is unmounted, instead of in the background.")
 @click.option("--read-only", is_flag=True, help="Let nothing be changed through this mount.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, within the permissions of the files.")
@@ -40,17 +40,24 @@ _LOG_BYTES_TOLD: Final = 2000
 @click.option("--threads", type=int, default=8, show_default=True, help="Requests worked on at once.")
 @click.option("--log", type=click.Path(path_type=Path), help="File for what goes wrong. [default: PATH.mount.log]")
 @as_json
-def mount(volume: str, mountpoint: Path, data: Path | None, log: Path | None, **chosen: Any) -> int:
+def mount(volume: str, mountpoint: Path, log: Path | None, **chosen: Any) -> int:
     """Mount VOLUME at MOUNTPOINT, an existing directory."""
     json, foreground = chosen.pop("as_json"), chosen.pop("foreground")
     options = _options(**chosen)
-    place = parse_engine_url(refuse_memory(volume), create=False).path()
-    folder = data or place.with_name(place.name + ".data")
+    reached = access()
     if foreground:
-        return _serve(volume, mountpoint, folder, options, json=json)
-    told = _start(volume, mountpoint, folder, options, log or place.with_name(place.name + ".mount.log"))
+        return _serve(refuse_memory(volume), mountpoint, reached, options, json=json)
+    told = _start(refuse_memory(volume), mountpoint, reached, options, log or _log_beside(volume, mountpoint))
     emit_json(told) if json else emit_pairs({key: str(value) for key, value in told.items()})
     return EXIT_GOOD
+
+
+def _log_beside(url: str, point: Path) -> Path:
+    """Return where a mount's log is: beside the volume's file, else beside the mount point."""
+    from stoker.fs.doors.places import is_served
+
+    place = point.absolute() if is_served(url) else parse_engine_url(url, create=False).path()
+    return place.with_name(place.name + ".mount.log")
 
 
 def _options(*, attr_ttl: float, entry_ttl: float, **given: Any) -> MountOptions:
@@ -63,30 +70,29 @@ def _options(*, attr_ttl: float, entry_ttl: float, **given: Any) -> MountOptions
 # -- in the foreground
 
 
-def _serve(url: str, point: Path, folder: Path, options: MountOptions, *, json: bool) -> int:
+def _serve(url: str, point: Path, reached: "Access", options: MountOptions, *, json: bool) -> int:
     """Serve a mount until somebody unmounts it or a signal comes."""
-    from stoker.fs.client.client import Client
     from stoker.fs.client.options import ClientOptions
+    from stoker.fs.doors.places import opened_place
     from stoker.fs.fuse.living import SignOfLife
     from stoker.fs.fuse.serving import Server
-    from stoker.fs.fuse.table import mount_at, refuse_taken, refuse_within
-    from stoker.fs.fuse.upkeep import Upkeep
+    from stoker.fs.fuse.table import mount_at, refuse_taken
 
     refuse_taken(point)
-    refuse_within(point, parse_engine_url(url, create=False).path(), folder)
+    _refuse_within(url, point, reached)
     with (
         SignalWatch() as watch,
         SignOfLife() as life,
-        Volume.open(url) as volume,
-        _store(folder, volume) as store,
-        Upkeep(volume, store, _complain),
-        Client(volume, store, ClientOptions(strict=options.strict)) as client,
+        opened_place(url, reached, options=ClientOptions(strict=options.strict)) as place,
+        _upkeep(place),
     ):
-        server = Server(client, point, options, source=url, free_bytes=lambda: _free_bytes(folder), complain=_complain)
+        server = Server(
+            place.client, point, options, source=url, free_bytes=place.free_bytes, complain=_complain
+        )  # fmt: skip
         server.start()
         mounted = mount_at(point)
         life.show(mounted.device if mounted else "")
-        told = _facts(url, point, folder, options)
+        told = _facts(url, point, reached, options)
         emit_line(told) if json else emit_text(f"mounted {harmless(url)} at {harmless(str(point))}")
         try:
             while not watch.received and not server.wait(0.2):
@@ -96,37 +102,40 @@ def _serve(url: str, point: Path, folder: Path, options: MountOptions, *, json: 
     return EXIT_GOOD
 
 
-def _facts(url: str, point: Path, folder: Path, options: MountOptions) -> dict[str, Any]:
+def _refuse_within(url: str, point: Path, reached: "Access") -> None:
+    """Raise UsageError where the mount would hide the volume's own files."""
+    from stoker.fs.doors.places import data_folder, is_served
+    from stoker.fs.fuse.table import refuse_within
+
+    if not is_served(url):
+        refuse_within(
+            point, parse_engine_url(url, create=False).path(), Path(reached.data) if reached.data else data_folder(url)
+        )
+
+
+@contextmanager
+def _upkeep(place: "Place") -> Iterator[None]:
+    """Tidy a volume without daemons now and then; masters do it for theirs."""
+    from stoker.fs.fuse.upkeep import Upkeep
+
+    if not isinstance(place.volume, Volume):
+        yield
+        return
+    with Upkeep(place.volume, place.store, _complain):
+        yield
+
+
+def _facts(url: str, point: Path, reached: "Access", options: MountOptions) -> dict[str, Any]:
+    from stoker.fs.doors.places import data_folder, is_served
+
     return {
         "volume": url,
         "mountpoint": str(point),
-        "data": str(folder),
+        "data": "" if is_served(url) else reached.data or str(data_folder(url)),
         "pid": os.getpid(),
         "read_only": options.read_only,
         "allow_other": options.allow_other,
     }
-
-
-@contextmanager
-def _store(folder: Path, volume: Volume) -> Iterator["LocalStore"]:
-    """Open the folder of a volume's bytes; make it when nothing is there. Raises UsageError for another volume's."""
-    from stoker.fs.disk.identity import IDENTITY_NAME
-    from stoker.fs.store.local import LocalStore
-
-    number = volume.settings.uuid
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever could read it would pass by the files' modes
-    store = LocalStore(folder) if (folder / IDENTITY_NAME).exists() else LocalStore.make(folder, volume=number)
-    try:
-        if store.disk.volume != number:
-            raise UsageError("folder holds the bytes of another volume", where=str(folder), got=store.disk.volume)
-        yield store
-    finally:
-        store.close()
-
-
-def _free_bytes(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
 
 
 def _complain(text: str) -> None:
@@ -136,13 +145,13 @@ def _complain(text: str) -> None:
 # -- in the background
 
 
-def _start(url: str, point: Path, folder: Path, options: MountOptions, log: Path) -> dict[str, Any]:
+def _start(url: str, point: Path, reached: "Access", options: MountOptions, log: Path) -> dict[str, Any]:
     """Start a process that serves the mount, and return what it tells once the mount can be used.
 
     Raises StokerError with what it said when it ended instead.
     """
     words = [
-        sys.executable, "-c", _PROGRAM, "fs", "mount", url, str(point), "--data", str(folder), "--foreground", "--json",
+        sys.executable, "-c", _PROGRAM, "fs", "mount", url, str(point), "--foreground", "--json", *_words(reached),
         "--attr-ttl", str(options.attr_seconds), "--entry-ttl", str(options.entry_seconds),
         "--threads", str(options.threads), *(["--read-only"] if options.read_only else []),
         *(["--allow-other"] if options.allow_other else []), *(["--strict"] if options.strict else []),
@@ -161,6 +170,12 @@ def _start(url: str, point: Path, folder: Path, options: MountOptions, log: Path
     process.wait()
     _raise_told(line + rest)
     raise StokerError("volume was not mounted", where=str(point), got=_last_words(log, start), remedy=f"see {log}")
+
+
+def _words(reached: "Access") -> list[str]:
+    """Return the options that say how a volume is reached."""
+    given = msgspec.to_builtins(reached)
+    return [word for name, value in given.items() if value for word in (f"--{name.replace('_', '-')}", value)]
 
 
 def _raise_told(document: bytes) -> None:

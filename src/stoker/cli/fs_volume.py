@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -12,9 +12,48 @@ from stoker.core.clock import utc_text_of_ns
 from stoker.core.errors import EXIT_GOOD, UsageError
 from stoker.fs.meta import Caller, Tree, Volume
 
+if TYPE_CHECKING:
+    from stoker.fs.doors.places import Access
+    from stoker.fs.meta.service import Metadata
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-volume_argument: Final = click.argument("volume")
+local_volume_argument: Final = click.argument("volume")
+_ACCESS: Final = "stoker.fs.access"
+_REMEMBERED: Final = (
+    ("--token-file", "FILE", "File with the token of masters and chunk servers; else $STOKER_FS_TOKEN."),
+    ("--tls-ca", "FILE", "Authority of their certificates: everything is encrypted."),
+    ("--tls-cert", "FILE", "Certificate to show them."),
+    ("--tls-key", "FILE", "Its key."),
+)
+
+
+def _remember(context: click.Context, option: click.Parameter, value: str) -> None:
+    context.meta.setdefault(_ACCESS, {})[str(option.name)] = value
+
+
+def volume_argument(function: Function) -> Function:
+    """Give a command the argument VOLUME, and the options that reach one which masters serve: see `access`."""
+    for name, metavar, about in reversed(_REMEMBERED):
+        function = click.option(
+            name, default="", metavar=metavar, help=about, expose_value=False, callback=_remember
+        )(function)  # fmt: skip
+    return click.argument("volume")(function)
+
+
+def data_option(function: Function) -> Function:
+    """Give a command the option for the folder of bytes: see `access`."""
+    return click.option(
+        "--data", default="", metavar="FOLDER", help="Where the bytes are: VOLUME's own path and `.data` unless told.",
+        expose_value=False, callback=_remember,
+    )(function)  # fmt: skip
+
+
+def access() -> "Access":
+    """Return how the running command reaches its volume."""
+    from stoker.fs.doors.places import Access
+
+    return Access(**click.get_current_context().meta.get(_ACCESS, {}))
 
 
 def refuse_memory(url: str) -> str:
@@ -29,8 +68,25 @@ def refuse_memory(url: str) -> str:
 @contextmanager
 def tree_of(url: str) -> Iterator[Tree]:
     """Open a volume, as the user who runs the command."""
-    with Volume.open(refuse_memory(url)) as volume:
-        yield Tree(volume, Caller(os.geteuid(), os.getegid(), tuple(os.getgroups())), umask=umask())
+    with metadata_of(url) as volume:
+        yield Tree(volume, myself(), umask=umask())
+
+
+@contextmanager
+def metadata_of(url: str) -> Iterator["Metadata"]:
+    """Open the metadata of a volume, in this process or at its masters."""
+    from stoker.fs.doors.places import open_metadata
+
+    opened = open_metadata(refuse_memory(url), access())
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def myself() -> Caller:
+    """Return the user who runs the command."""
+    return Caller(os.geteuid(), os.getegid(), tuple(os.getgroups()))
 
 
 def umask() -> int:
@@ -61,21 +117,22 @@ def shown(name: bytes) -> str:
     return harmless(name.decode(errors="backslashreplace"))
 
 
-def facts(volume: Volume) -> dict[str, Any]:
+def facts(volume: "Metadata", url: str) -> dict[str, Any]:
     """Return what a volume is."""
     settings = volume.settings
+    engine = volume.engine if isinstance(volume, Volume) else None
     return {
-        "url": volume.engine.url,
+        "url": engine.url if engine else url,
         "name": settings.name,
         "uuid": settings.uuid,
         "made": utc_text_of_ns(settings.made_ns),
-        "engine": volume.engine.name,
+        "engine": engine.name if engine else "masters",
         "form": settings.version,
     }
 
 
 @click.command("format")
-@volume_argument
+@local_volume_argument
 @click.option("--name", default="", help="A name for people.")
 @mode_option("755")
 @as_json
@@ -83,7 +140,7 @@ def format_volume(volume: str, name: str, mode: str, as_json: bool) -> int:
     """Make an empty VOLUME where nothing is; its root belongs to who runs this."""
     owner = Caller(os.geteuid(), os.getegid())
     with Volume.format(refuse_memory(volume), name=name, mode=octal(mode), owner=owner) as made:
-        told = facts(made)
+        told = facts(made, volume)
     if as_json:
         emit_json(told)
     else:

@@ -14,8 +14,8 @@ from stoker.fs.client import FileTree
 from stoker.fs.client.blocks import BlockCache
 from stoker.fs.client.counters import Counters
 from stoker.fs.client.diskcache import DiskCache
-from stoker.fs.client.places import add_disk_cache
 from stoker.fs.client.readahead import Readahead
+from stoker.fs.doors.places import add_disk_cache
 from stoker.fs.meta import MetaError
 from stoker.fs.meta.calls import READ
 from stoker.fs.meta.slices import Slice

@@ -1,14 +1,15 @@
 """`stoker:///path/volume.db!/folder`: the files below a folder of a volume, as a store of objects.
 
 What stands before the `!` is the volume's metadata, an SQLite file or an LMDB folder; behind it the root of the keys.
+`stoker://host:port,host:port/VOLUME!/folder` is a volume that masters serve.
 An object is read as it was when it was opened, whatever is put over it meanwhile.
 """
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from stoker.core.errors import (
@@ -23,8 +24,8 @@ from stoker.core.errors import (
 from stoker.fs.client.client import Client
 from stoker.fs.client.filetree import FileTree
 from stoker.fs.client.gather import gather
-from stoker.fs.client.places import Place, close_place, open_place
 from stoker.fs.client.spans import Span, shown_spans
+from stoker.fs.doors.places import Access, Place, close_place, open_place
 from stoker.fs.meta.answers import Peeked
 from stoker.fs.meta.calls import Caller, Peek
 from stoker.fs.meta.faults import MetaError
@@ -50,6 +51,10 @@ OPTIONS: Final = (
     UrlOption("engine", "text", "what the volume's metadata is", default="", choices=("", "sqlite", "lmdb")),
     UrlOption("sync", "text", "whether commits wait for the disk", default="full", choices=("full", "off")),
     UrlOption("data", "text", "the folder of the volume's bytes; beside the metadata unless told", default=""),
+    UrlOption("token_file", "text", "file with the token of masters and chunk servers", default=""),
+    UrlOption("tls_ca", "text", "authority of the servers' certificates", default=""),
+    UrlOption("tls_cert", "text", "certificate to show them", default=""),
+    UrlOption("tls_key", "text", "its key", default=""),
     UrlOption("cache_folder", "text", "a folder that keeps blocks which were read", default=""),
     UrlOption("cache_bytes", "bytes", "how much it keeps", default=10 << 30, low=1),
 )
@@ -73,6 +78,18 @@ def split_path(path: str) -> tuple[str, str]:
     if not mark:
         volume = path.removesuffix("!")
     return volume, "/" + inner.strip("/")
+
+
+def access_of(settings: Mapping[str, Any]) -> Access:
+    """Return how a volume is reached, of the options that tell so."""
+    return Access(**{name: str(settings.get(name, "")) for name in Access.__struct_fields__})
+
+
+def masters_url(host: str, path: str, engine: str, sync: str) -> str:
+    """Return the URL of a volume that masters at `host` serve. Raises UsageError for what they are not asked."""
+    if engine or sync != "full":
+        raise UsageError("masters decide about engine and sync themselves", where=host)
+    return f"master://{host}/{path.strip('/')}"
 
 
 def volume_url(path: str, engine: str = "", sync: str = "full") -> str:
@@ -271,19 +288,20 @@ def _version(ino: int, attr: Attr) -> str:
 def open_objects(parsed: StoreURL) -> VolumeStore:
     """Open a `stoker://` URL. Raises UsageError where no volume is, NotFoundError for a root that is missing."""
     settings = parsed.settings(OPTIONS)
-    if parsed.host or not parsed.path.strip("/!"):
+    path, inner = split_path(parsed.path)
+    if not path.strip("/") or not all(":" in one for one in parsed.host.split(",") if parsed.host):
         raise UsageError(
             "URL names no volume",
             where=parsed.redacted,
-            expected="stoker:///path/volume.db!/folder, with three slashes",
+            expected="stoker:///path/volume.db!/folder, with three slashes, or stoker://host:port/VOLUME!/folder",
         )
-    path, inner = split_path(parsed.path)
+    if parsed.host:
+        url = masters_url(parsed.host, path, settings["engine"], settings["sync"])
+    else:
+        url = volume_url(path, settings["engine"], settings["sync"])
     place = open_place(
-        volume_url(path, settings["engine"], settings["sync"]),
-        data=settings["data"],
-        cache_folder=settings["cache_folder"],
-        cache_bytes=settings["cache_bytes"],
-    )
+        url, access_of(settings), cache_folder=settings["cache_folder"], cache_bytes=settings["cache_bytes"]
+    )  # fmt: skip
     try:
         store = VolumeStore(place, parsed, inner)
         with told("folder is missing in the volume", parsed.location):

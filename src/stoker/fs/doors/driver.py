@@ -2,6 +2,7 @@
 
     fsspec.open("stoker:///data/volume.db!/train/0.parquet")
     fsspec.filesystem("stoker", volume="/data/volume.db").ls("/train")
+    fsspec.filesystem("stoker", volume="master://a:9400,b:9400/volume", token_file="/etc/stoker/token").ls("/")
 
 Paths begin at the volume's root. A file that is written shows when it is closed; `pipe_file` replaces one in one step.
 """
@@ -17,32 +18,34 @@ from fsspec.spec import AbstractFileSystem
 
 from stoker.core.errors import StokerError
 from stoker.fs.client.filetree import FileTree, TreeFile
-from stoker.fs.client.objects import split_path, volume_url
-from stoker.fs.client.places import Place, close_place, open_place
+from stoker.fs.doors.objects import access_of, masters_url, split_path, volume_url
+from stoker.fs.doors.places import Access, Place, close_place, open_place
 from stoker.fs.meta.calls import Caller, CopyRange
 from stoker.fs.meta.faults import MetaError
 from stoker.fs.meta.records import Attr
 
+_URL_OPTIONS: Final = ("engine", "sync", "cache_folder", *Access.__struct_fields__)
 _BUFFER_BYTES: Final = 1 << 20
 _COPY_BYTES: Final = 1 << 30
 _KINDS: Final = {0o10: "file", 0o04: "directory", 0o12: "link"}
 
 
 class StokerFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A volume to fsspec. `volume` is a path or the URL of the metadata, `data` the folder of its bytes."""
+    """A volume to fsspec. `volume` is a path or the URL of the metadata; the rest tells how it is reached (Access)."""
 
     protocol = "stoker"
     root_marker = "/"
 
     def __init__(
-        self, volume: str = "", *, data: str = "", engine: str = "", sync: str = "full", cache_folder: str = "",
+        self, volume: str = "", *, engine: str = "", sync: str = "full", cache_folder: str = "",
         cache_bytes: int = 10 << 30, **options: Any,
     ) -> None:  # fmt: skip
+        access = access_of(options)
         super().__init__(**options)
         if not volume:
             raise ValueError("stoker: no volume is named, such as in stoker:///path/volume.db!/file")
         url = volume if "://" in volume else volume_url(volume, engine, sync)
-        place = open_place(url, data=data, cache_folder=cache_folder, cache_bytes=cache_bytes)
+        place = open_place(url, access, cache_folder=cache_folder, cache_bytes=cache_bytes)
         self.tree = FileTree(place.client, Caller(os.geteuid(), os.getegid(), tuple(os.getgroups())))
         self._finalizer = weakref.finalize(self, _give_back, place)
 
@@ -59,14 +62,17 @@ class StokerFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
     def _get_kwargs_from_urls(path: str) -> dict[str, str]:
         text, _, query = path.removeprefix("stoker://").partition("?")
         options = dict(pair.split("=", 1) for pair in query.split("&") if "=" in pair)
-        known: dict[str, str] = {
-            name: options[name] for name in ("data", "engine", "sync", "cache_folder") if name in options
-        }
-        return {"volume": split_path(text)[0], **known}
+        known = {name: options[name] for name in _URL_OPTIONS if name in options}
+        volume = split_path(text)[0]
+        host, _, name = volume.partition("/")
+        if host:
+            volume = masters_url(host, name, known.get("engine", ""), known.get("sync", "full"))
+        return {"volume": volume, **known}
 
     def unstrip_protocol(self, name: str) -> str:
         """Return the URL of a path, with its volume."""
-        return f"stoker://{self.storage_options.get('volume', '')}!{self._strip_protocol(name)}"
+        volume = str(self.storage_options.get("volume", "")).removeprefix("master://")
+        return f"stoker://{volume}!{self._strip_protocol(name)}"
 
     # -- looking
 
