@@ -7,6 +7,7 @@ from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
 from stoker.cli.fs_chunkserver import chunkserver
 from stoker.cli.fs_class import storage_class
 from stoker.cli.fs_data import cat, gc, get, put
+from stoker.cli.fs_demo import demo
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_master import master, status
 from stoker.cli.fs_metalogger import metalogger, restore
@@ -56,5 +57,6 @@ for _leaf in (
     what_if,
     metalogger,
     restore,
+    demo,
 ):
     command.add_command(_leaf)

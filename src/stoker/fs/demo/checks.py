@@ -1,4 +1,4 @@
-"""What a demonstration shows: files in two classes, a master killed, chunk servers killed, and every byte still read."""
+"""What a demonstration shows: a master is killed, chunk servers are killed, and every byte of two classes reads."""
 
 import os
 import random
@@ -70,7 +70,7 @@ class Heartbeats:
 
 
 class SelfCheck:
-    """The steps, one after the other, over a cluster; `mounted` is where its volume is mounted, None where it is not."""
+    """The steps over a cluster, one by one; `mounted` is where its volume is mounted, None where it is not."""
 
     def __init__(self, cluster: LoopbackCluster, mounted: Path | None, stop_wanted: Callable[[], bool]) -> None:
         self._cluster, self._mounted, self._stop_wanted = cluster, mounted, stop_wanted
@@ -92,6 +92,8 @@ class SelfCheck:
             began = time.monotonic()
             try:
                 holds, told = step()
+            except InterruptedRunError:
+                raise
             except (StokerError, OSError) as error:
                 holds, told = False, str(error)
             yield Step(name, holds, told, time.monotonic() - began)
@@ -163,7 +165,9 @@ class SelfCheck:
             missing = beats.count - len(tree.listdir("/beats"))
         cluster.start_master(leader)
         holds = beats.error is None and missing == 0
-        told = f"changes waited {beats.longest_seconds * 1000:.0f} ms at most (before: {usual * 1000:.0f} ms), none lost"
+        told = (
+            f"changes waited {beats.longest_seconds * 1000:.0f} ms at most (before: {usual * 1000:.0f} ms), none lost"
+        )
         return holds, told if holds else str(beats.error or f"{missing} changes are lost")
 
     def _kill_one(self) -> tuple[bool, str]:

@@ -2,7 +2,6 @@
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +22,7 @@ import os, signal, threading
 def watch():
     while os.read(0, 4096):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)  # it may wait in what others' signals do not end
 threading.Thread(target=watch, daemon=True).start()
 from stoker.cli.main import main
 main()
@@ -56,12 +55,12 @@ class Child:
         return self.process.poll() is None
 
     def _read(self) -> None:
-        """Keep the first line, and let the others go: a pipe that is full would hold up who writes."""
+        """Keep the first line, and let the others go."""
         assert self.process.stdout is not None
         with self.process.stdout as output:
             self._first.put(output.readline())
-            while output.read1(1 << 16):
-                pass
+            for _ in output:  # the pipe must not fill up
+                continue
 
     def tell(self, line: bytes) -> None:
         """Write a line to its standard input; one that ended is told of by `ready`."""
@@ -74,7 +73,7 @@ class Child:
         """Return its first line. Raises StokerError with what it said when it ended, or is not ready in time."""
         while True:
             if stop_wanted():
-                raise InterruptedRunError("demo was stopped", where=self.name, signal_number=signal.SIGINT)
+                raise InterruptedRunError("demo was stopped", where=self.name)
             try:
                 line = self._first.get(timeout=_POLL_SECONDS)
             except queue.Empty:

@@ -1,7 +1,6 @@
-"""A cluster of real processes on loopback: three etcd servers, masters, chunk servers of one disk each, a metalogger."""
+"""A cluster of real processes on loopback: etcd servers, masters, chunk servers of one disk each, a metalogger."""
 
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from stoker.core.errors import NotFoundError, StokerError
+from stoker.core.errors import InterruptedRunError, NotFoundError, StokerError
 from stoker.core.units import MiB
 from stoker.fs.care.maps import MapSource
 from stoker.fs.care.messages import CARE_OF, CareOf, CareStatus
@@ -31,12 +30,16 @@ from stoker.fs.meta.storage_class import StorageClass, coded
 START_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.05
 _DISK_PROGRAM: Final = ("-P", "-m", "stoker.fs.chunk.disk_process")
+_LOOPBACK: Final = "127.0.0.1"
 TWO_COPIES: Final = "copies"
 EIGHT_AND_FOUR: Final = "8+4"
 
 
 class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How many there are of each, and when care gives up a silent disk. Classes need as many disks as they are wide."""
+    """How many there are of each, and when care gives up a silent disk. Classes need as many disks as they are wide.
+
+    `master_hosts` and `disk_hosts` are addresses of this machine to listen on, one for each, instead of loopback.
+    """
 
     disks: int = 12
     masters: int = 2
@@ -44,6 +47,8 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[StorageClass, ...] = (coded(TWO_COPIES, 1, 1), coded(EIGHT_AND_FOUR, 8, 4))
     down_after_seconds: float = 2.0
     out_after_seconds: float = 600.0
+    master_hosts: tuple[str, ...] = ()
+    disk_hosts: tuple[str, ...] = ()
 
 
 _USUAL: Final = ClusterOptions()
@@ -63,6 +68,7 @@ class LoopbackCluster:
         self.masters: dict[str, Child] = {}
         self.disks: list[Child] = []
         self.metalogger: Child | None = None
+        self._metadata: RemoteMetadata | None = None
         self._held = ExitStack()
         try:
             self._start()
@@ -74,6 +80,7 @@ class LoopbackCluster:
 
     def _start(self) -> None:
         """Start all: what takes long to come up is started first, and waited for last."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.token_file.touch(mode=0o600, exist_ok=False)
         self.token_file.write_text(self.token)
         (self.folder / "etcd").mkdir()
@@ -85,7 +92,8 @@ class LoopbackCluster:
         with Volume.format(f"etcd://{self.etcd.addresses}/{self.name}", name=self.name, mode=0o1777) as made:
             self.volume = made.settings.uuid
             self._make_classes(made)  # before masters lead: they look for new ones every few seconds only
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(self.options.masters)]
+        hosts = self.options.master_hosts or (_LOOPBACK,) * self.options.masters
+        addresses = [f"{host}:{port}" for host, port in zip(hosts, free_ports(len(hosts)), strict=True)]
         self.masters.update((address, self._spawn_master(address)) for address in addresses)
         for number in range(self.options.disks):
             self.disks[number].tell(self._task(number))
@@ -103,8 +111,7 @@ class LoopbackCluster:
         until = time.monotonic() + START_SECONDS
         for child in self.children():
             child.ready(until, self._stop_wanted)
-        self.metadata = RemoteMetadata(list(self.masters), token=self.token)
-        self._held.callback(self.metadata.close)
+        self._metadata = RemoteMetadata(list(self.masters), token=self.token)
         self.wait_until(self._is_whole, until - time.monotonic(), "disks are not in the map")
 
     def _is_whole(self) -> bool:
@@ -124,7 +131,9 @@ class LoopbackCluster:
             with suppress(StokerError):  # who is asked may have been killed: it is asked again
                 if holds():
                     return time.monotonic() - began
-            if time.monotonic() > began + seconds or self._stop_wanted():
+            if self._stop_wanted():
+                raise InterruptedRunError("demo was stopped")
+            if time.monotonic() > began + seconds:
                 raise StokerError(otherwise, expected=f"within {seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
 
@@ -140,8 +149,9 @@ class LoopbackCluster:
         return child
 
     def _task(self, number: int) -> bytes:
+        hosts = self.options.disk_hosts or (_LOOPBACK,) * self.options.disks
         task = DiskTask(
-            folder=str(self.folder / f"disk{number}"), host="127.0.0.1", port=0, volume=self.volume, token=self.token,
+            folder=str(self.folder / f"disk{number}"), host=hosts[number], port=0, volume=self.volume, token=self.token,
             masters=tuple(self.masters), reserve_bytes=1 * MiB, workers=4, place=Place(f"host{number}", "", "", ""),
         )  # fmt: skip
         return msgspec.json.encode(task) + b"\n"
@@ -162,6 +172,12 @@ class LoopbackCluster:
         )  # fmt: skip
 
     # -- what it is
+
+    @property
+    def metadata(self) -> RemoteMetadata:
+        """Return a connection to the masters."""
+        assert self._metadata is not None
+        return self._metadata
 
     @property
     def url(self) -> str:
@@ -241,6 +257,8 @@ class LoopbackCluster:
 
     def close(self) -> None:
         """End everything: clients' connections, chunk servers, masters, etcd. Closing twice is harmless."""
+        if self._metadata is not None:
+            self._metadata.close()
         for child in self.children():
             child.ask_to_end()
         with ThreadPoolExecutor(max(1, len(self.children()))) as pool:
@@ -252,8 +270,3 @@ class LoopbackCluster:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove what a cluster left in its folder, and the folder."""
-    shutil.rmtree(folder, ignore_errors=False)

@@ -1,0 +1,121 @@
+"""`stoker fs demo` as it is run: what it shows, and that nothing of it is left, however it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from demo_place import NEEDS_ETCD, nothing_left
+
+STOKER = str(Path(sys.executable).parent / "stoker")
+
+
+def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    command = [STOKER, "fs", "demo", "--dir", str(folder), *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def gone(folder: Path) -> None:
+    nothing_left(folder)
+    assert not folder.exists()
+
+
+def test_without_etcd_it_says_how_to_install_it(tmp_path: Path) -> None:
+    empty = tmp_path / "bin"
+    empty.mkdir()
+    done = subprocess.run(
+        [STOKER, "fs", "demo", "--dir", str(tmp_path / "d")],
+        capture_output=True, text=True, env={**os.environ, "PATH": str(empty)},
+    )  # fmt: skip
+    assert done.returncode not in (0, 3)
+    assert "apt install etcd-server" in done.stderr
+    gone(tmp_path / "d")
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("mine")
+    done = subprocess.run([STOKER, "fs", "demo", "--dir", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert (tmp_path / "thesis").read_text() == "mine"
+
+
+@NEEDS_ETCD
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_it_shows_what_it_promises_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    process = start(folder, "--json")
+    out, errors = process.communicate(timeout=280)
+    told = json.loads(out)
+    assert process.returncode == 0, (told, errors)
+    assert told["holds"]
+    assert [step["name"] for step in told["steps"] if step["holds"]] == [
+        "write", "read by another client", "master killed", "1 chunk server killed", "4 chunk servers killed",
+        "all started again",
+    ]  # fmt: skip
+    gone(folder)
+
+
+@NEEDS_ETCD
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_kept_it_can_be_used_until_ctrl_c(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    process = start(folder, "--keep")
+    assert process.stdout is not None
+    lines = {}
+    for line in process.stdout:
+        name, _, rest = line.strip().partition(" ")
+        lines[name] = rest.strip()
+        if name == "end":
+            break
+    page = lines["page"]
+    with urllib.request.urlopen(page) as answer:
+        text = answer.read().decode()
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert 'http-equiv="refresh"' in text and "12 of 12 disks are up" in text and "leads" in text
+    assert "master killed" in text and "src=" not in text and "http://" not in text
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(urllib.request.Request(page, headers={"Host": "evil.example:80"}))
+    listed = subprocess.run([STOKER, *lines["list"].split()[1:]], capture_output=True, text=True)
+    assert "coded" in listed.stdout, listed.stderr
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    gone(folder)
+
+
+@NEEDS_ETCD
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seconds", [0.7, 3.0, 7.0, 16.0])
+def test_ctrl_c_at_any_moment_leaves_nothing(tmp_path: Path, seconds: float) -> None:
+    folder = tmp_path / "d"
+    process = start(folder, "--keep")
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode in (0, 130, -signal.SIGINT)
+    gone(folder)
+
+
+@NEEDS_ETCD
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_when_a_process_does_not_start_nothing_is_left(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    process = start(folder, "--keep")
+    while not (folder / "disk3").exists() and process.poll() is None:
+        time.sleep(0.01)
+    (folder / "disk3" / "thesis").write_text("mine")  # a disk is made in an empty folder alone
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "disk3" in errors
+    gone(folder)
