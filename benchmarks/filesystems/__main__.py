@@ -16,15 +16,16 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from benchmarks.contest import Contest, markdown
-from benchmarks.filesystems.ours import OURS
+from benchmarks.filesystems.ours import NATIVE_WORKS, OURS, Native
 from benchmarks.filesystems.peers import juicefs, local_disk, moosefs, seaweedfs
 from benchmarks.filesystems.works import WORKS, Sizes
 from benchmarks.fsmeta import sync_seconds
 from benchmarks.harness import Contender, PeerError, Turn, machine, race
 from stoker.core.clock import utc_text
+from stoker.core.errors import StokerError
 from stoker.core.units import MiB
 
-Place = Callable[[Path], AbstractContextManager[Path]]
+Place = Callable[[Path], AbstractContextManager[Path | Native]]
 
 PLACES: dict[str, Place] = {
     **OURS,
@@ -63,7 +64,7 @@ def contests(options: argparse.Namespace, sizes: Sizes, scratch: Path) -> list[C
     found: list[Contest] = []
     missing: dict[str, str] = {}
     with ExitStack() as running:
-        folders: dict[str, Path] = {}
+        folders: dict[str, Path | Native] = {}
         for name in chosen(list(PLACES), options.only):
             try:
                 folders[name] = running.enter_context(PLACES[name](scratch))
@@ -71,18 +72,25 @@ def contests(options: argparse.Namespace, sizes: Sizes, scratch: Path) -> list[C
                 missing[name] = str(error)
             print(f"{name}: {missing.get(name, 'up')}", file=sys.stderr, flush=True)
         for work in chosen(list(WORKS), options.work):
-            contenders = [Contender(name, _turns(work, folder, sizes)) for name, folder in folders.items()]
+            able = {name: _turns(work, folder, sizes) for name, folder in folders.items() if _can(work, folder)}
+            contenders = [Contender(name, turn) for name, turn in able.items()]
             race(contenders, options.rounds)
             found.append(Contest(work, contenders, CEILING if CEILING in folders else "", missing=dict(missing)))
             print(f"{work}: done", file=sys.stderr, flush=True)
     return found
 
 
-def _turns(work: str, folder: Path, sizes: Sizes) -> Callable[[], Turn]:
+def _can(work: str, folder: Path | Native) -> bool:
+    return not isinstance(folder, Native) or work in NATIVE_WORKS
+
+
+def _turns(work: str, folder: Path | Native, sizes: Sizes) -> Callable[[], Turn]:
     def turn() -> Turn:
         try:
+            if isinstance(folder, Native):
+                return NATIVE_WORKS[work](folder, sizes)
             return WORKS[work](folder, sizes)
-        except (OSError, AssertionError) as error:
+        except (OSError, AssertionError, StokerError) as error:
             raise PeerError(f"{type(error).__name__}: {error}") from error
 
     return turn
