@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from stoker.cli.fs_glance import glance, is_well, masters_option
+from stoker.cli.fs_glance import care_document, glance, is_well, masters_option
 from stoker.cli.fs_volume import as_json
 from stoker.cli.screen import emit_json, emit_line, emit_text, harmless
 from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE, StokerError, UsageError
@@ -110,7 +110,8 @@ def _care_options(given: dict[str, Any]) -> "CareOptions":
 def status(masters: str, token_file: Path | None, as_json: bool) -> int:
     """Tell how a cluster is: masters, disks, what is exposed, and what is being repaired.
 
-    Exit code 3 when nobody leads, a master or a disk does not answer, or some slice has no shard to spare.
+    Exit code 3 when nobody leads, a master or a disk does not answer, a slice cannot be read, or one that waits for
+    repair can lose no shard more.
     """
     from stoker.fs.wire.keys import read_token
 
@@ -122,7 +123,7 @@ def status(masters: str, token_file: Path | None, as_json: bool) -> int:
     leaders = [one["address"] for one in told if one.get("role") == "leads"]
     care, why = _care_of(addresses, token) if leaders else (None, "nobody leads")
     if as_json:
-        cluster = msgspec.to_builtins(care, str_keys=True) if care is not None else None
+        cluster = care_document(care) if care is not None else None
         emit_json({"leader": leaders[0] if leaders else None, "masters": told, "cluster": cluster, "failure": why})
     else:
         for one in told:

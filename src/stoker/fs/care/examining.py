@@ -21,9 +21,10 @@ _KEPT_MAX: Final = QUEUE_MAX
 class Examined(msgspec.Struct, frozen=True):
     """What a pass has found.
 
-    `exposure` counts slices by how many shards they could lose further; below 0 they cannot be read. `waiting` are
-    those that need a repair, the most exposed if there are too many. `unsettled` groups have some. `silent` disks
-    could not be asked: with any, absence proves nothing.
+    `exposure` counts slices by how many shards they could lose further; below 0 they cannot be read. `needy` need a
+    repair that could do something, `waiting` are those of them that are kept: the most exposed if there are too many.
+    `unsettled` groups have slices that are not in place. `silent` disks could not be asked: with any, absence proves
+    nothing.
     """
 
     epoch: int
@@ -59,8 +60,10 @@ def examine(
         exposure[seen.spare] += 1
         if not seen.needs_repair:
             continue
-        needy += 1
         unsettled.add((*seen.pool, seen.group))
+        if not seen.can_repair or seen.spare < 0:
+            continue
+        needy += 1
         entry = (-seen.spare, -needy, seen)
         if len(worst) < _KEPT_MAX:
             heapq.heappush(worst, entry)
@@ -69,7 +72,6 @@ def examine(
     waiting = [
         Waiting(seen.slice, seen.spare, began, cost_of(seen, classes(seen.slice.storage_class)))
         for _, _, seen in sorted(worst, reverse=True)
-        if seen.spare >= 0
     ]
     return Examined(
         cluster.epoch, began, slices, size_bytes, dict(sorted(exposure.items())), waiting, needy, unsettled,

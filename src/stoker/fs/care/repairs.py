@@ -174,6 +174,11 @@ class Repairs:
                 self._queue.failed(item, now)
 
     def _note_done(self, item: Waiting, done: Repaired, now: float) -> None:
+        if done.refused:
+            self._failed += 1
+            self._error = f"slice {done.slice.id}: {len(done.refused)} shards were refused by the disks they belong on"
+            self._queue.failed(item, now)
+            return
         self._repaired += 1
         self._repaired_bytes += item.cost_bytes
         self._rebuilt += len(done.rebuilt)

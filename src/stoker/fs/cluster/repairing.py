@@ -20,7 +20,7 @@ class Repaired(msgspec.Struct, frozen=True):
 
     `spare` is how many shards it could lose before; negative means that it was lost. `rebuilt` shards were decoded,
     `copied` ones moved; `removed` counts what was deleted elsewhere; `short` shards still have no place that takes
-    them. `error` says why nothing could be done.
+    them, `refused` are those of them whose place should have. `error` says why nothing could be done.
     """
 
     slice: Slice
@@ -30,10 +30,14 @@ class Repaired(msgspec.Struct, frozen=True):
     removed: int = 0
     short: tuple[int, ...] = ()
     error: str = ""
+    refused: tuple[int, ...] = ()
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A slice as its disks tell of it: where each shard is, how many it could lose further, which group it is of."""
+    """A slice as its disks tell of it: where each shard is, how many it could lose further, which group it is of.
+
+    `can_repair` tells whether a repair could do something now: a disk that is down takes no shard.
+    """
 
     slice: Slice
     disks: dict[int, tuple[int, ...]]
@@ -42,6 +46,7 @@ class Seen(msgspec.Struct, frozen=True):
     group: int
     missing: tuple[int, ...]
     astray: tuple[int, ...]
+    can_repair: bool = True
 
     @property
     def needs_repair(self) -> bool:
@@ -70,6 +75,9 @@ def seen_at(placed: Placed, found: dict[int, list[int]]) -> Seen:
     """Return a slice whose shards were found on these disks."""
     missing = tuple(index for index in range(placed.width) if placed.row[index] not in found.get(index, ()))
     astray = tuple(sorted(index for index, disks in found.items() if set(disks) - {placed.row[index]}))
+    known, row = placed.mapping.cluster.by_id, placed.row
+    takes = any(row[index] in known and known[row[index]].writable for index in missing)
+    leaves = any(row[index] in found[index] for index in astray)
     return Seen(
         placed.data,
         {index: tuple(disks) for index, disks in sorted(found.items())},
@@ -78,6 +86,7 @@ def seen_at(placed: Placed, found: dict[int, list[int]]) -> Seen:
         placed.group,
         missing,
         astray,
+        takes or leaves,
     )
 
 
@@ -125,6 +134,7 @@ class Repair:
             tuple(index for index in copied if index in stored),
             removed,
             tuple(index for index in lost if index not in stored),
+            refused=tuple(index for index in todo if index not in stored),
         )
 
     # -- reading
