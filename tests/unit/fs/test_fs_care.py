@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from care_place import PAIR, CaredFor
 
-from stoker.core.errors import StokerError
+from stoker.core.errors import StokerError, StoreError
 from stoker.core.units import KiB
+from stoker.fs.meta.slices import Slice
 from stoker.fs.place import ClusterMap, Disk
 
 
@@ -180,4 +181,49 @@ def test_a_map_that_is_too_large_is_told(tmp_path: Path) -> None:
     with pytest.raises(StokerError, match="too large to be put"):
         cluster.care._put(first, ClusterMap(first.epoch + 1, many, first.pools))
     assert cluster.map == first
+    cluster.close()
+
+
+def test_what_clients_report_is_not_believed_blindly(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 3, PAIR, bytes_per_second=100 * KiB)
+    cluster.live(5)
+    slices = cluster.written(3, 5000)
+    cluster.settle()
+    wrong = [Slice(1, 1, 2**60), Slice(-1, 1, 10), Slice(7, -1, 10), Slice(2**64, 1, 10), Slice(8, 1, 0)]
+    unknown = [Slice(10**6, 1, 10, cluster.storage_class), Slice(10**6, 1, 10, 999)]
+    cluster.care.noted([*wrong, *unknown, *slices])
+    cluster.live(1)
+    status = cluster.care.repairs.status(())
+    assert (status.repaired, status.waiting, status.failed) == (3, 1, 1)
+    assert "no such storage class" in status.error
+    cluster.live(6000)
+    assert cluster.care.repairs.status(()).waiting == 0
+    cluster.readable(slices)
+    cluster.close()
+
+
+def test_a_repair_that_a_disk_refuses_is_tried_again(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 3, PAIR)
+    cluster.live(5)
+    slices = cluster.written(10, 5000)
+    cluster.settle()
+    refusing = cluster.disks[1]
+    state = refusing.disk.status().shards
+    assert state
+    cluster.set(0, draining=True)
+    put = refusing.disk.put
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreError("disk is tired")
+
+    refusing.disk.put = refuse  # type: ignore[method-assign]
+    cluster.live(3)
+    before = cluster.care.repairs.status(())
+    assert before.waiting and "were refused by the disks" in before.error
+    assert cluster.disks[0].disk.status().shards  # nothing is removed before it is elsewhere
+    refusing.disk.put = put  # type: ignore[method-assign]
+    cluster.live(20)
+    cluster.settle()
+    assert cluster.disks[0].disk.status().shards == 0
+    cluster.readable(slices)
     cluster.close()

@@ -12,7 +12,7 @@ from stoker.fs.care.waiting import NOTED_SPARE, Bucket, Pace, Queue, Waiting
 from stoker.fs.cluster import ClusterStore, Lanes
 from stoker.fs.cluster.lanes import Task
 from stoker.fs.cluster.repairing import Repaired
-from stoker.fs.meta.slices import Slice
+from stoker.fs.meta.slices import CHUNK_BYTES, Slice
 from stoker.fs.meta.storage_class import StorageClass
 from stoker.fs.place import ClusterMap
 from stoker.fs.place.map import Pool
@@ -97,8 +97,8 @@ class Repairs:
     # -- what happens
 
     def note(self, data: Slice) -> None:
-        """Have a slice repaired that somebody found in need of it."""
-        if data.size_bytes > 0:
+        """Have a slice repaired that somebody found in need of it; what can be none is not believed."""
+        if 0 < data.size_bytes <= CHUNK_BYTES and 0 <= data.id < 2**63 and 0 <= data.generation < 2**63:
             self._queue.add(Waiting(data, NOTED_SPARE, self._lanes.clock(), 2 * data.size_bytes))
 
     def examine_soon(self) -> None:

@@ -27,6 +27,7 @@ from stoker.fs.place.changing import settled
 from stoker.fs.place.map import pack_map
 
 _CLASSES_SECONDS: Final = 5.0
+_TOLD_CHARACTERS_MAX: Final = 400
 
 
 class CareOptions(msgspec.Struct, frozen=True):
@@ -113,8 +114,8 @@ class Tending:
     def _guarded(self, what: str, work: Callable[[], object]) -> bool:
         try:
             work()
-        except StokerError as error:
-            self.trouble[what] = str(error)
+        except Exception as error:  # what nobody has foreseen must not end the care of a cluster
+            self.trouble[what] = str(error) if isinstance(error, StokerError) else repr(error)[:_TOLD_CHARACTERS_MAX]
             return False
         self.trouble.pop(what, None)
         return True
