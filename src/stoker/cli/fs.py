@@ -4,6 +4,7 @@ import click
 
 from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
 from stoker.cli.fs_chunkserver import chunkserver
+from stoker.cli.fs_class import storage_class
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_master import master, status
 from stoker.cli.fs_mount import mount, umount
@@ -30,6 +31,7 @@ for _leaf in (
     ln,
     rm,
     xattr,
+    storage_class,
     fsck,
     mount,
     umount,

@@ -135,3 +135,38 @@ def test_a_directory_is_not_removed_through_a_link(volume: str, stoker: Stoker) 
     assert (code, "ENOTDIR" in err) == (1, True)
     assert "a volume in memory" in stoker("ls", "MEMORY://x")[2]
     assert stoker("stat", volume, "/a/b")[0] == 0
+
+
+def test_storage_classes_are_made_given_and_told(stoker: Stoker, volume: str) -> None:
+    made = document(stoker("class", "make", volume, "cold", "8+4", "--cell", "64KiB", "--acknowledge", "all", "--json"))
+    assert (made["id"], made["code"], made["small_bytes"], made["small_copies"]) == (1, "8+4", 32768, 5)
+    assert document(stoker("class", "make", volume, "two", "2", "--json"))["small_copies"] == 0
+    bare = document(stoker("class", "make", volume, "bare", "4+2", "--small", "0", "--json"))
+    assert (bare["small_bytes"], bare["small_copies"]) == (0, 0)
+    assert document(stoker("class", "set", volume, "/a", "cold", "--json")) == {"path": "/a", "storage_class": "cold"}
+    assert stoker("mkdir", volume, "/a/c")[0] == 0
+    assert document(stoker("class", "get", volume, "/a/c", "--json"))["storage_class"] == "cold"
+    assert document(stoker("class", "get", volume, "/a/b", "--json"))["storage_class"] == "single"
+    told = document(stoker("class", "list", volume, "--json"))["classes"]
+    assert [one["name"] for one in told] == ["single", "cold", "two", "bare"]
+    assert "cold" in stoker("class", "list", volume)[1] and "8+4" in stoker("class", "get", volume, "/a")[1]
+    assert document(stoker("fsck", volume, "--json"))["sound"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("make", VOLUME, "x", "8*4"), ("make", VOLUME, "x", "17+4"), ("make", VOLUME, "a b", "2"),
+        ("make", VOLUME, "x", "8+4", "--cell", "5KB"), ("make", VOLUME, "x", "2", "--small-copies", "2"),
+        ("set", VOLUME, "/a", "gold"),
+    ],
+)  # fmt: skip
+def test_what_is_no_storage_class_is_refused(words: tuple[str, ...], stoker: Stoker, volume: str) -> None:
+    code, out, error = stoker("class", *words)
+    assert code == 2 and not out and error.count("\n") == 1, error
+
+
+def test_a_storage_class_is_made_once(stoker: Stoker, volume: str) -> None:
+    assert stoker("class", "make", volume, "pair", "2")[0] == 0
+    code, _, error = stoker("class", "make", volume, "pair", "3")
+    assert code == 1 and "EEXIST" in error

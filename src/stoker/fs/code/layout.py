@@ -7,7 +7,7 @@ with its last byte, a parity shard with the longest data shard. Byte `o` of ever
 so any range of a lost shard comes from the same range of k others. With k = 1 all shards are equal: copies.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -88,14 +88,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     def ranges(self, offset: int, length: int) -> dict[int, list[tuple[int, int]]]:
         """Return for each data shard that holds some of a range of the slice its ranges (offset, length), joined."""
-        found: dict[int, list[tuple[int, int]]] = {}
-        for span in self.spans(offset, length):
-            ranges = found.setdefault(span.index, [])
-            if ranges and sum(ranges[-1]) == span.offset:
-                ranges[-1] = (ranges[-1][0], ranges[-1][1] + span.length)
-            else:
-                ranges.append((span.offset, span.length))
-        return found
+        return joined_ranges(self.spans(offset, length))
 
     def stripes(self) -> Iterator[tuple[int, int, int]]:
         """Return each stripe: where it begins in the slice and in every shard, and the bytes of a cell."""
@@ -103,6 +96,18 @@ class Layout(msgspec.Struct, frozen=True):
             yield row * self.stripe_bytes, row * self.cell_bytes, self.cell_bytes
         if self.tail_cell_bytes:
             yield self.whole_bytes * self.k, self.whole_bytes, self.tail_cell_bytes
+
+
+def joined_ranges(spans: Iterable[Span]) -> dict[int, list[tuple[int, int]]]:
+    """Return the ranges (offset, length) of spans by shard; those that continue each other are one."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for span in spans:
+        ranges = found.setdefault(span.index, [])
+        if ranges and sum(ranges[-1]) == span.offset:
+            ranges[-1] = (ranges[-1][0], ranges[-1][1] + span.length)
+        else:
+            ranges.append((span.offset, span.length))
+    return found
 
 
 class Joined:
