@@ -36,6 +36,7 @@ _LOG_BYTES_TOLD: Final = 2000
 @click.option("--allow-other", is_flag=True, help="Let other users in, within the permissions of the files.")
 @click.option("--attr-ttl", type=float, default=1.0, show_default=True, help="Seconds to believe attributes.")
 @click.option("--entry-ttl", type=float, default=1.0, show_default=True, help="Seconds to believe names.")
+@click.option("--strict", is_flag=True, help="Believe nothing without asking: a write is seen everywhere at once.")
 @click.option("--threads", type=int, default=8, show_default=True, help="Requests worked on at once.")
 @click.option("--log", type=click.Path(path_type=Path), help="File for what goes wrong. [default: PATH.mount.log]")
 @as_json
@@ -52,13 +53,9 @@ def mount(volume: str, mountpoint: Path, data: Path | None, log: Path | None, **
     return EXIT_GOOD
 
 
-def _options(*, attr_ttl: float, entry_ttl: float, threads: int, read_only: bool, allow_other: bool) -> MountOptions:
-    given = {
-        "entry_seconds": entry_ttl, "attr_seconds": attr_ttl, "threads": threads, "read_only": read_only,
-        "allow_other": allow_other,
-    }  # fmt: skip
+def _options(*, attr_ttl: float, entry_ttl: float, **given: Any) -> MountOptions:
     try:
-        return msgspec.convert(given, MountOptions)
+        return msgspec.convert({"entry_seconds": entry_ttl, "attr_seconds": attr_ttl, **given}, MountOptions)
     except msgspec.ValidationError as error:
         raise UsageError("mount has a bad option", got=str(error)) from None
 
@@ -69,17 +66,21 @@ def _options(*, attr_ttl: float, entry_ttl: float, threads: int, read_only: bool
 def _serve(url: str, point: Path, folder: Path, options: MountOptions, *, json: bool) -> int:
     """Serve a mount until somebody unmounts it or a signal comes."""
     from stoker.fs.client.client import Client
+    from stoker.fs.client.options import ClientOptions
     from stoker.fs.fuse.living import SignOfLife
     from stoker.fs.fuse.serving import Server
-    from stoker.fs.fuse.table import mount_at, refuse_taken
+    from stoker.fs.fuse.table import mount_at, refuse_taken, refuse_within
+    from stoker.fs.fuse.upkeep import Upkeep
 
     refuse_taken(point)
+    refuse_within(point, parse_engine_url(url, create=False).path(), folder)
     with (
         SignalWatch() as watch,
         SignOfLife() as life,
         Volume.open(url) as volume,
         _store(folder, volume) as store,
-        Client(volume, store) as client,
+        Upkeep(volume, store, _complain),
+        Client(volume, store, ClientOptions(strict=options.strict)) as client,
     ):
         server = Server(client, point, options, source=url, free_bytes=lambda: _free_bytes(folder), complain=_complain)
         server.start()
@@ -113,6 +114,7 @@ def _store(folder: Path, volume: Volume) -> Iterator["LocalStore"]:
     from stoker.fs.store.local import LocalStore
 
     number = volume.settings.uuid
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever could read it would pass by the files' modes
     store = LocalStore(folder) if (folder / IDENTITY_NAME).exists() else LocalStore.make(folder, volume=number)
     try:
         if store.disk.volume != number:
@@ -143,7 +145,7 @@ def _start(url: str, point: Path, folder: Path, options: MountOptions, log: Path
         sys.executable, "-c", _PROGRAM, "fs", "mount", url, str(point), "--data", str(folder), "--foreground", "--json",
         "--attr-ttl", str(options.attr_seconds), "--entry-ttl", str(options.entry_seconds),
         "--threads", str(options.threads), *(["--read-only"] if options.read_only else []),
-        *(["--allow-other"] if options.allow_other else []),
+        *(["--allow-other"] if options.allow_other else []), *(["--strict"] if options.strict else []),
     ]  # fmt: skip
     with log.open("ab") as errors:
         start = errors.tell()
