@@ -1,6 +1,5 @@
 """Masters and their journal under seeds of lost messages, crashes, partitions and stopped processes."""
 
-import pytest
 from fs_ha_world import World
 
 QUICK_SEEDS = range(8)
