@@ -8,6 +8,7 @@ from stoker.cli.fs_class import storage_class
 from stoker.cli.fs_data import cat, gc, get, put
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_master import master, status
+from stoker.cli.fs_metalogger import metalogger, restore
 from stoker.cli.fs_mount import mount, umount
 from stoker.cli.fs_promote import promote
 from stoker.cli.fs_volume import format_volume
@@ -43,6 +44,8 @@ for _leaf in (
     promote,
     master,
     status,
+    metalogger,
+    restore,
     chunkserver,
 ):
     command.add_command(_leaf)

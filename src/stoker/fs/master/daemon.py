@@ -8,13 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from stoker.core.clock import monotonic_ns, wall_ns
-from stoker.core.errors import StokerError, TransientError, UnavailableError
+from stoker.core.errors import StokerError, TransientError
 from stoker.fs.journal.client import GrpcEtcd, addresses_in
 from stoker.fs.journal.engine import find_journal
 from stoker.fs.journal.entries import Keys, Leader
-from stoker.fs.journal.etcd import Etcd, UnknownOutcomeError
+from stoker.fs.journal.etcd import Etcd
 from stoker.fs.journal.folder import CopyFolder
-from stoker.fs.journal.member import Member, Role, Timing
+from stoker.fs.journal.member import Member
+from stoker.fs.journal.roles import Role, Timing
 from stoker.fs.journal.runner import Runner
 from stoker.fs.journal.state import Following
 from stoker.fs.master.core import MasterCore, Ticket, only_questions
@@ -88,10 +89,7 @@ class Master:
         self._etcd = etcd
         keys = Keys(options.volume)
         url = f"etcd://{options.etcd}/{options.volume}"
-        try:
-            self.number = find_journal(etcd, keys, url)
-        except UnknownOutcomeError as error:
-            raise UnavailableError("etcd does not answer", where=url, got=error.got) from error
+        self.number = find_journal(etcd, keys, url)
         self._store: Store = open_store(options.snapshots, create=True)
         self._undo.append(self._store.close)
         folder = CopyFolder(options.state, self.number)

@@ -208,7 +208,7 @@ class Masters:
         with self._lock:
             before = self._connections.get(address)
             other = before is not None and before.usable and before is not known
-            closed = self._closed
+            closed = self._ended()
             if not other and not closed:
                 self._connections[address] = fresh
         if other and before is not None:
@@ -220,6 +220,9 @@ class Masters:
             fresh.close()
             raise UsageError("metadata is closed", where=address)
         return fresh
+
+    def _ended(self) -> bool:
+        return self._closed
 
     def turn(self, from_address: str, to_address: str = "") -> None:
         """Ask another master from now on, unless somebody has turned already."""
