@@ -170,7 +170,7 @@ def test_a_lost_file_and_a_lost_segment_are_noticed(tmp_path: Path) -> None:
         assert bytes(disk.get(SMALL, [(0, 9000)])[0]) == content(SMALL)
 
 
-@pytest.mark.parametrize("step", [211, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [211, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 @pytest.mark.parametrize("lost_index", [False, True])
 def test_a_segment_cut_anywhere_gives_whole_shards_or_none(index_folder: Path, lost_index: bool, step: int) -> None:
     made = CrashingDisk(index_folder)
@@ -183,7 +183,7 @@ def test_a_segment_cut_anywhere_gives_whole_shards_or_none(index_folder: Path, l
     path = segment_path(FOLDER / "segments", 1)
     whole = bytes(made.files.content(path))
     starts = [4096 + 1024 * number for number in range(3)]
-    for length in range(4090, len(whole), step):
+    for length in range(5110, 6150) if step == 1 else range(4090, len(whole), step):  # each byte of one record
         made.files.content(path)[:] = whole[:length]
         disk = CrashingDisk(index_folder, made.files, None if lost_index else made.images[-1][1])
         for shard, start in zip(shards, starts, strict=True):
