@@ -3,6 +3,7 @@
 import click
 
 from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
+from stoker.cli.fs_data import cat, gc, get, put
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_mount import mount, umount
 from stoker.cli.fs_volume import format_volume
@@ -11,11 +12,11 @@ from stoker.cli.groups import OrderedGroup
 
 @click.group("fs", cls=OrderedGroup)
 def command() -> None:
-    """Make volumes of the file system, mount them, and look at them.
+    """Make volumes of the file system, mount them, look at them, and copy files into them and out of them.
 
     VOLUME is a URL: sqlite:///path.db or lmdb:///folder. Paths begin at the volume's root.
     """
 
 
-for _leaf in (format_volume, mount, umount, info, ls, stat, mkdir, mv, ln, rm, xattr, fsck):
+for _leaf in (format_volume, mount, umount, info, ls, stat, put, get, cat, mkdir, mv, ln, rm, xattr, gc, fsck):
     command.add_command(_leaf)
