@@ -17,7 +17,7 @@ from stoker.cli.groups import OrderedGroup
 
 @click.group("fs", cls=OrderedGroup)
 def command() -> None:
-    """Make volumes of the file system, mount them, copy files into them and out of them, and look at them.
+    """Make volumes of the file system, mount them, look at them, and copy files into them and out of them.
 
     VOLUME is a URL: sqlite:///path.db or lmdb:///folder. Paths begin at the volume's root.
     """
