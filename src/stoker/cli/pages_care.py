@@ -1,4 +1,4 @@
-"""`stoker pages verify`, `checkpoint`, `compact` and `sweep`: keeping stores sound and short."""
+"""`stoker pages verify`, `heal`, `checkpoint`, `compact` and `sweep`: keeping stores sound and short."""
 
 from pathlib import Path
 
@@ -16,17 +16,36 @@ _KEEP = 2
 
 @click.command("verify")
 @click.argument("store")
+@click.option("--quarantine", is_flag=True, help="Take pages whose bytes are not what the log gives out of use.")
 @as_json
-def verify(store: str, as_json: bool) -> int:
+def verify(store: str, quarantine: bool, as_json: bool) -> int:
     """Prove STORE: tables, checkpoints, and that the log gives the pages. Exit code 3 when something is wrong."""
-    with looking(store) as look:
-        wrong = look.verify()
-        lsn = None if wrong else look.lsn
+    if quarantine:
+        with opened(store) as found:
+            wrong, lsn = found.verify(quarantine=True), found.lsn
+    else:
+        with looking(store) as look:
+            wrong, lsn = look.verify(), look.lsn
+    told_lsn = None if wrong else lsn
     if as_json:
-        emit_json({"lsn": lsn, "wrong": wrong})
+        emit_json({"lsn": told_lsn, "wrong": wrong})
     else:
         emit_text("\n".join(map(harmless, wrong)) or f"sound up to LSN {lsn}")
     return EXIT_NEGATIVE if wrong else EXIT_GOOD
+
+
+@click.command("heal")
+@click.argument("store")
+@as_json
+def heal(store: str, as_json: bool) -> int:
+    """Give the pages of STORE that are in quarantine the bytes that its checkpoints and its log give them."""
+    with opened(store) as found:
+        healed = found.heal()
+    if as_json:
+        emit_json({"healed": healed})
+    else:
+        emit_text("\n".join(f"healed page {page}" for page in healed) or "no page is in quarantine")
+    return EXIT_GOOD
 
 
 @click.command("checkpoint")
