@@ -6,7 +6,7 @@ address. The native twin of this table is native/include/stoker/arena.hpp; a tes
 | part | what it holds |
 |---|---|
 | header, 4 KiB | identity and geometry (never changed, under a CRC), locks, counters, heads of the free lists |
-| reader table | a line of 64 bytes for each attached process and each snapshot |
+| reader table | a line of 64 bytes for each attached process, each snapshot, each edit, each thread that makes pages |
 | page table | 128 bytes a slot; slot 0 is not used |
 | retired table | a ring of 32-byte records: extents that snapshots may still read |
 | ring | the log: frames, or a SKIP word where the next frame begins again at the ring's start |
