@@ -9,6 +9,7 @@ from stoker.cli.pages_store import as_json, looking, opened
 from stoker.cli.screen import emit_json, emit_pairs, emit_text, harmless
 from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE, UsageError
 from stoker.core.units import format_bytes
+from stoker.pages.bus import Store
 from stoker.pages.sweeping import sweep_dead
 
 _KEEP = 2
@@ -20,15 +21,11 @@ _KEEP = 2
 @as_json
 def verify(store: str, quarantine: bool, as_json: bool) -> int:
     """Prove STORE: tables, checkpoints, and that the log gives the pages. Exit code 3 when something is wrong."""
-    if quarantine:
-        with opened(store) as found:
-            wrong, lsn = found.verify(quarantine=True), found.lsn
-    else:
-        with looking(store) as look:
-            wrong, lsn = look.verify(), look.lsn
-    told_lsn = None if wrong else lsn
+    with opened(store) if quarantine else looking(store) as found:
+        wrong = found.verify(quarantine=True) if isinstance(found, Store) else found.verify()
+        lsn = None if wrong else found.lsn
     if as_json:
-        emit_json({"lsn": told_lsn, "wrong": wrong})
+        emit_json({"lsn": lsn, "wrong": wrong})
     else:
         emit_text("\n".join(map(harmless, wrong)) or f"sound up to LSN {lsn}")
     return EXIT_NEGATIVE if wrong else EXIT_GOOD
