@@ -12,7 +12,7 @@ import pytest
 
 from stoker.fs.fuse.mounting import DEVICE, unmount
 from stoker.fs.fuse.table import mount_at
-from stoker.fs.meta import Volume, fsck
+from stoker.fs.meta import Caller, Volume, fsck
 
 READY_SECONDS = 60
 SERVER = Path(__file__).with_name("fuse_server.py")
@@ -29,17 +29,22 @@ def need_fuse() -> None:
 class Mounts:
     """Mount points of one volume, and the process that serves them."""
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, uid: int = 0) -> None:
         self.folder = folder
         self.url = f"sqlite://{folder}/volume.db?sync=off"
         self.points = [folder / f"mount{index}" for index in range(count)]
         self.log = folder / "server.log"
-        Volume.format(self.url).close()
+        Volume.format(self.url, owner=Caller(uid, uid)).close()
         for point in self.points:
             point.mkdir()
+        if uid:
+            for path in (folder, *folder.iterdir()):
+                os.chown(path, uid, uid)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SERVER), self.url, *map(str, self.points)], stdout=subprocess.PIPE, stderr=log
+                [sys.executable, str(SERVER), str(uid), self.url, *map(str, self.points)],
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"ready\n", self.log.read_text()
@@ -61,10 +66,10 @@ class Mounts:
 
 
 @contextmanager
-def mounted(folder: Path, count: int = 1) -> Iterator[Mounts]:
+def mounted(folder: Path, count: int = 1, uid: int = 0) -> Iterator[Mounts]:
     """Give mounts of a new volume; afterwards nothing is mounted, and nothing was complained of."""
     need_fuse()
-    mounts = Mounts(folder, count)
+    mounts = Mounts(folder, count, uid)
     try:
         yield mounts
         assert not mounts.log.read_text(), mounts.log.read_text()

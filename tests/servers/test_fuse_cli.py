@@ -49,6 +49,7 @@ def test_the_example_of_the_page(folder: Path) -> None:
         assert re.fullmatch(pattern, done.stdout, re.DOTALL), (command, done.stdout)
 
 
+@pytest.mark.slow
 def test_a_mount_in_the_foreground_ends_with_a_signal_and_keeps_what_was_written(folder: Path) -> None:
     run(folder, "format", "sqlite://v.db")
     (folder / "point").mkdir()
@@ -73,6 +74,12 @@ def test_a_mount_in_the_foreground_ends_with_a_signal_and_keeps_what_was_written
     assert json.loads(run(folder, "umount", "point", "--json"))["ended"] is True
     assert "no volume is mounted there" in run(folder, "umount", "point", code=2)
     assert "mount point is no directory" in run(folder, "mount", "sqlite://v.db", "nowhere", code=2)
+    assert "mount would hide what it needs" in run(folder, "mount", "sqlite://v.db", ".", code=2)
+    (folder / "link").symlink_to("point")
+    run(folder, "mount", "sqlite://v.db", "link")
+    assert mount_at(folder / "point") == mount_at(folder / "link") is not None
+    run(folder, "umount", "link")
+    assert (folder / "v.db.data").stat().st_mode & 0o777 == 0o700
     assert "bad option" in run(folder, "mount", "sqlite://v.db", "point", "--threads", "0", code=2)
 
 

@@ -5,21 +5,23 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 import signal
 import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fuse_place import Mounts, mounted, sound
+from fuse_place import Mounts, mounted, need_fuse, sound
 
 from stoker.core.errors import UsageError
-from stoker.fs.fuse.mounting import unmount
+from stoker.fs.fuse.mounting import DEVICE, unmount
 from stoker.fs.fuse.table import mount_at, refuse_taken
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -286,6 +288,21 @@ except OSError as e: print(e.errno)
         assert child.stdout == f"{errno.EAGAIN}\n"
 
 
+def test_who_gets_a_lock_sees_what_was_written_under_it(one: Path, two: Path) -> None:
+    (one / "f").write_bytes(bytes(8))
+    handles = [os.open(folder / "f", os.O_RDWR) for folder in (one, two)]
+    for turn in range(40):
+        handle = handles[turn % 2]
+        fcntl.lockf(handle, fcntl.LOCK_EX)
+        assert int.from_bytes(os.pread(handle, 8, 0), "big") == turn
+        os.pwrite(handle, (turn + 1).to_bytes(8, "big"), 0)
+        os.pwrite(handle, b"x", 8 + turn)
+        assert os.fstat(handle).st_size == 9 + turn
+        fcntl.lockf(handle, fcntl.LOCK_UN)
+    for handle in handles:
+        os.close(handle)
+
+
 def test_a_program_that_waits_for_a_lock_can_be_killed(one: Path) -> None:
     (one / "f").touch()
     with (one / "f").open("r+b") as mine:
@@ -331,4 +348,33 @@ def test_a_server_that_is_told_to_end_unmounts_though_it_is_in_use(tmp_path: Pat
         assert mount_at(mounts.points[0]) is None
         fails(errno.ENOTCONN, os.fstat, handle)
         fails(errno.ENOTCONN, os.close, handle)
+        sound(mounts.url)
+
+
+def test_who_is_not_root_mounts_by_the_helper_and_shuts_others_out() -> None:
+    if shutil.which("fusermount3") is None:
+        pytest.skip("there is no fusermount3 (package fuse3)")
+    need_fuse()
+    if DEVICE.stat().st_mode & 0o006 != 0o006:
+        pytest.skip(f"{DEVICE} is not open to all")
+    uid = 65534
+    with tempfile.TemporaryDirectory() as name, mounted(Path(name), uid=uid) as mounts:
+        program = """
+import os, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+os.chdir(sys.argv[1])
+open("f", "w").write("mine")
+os.link("f", "g")
+print(os.stat("g").st_uid, os.stat("g").st_nlink, open("g").read())
+"""
+        words = [sys.executable, "-c", program, str(mounts.points[0])]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.stdout == f"{uid} 2 mine\n", done.stderr
+        fails(errno.EACCES, os.listdir, mounts.points[0])  # not even root may look in
+        found = mount_at(mounts.points[0])
+        assert found is not None
+        assert found.kind == "fuse.stoker"
+        mounts.stop()
+        assert mounts.process.returncode == 0
+        assert mount_at(mounts.points[0]) is None
         sound(mounts.url)

@@ -20,7 +20,7 @@ from stoker.fs.meta import Volume
 from stoker.fs.meta.engines.urls import parse_engine_url
 
 if TYPE_CHECKING:
-    from stoker.fs.store.local import LocalStore
+    from stoker.fs.store.interface import SliceStore
 
 _WAIT_SECONDS: Final = 60.0
 _PROGRAM: Final = "from stoker.cli.main import main; main()"
@@ -36,15 +36,18 @@ _LOG_BYTES_TOLD: Final = 2000
 @click.option("--allow-other", is_flag=True, help="Let other users in, within the permissions of the files.")
 @click.option("--attr-ttl", type=float, default=1.0, show_default=True, help="Seconds to believe attributes.")
 @click.option("--entry-ttl", type=float, default=1.0, show_default=True, help="Seconds to believe names.")
+@click.option("--strict", is_flag=True, help="Believe nothing without asking: a write is seen everywhere at once.")
 @click.option("--threads", type=int, default=8, show_default=True, help="Requests worked on at once.")
 @click.option("--log", type=click.Path(path_type=Path), help="File for what goes wrong. [default: PATH.mount.log]")
 @as_json
 def mount(volume: str, mountpoint: Path, data: Path | None, log: Path | None, **chosen: Any) -> int:
     """Mount VOLUME at MOUNTPOINT, an existing directory."""
+    from stoker.fs.client.places import data_folder
+
     json, foreground = chosen.pop("as_json"), chosen.pop("foreground")
     options = _options(**chosen)
     place = parse_engine_url(refuse_memory(volume), create=False).path()
-    folder = data or place.with_name(place.name + ".data")
+    folder = data or data_folder(volume)
     if foreground:
         return _serve(volume, mountpoint, folder, options, json=json)
     told = _start(volume, mountpoint, folder, options, log or place.with_name(place.name + ".mount.log"))
@@ -52,13 +55,9 @@ def mount(volume: str, mountpoint: Path, data: Path | None, log: Path | None, **
     return EXIT_GOOD
 
 
-def _options(*, attr_ttl: float, entry_ttl: float, threads: int, read_only: bool, allow_other: bool) -> MountOptions:
-    given = {
-        "entry_seconds": entry_ttl, "attr_seconds": attr_ttl, "threads": threads, "read_only": read_only,
-        "allow_other": allow_other,
-    }  # fmt: skip
+def _options(*, attr_ttl: float, entry_ttl: float, **given: Any) -> MountOptions:
     try:
-        return msgspec.convert(given, MountOptions)
+        return msgspec.convert({"entry_seconds": entry_ttl, "attr_seconds": attr_ttl, **given}, MountOptions)
     except msgspec.ValidationError as error:
         raise UsageError("mount has a bad option", got=str(error)) from None
 
@@ -69,17 +68,21 @@ def _options(*, attr_ttl: float, entry_ttl: float, threads: int, read_only: bool
 def _serve(url: str, point: Path, folder: Path, options: MountOptions, *, json: bool) -> int:
     """Serve a mount until somebody unmounts it or a signal comes."""
     from stoker.fs.client.client import Client
+    from stoker.fs.client.options import ClientOptions
     from stoker.fs.fuse.living import SignOfLife
     from stoker.fs.fuse.serving import Server
-    from stoker.fs.fuse.table import mount_at, refuse_taken
+    from stoker.fs.fuse.table import mount_at, refuse_taken, refuse_within
+    from stoker.fs.fuse.upkeep import Upkeep
 
     refuse_taken(point)
+    refuse_within(point, parse_engine_url(url, create=False).path(), folder)
     with (
         SignalWatch() as watch,
         SignOfLife() as life,
         Volume.open(url) as volume,
-        _store(folder, volume) as store,
-        Client(volume, store) as client,
+        _store(url, volume, folder) as store,
+        Upkeep(volume, store, _complain),
+        Client(volume, store, ClientOptions(strict=options.strict)) as client,
     ):
         server = Server(client, point, options, source=url, free_bytes=lambda: _free_bytes(folder), complain=_complain)
         server.start()
@@ -107,16 +110,12 @@ def _facts(url: str, point: Path, folder: Path, options: MountOptions) -> dict[s
 
 
 @contextmanager
-def _store(folder: Path, volume: Volume) -> Iterator["LocalStore"]:
+def _store(url: str, volume: Volume, folder: Path) -> Iterator["SliceStore"]:
     """Open the folder of a volume's bytes; make it when nothing is there. Raises UsageError for another volume's."""
-    from stoker.fs.disk.identity import IDENTITY_NAME
-    from stoker.fs.store.local import LocalStore
+    from stoker.fs.client.places import open_slices
 
-    number = volume.settings.uuid
-    store = LocalStore(folder) if (folder / IDENTITY_NAME).exists() else LocalStore.make(folder, volume=number)
+    store = open_slices(url, volume, str(folder))
     try:
-        if store.disk.volume != number:
-            raise UsageError("folder holds the bytes of another volume", where=str(folder), got=store.disk.volume)
         yield store
     finally:
         store.close()
@@ -143,7 +142,7 @@ def _start(url: str, point: Path, folder: Path, options: MountOptions, log: Path
         sys.executable, "-c", _PROGRAM, "fs", "mount", url, str(point), "--data", str(folder), "--foreground", "--json",
         "--attr-ttl", str(options.attr_seconds), "--entry-ttl", str(options.entry_seconds),
         "--threads", str(options.threads), *(["--read-only"] if options.read_only else []),
-        *(["--allow-other"] if options.allow_other else []),
+        *(["--allow-other"] if options.allow_other else []), *(["--strict"] if options.strict else []),
     ]  # fmt: skip
     with log.open("ab") as errors:
         start = errors.tell()

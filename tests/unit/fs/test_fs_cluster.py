@@ -594,3 +594,20 @@ def test_classes_are_asked_of_the_metadata_once_and_again_for_new_ones() -> None
         number = volume.run(MakeClass(COLD)).value
         assert classes(number).text == "8+4" and classes(number).name == "cold"
         assert len(asked) == 3
+
+
+def test_shards_on_any_disk_are_found_when_nothing_else_helps() -> None:
+    cluster = Cluster()
+    written(cluster.store, LARGE, SMALL)
+    kept = [holder.shards for holder in cluster.holders.values()]
+    for number, holder in cluster.holders.items():
+        holder.shards = kept[(number + 5) % 12]
+    for disk in range(4):
+        cluster.wipe(disk)
+    store = cluster.opened()
+    readable(store, LARGE)
+    assert bytes(store.read([SliceRange(LARGE, 100, 5_000)])[0]) == content(LARGE)[100:5_100]
+    assert store.counts().searched_reads == 2
+    report = cluster.store.repair_slice(LARGE)
+    assert report.spare == 0 and len(report.copied) == 8 and len(report.rebuilt) == 4 and not report.short
+    readable(cluster.opened(), LARGE)

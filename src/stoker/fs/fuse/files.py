@@ -70,7 +70,8 @@ def _opened(state: State, ino: int, file: OpenFile, flags: int, attr: Attr) -> t
     append = bool(flags & os.O_APPEND)
     number = state.handles.add(Opened(ino, file, append=append))
     same = state.inodes.opened(ino, attr.version)
-    how = (p.FOPEN_DIRECT_IO if append else 0) | (p.FOPEN_KEEP_CACHE if same else 0)
+    direct = append or state.options.strict
+    how = (p.FOPEN_DIRECT_IO if direct else 0) | (p.FOPEN_KEEP_CACHE if same else 0)
     return number, p.OPEN_OUT.pack(number, how, 0)
 
 

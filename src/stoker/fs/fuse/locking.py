@@ -9,7 +9,7 @@ from stoker.fs.fuse.answers import EMPTY, Reply
 from stoker.fs.fuse.files import opened
 from stoker.fs.fuse.requests import Head
 from stoker.fs.fuse.state import State
-from stoker.fs.meta.calls import FindLock, SetLock
+from stoker.fs.meta.calls import WRITE, FindLock, SetLock
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.locking import END
 
@@ -51,18 +51,49 @@ def getlk(state: State, head: Head, *fields: int) -> Reply:
     return Reply(p.LOCK.pack(held.start, held.end - 1, fcntl.F_WRLCK if held.exclusive else fcntl.F_RDLCK, pid))
 
 
-def setlk(state: State, head: Head, *fields: int) -> Reply:
+def setlk(state: State, head: Head, *fields: int) -> Reply | None:
     """Take or give back a lock at once."""
     want = Wanted(*fields)
-    state.locks.take(_request(state, head, want), want.pid)
-    return EMPTY
+    lock = _request(state, head, want)
+    if lock.exclusive is None:
+        return _given_back(state, head, want, lock)
+    _show(state, head, want, lock)
+    state.locks.take(lock, want.pid)
+    return _granted(state, head)
 
 
 def setlkw(state: State, head: Head, *fields: int) -> Reply | None:
-    """Take a lock, or wait for it: then the answer comes later."""
+    """Take a lock, or wait for it: then the answer comes later. Nobody waits to give one back."""
     want = Wanted(*fields)
-    taken = state.locks.wait(head.unique, _request(state, head, want), want.pid)
-    return EMPTY if taken else None
+    lock = _request(state, head, want)
+    if lock.exclusive is None:
+        return _given_back(state, head, want, lock)
+    _show(state, head, want, lock)
+    return _granted(state, head) if state.locks.wait(head.unique, lock, want.pid) else None
+
+
+def _given_back(state: State, head: Head, want: Wanted, lock: SetLock) -> Reply:
+    """Give back a lock, even when what was written under it cannot be shown, which the program is told."""
+    try:
+        _show(state, head, want, lock)
+    finally:
+        state.locks.take(lock, want.pid)
+    return EMPTY
+
+
+def _show(state: State, head: Head, want: Wanted, lock: SetLock) -> None:
+    """Show what was written under a lock before others may read under theirs: unless an exclusive one is taken."""
+    file = opened(state, head, want.handle).file
+    if lock.exclusive is not True and file.access & WRITE:
+        file.flush()
+
+
+def _granted(state: State, head: Head) -> Reply | None:
+    """Answer who got a lock: at once when the kernel's pages of the file are as new as its data."""
+    if not state.pages_are_old(head.node):
+        return EMPTY
+    state.locks.answer_renewed(head.unique, head.node)
+    return None
 
 
 def interrupt(state: State, _head: Head, unique: int) -> Reply:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from stoker.core.errors import StokerError
 from stoker.fs.client.client import Client
-from stoker.fs.fuse.answers import duration
+from stoker.fs.fuse.answers import duration, inval_inode
 from stoker.fs.fuse.options import MountOptions
 from stoker.fs.fuse.protocol import ROOT_NODE
 from stoker.fs.fuse.requests import Head
 from stoker.fs.fuse.waiting import Answered, Locks
-from stoker.fs.meta.calls import Caller
+from stoker.fs.meta.calls import Caller, GetAttr
 from stoker.fs.meta.faults import Refused
 from stoker.fs.store.interface import Bytes
 
@@ -67,6 +68,10 @@ class Inodes:
                 self._counts.pop(ino, None)
                 self._told.pop(ino, None)
                 self._versions.pop(ino, None)
+
+    def is_known(self, ino: int, version: int) -> bool:
+        """Tell whether the kernel's pages of a file are of this version of its data, or newer."""
+        return self._versions.get(ino) == version
 
     def opened(self, ino: int, version: int) -> bool:
         """Note with which version of its data a file is opened; tell whether the kernel's pages of it are that old.
@@ -176,6 +181,20 @@ class State:
         self.inodes = Inodes()
         self.handles = Handles()
         self.callers = callers or Callers()
-        self.locks = Locks(client, answer)
-        self.entry_ttl = duration(options.entry_seconds)
-        self.attr_ttl = duration(options.attr_seconds)
+        self.locks = Locks(client, answer, self.drop_pages)
+        self.entry_ttl = duration(0 if options.strict else options.entry_seconds)
+        self.attr_ttl = duration(0 if options.strict else options.attr_seconds)
+
+    def pages_are_old(self, ino: int) -> bool:
+        """Tell whether the data of a file has changed since the kernel last dropped its pages of it."""
+        return not self.inodes.is_known(ino, self.client.ask(GetAttr(ino)).attr.version)
+
+    def drop_pages(self, ino: int) -> None:
+        """Have the kernel forget a file's pages and size. It may wait for pages that are being read from us."""
+        try:
+            version = self.client.ask(GetAttr(ino)).attr.version
+        except StokerError:
+            return  # the session is lost or the file is gone: reading tells
+        if not self.inodes.is_known(ino, version):
+            self.notify(inval_inode(ino, 0, 0))
+            self.inodes.opened(ino, version)

@@ -50,9 +50,24 @@ def mount_at(point: Path) -> Mounted | None:
 
 
 def resolved(point: Path) -> Path:
-    """Return the absolute path of a mount point without asking what is mounted on it."""
+    """Return the path of a mount point without links in it, and without asking what is mounted on it."""
     absolute = point.absolute()
-    return absolute.parent.resolve() / absolute.name if absolute.name not in ("", "..") else absolute.resolve()
+    if absolute.name in ("", ".."):
+        return absolute.resolve()
+    try:
+        absolute.readlink()
+    except OSError:  # it is no link; a mount whose server died is none either
+        return absolute.parent.resolve() / absolute.name
+    return absolute.resolve()
+
+
+def refuse_within(point: Path, *needed: Path) -> None:
+    """Raise UsageError when something that serving a mount needs lies below it: it would wait for itself."""
+    below = resolved(point)
+    for path in needed:
+        if path.resolve().is_relative_to(below):
+            remedy = "mount beside it"
+            raise UsageError("mount would hide what it needs", where=str(point), got=str(path), remedy=remedy)
 
 
 def refuse_taken(point: Path) -> None:

@@ -36,11 +36,23 @@ class Wait:
 
 
 class Locks:
-    """Takes and gives back locks in the client's session. `answer` tells the kernel the errno, 0 for success."""
+    """Takes and gives back locks in the client's session. `answer` tells the kernel the errno, 0 for success.
 
-    def __init__(self, client: Client, answer: Answered, clock: Callable[[], float] = time.monotonic) -> None:
+    Who gets a lock must see what its last holder wrote: before the answer, `renew` has the kernel drop the pages of a
+    file. That may wait for pages that are being read, so a thread does it that serves no requests.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        answer: Answered,
+        renew: Callable[[int], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._answer = answer
+        self._renew = renew
+        self._renewals: list[tuple[int, int]] = []
         self._clock = clock
         self._waits: dict[int, Wait] = {}
         self._interrupted_early: OrderedDict[int, None] = OrderedDict()
@@ -74,6 +86,12 @@ class Locks:
         """Return the process that an owner of this mount's session is; 0 for one that is not known."""
         return self._ranged.get((ino, owner), 0)
 
+    def answer_renewed(self, unique: int, ino: int) -> None:
+        """Answer a request that was granted, once the kernel has dropped the pages of the file."""
+        with self._changed:
+            self._renewals.append((unique, ino))
+            self._begin()
+
     # -- waiting
 
     def wait(self, unique: int, request: SetLock, pid: int) -> bool:
@@ -93,11 +111,15 @@ class Locks:
             if self._interrupted_early.pop(unique, 0) is None:
                 raise MetaError("waiting for a lock was interrupted", errno=errno.EINTR)
             self._waits[unique] = waiting
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="stoker-fuse-locks", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            self._begin()
         return False
+
+    def _begin(self) -> None:
+        """Have the thread look at what there is to do, and start it at first; the mutex is held."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="stoker-fuse-locks", daemon=True)
+            self._thread.start()
+        self._changed.notify()
 
     def interrupt(self, unique: int) -> None:
         """Hear that whoever sent a request does not want to wait for it any longer."""
@@ -130,18 +152,23 @@ class Locks:
             self._answer(unique, errno.EINTR)
 
     def _run(self) -> None:
-        while (due := self._next_due()) is not None:
+        while (work := self._next_work()) is not None:
+            renewals, due = work
+            for unique, ino in renewals:
+                self._renew(ino)
+                self._answer(unique, 0)
             for waiting in due:
                 self._try(waiting)
 
-    def _next_due(self) -> list[Wait] | None:
-        """Wait until somebody is due; None when it is over."""
+    def _next_work(self) -> tuple[list[tuple[int, int]], list[Wait]] | None:
+        """Wait until something is due; None when it is over."""
         with self._changed:
             while not self._stopped:
                 now = self._clock()
                 due = [waiting for waiting in self._waits.values() if waiting.due <= now]
-                if due:
-                    return due
+                if due or self._renewals:
+                    renewals, self._renewals = self._renewals, []
+                    return renewals, due
                 first = min((waiting.due for waiting in self._waits.values()), default=None)
                 self._changed.wait(None if first is None else first - now)
         return None
@@ -163,6 +190,8 @@ class Locks:
         with self._changed:
             wanted = self._waits.pop(waiting.unique, None) is not None
         if wanted:
+            if not number:
+                self._renew(waiting.request.ino)
             self._answer(waiting.unique, number)
         elif not number:
             self._give_back(waiting.request)
