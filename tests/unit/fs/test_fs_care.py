@@ -8,6 +8,9 @@ from care_place import PAIR, CaredFor
 
 from stoker.core.errors import StokerError, StoreError
 from stoker.core.units import KiB
+from stoker.fs.disk.interface import ShardId
+from stoker.fs.meta.calls import READ, WRITE, BeginSession, Create, Write
+from stoker.fs.meta.keys import ROOT
 from stoker.fs.meta.slices import Slice
 from stoker.fs.place import ClusterMap, Disk
 
@@ -226,4 +229,39 @@ def test_a_repair_that_a_disk_refuses_is_tried_again(tmp_path: Path) -> None:
     cluster.settle()
     assert cluster.disks[0].disk.status().shards == 0
     cluster.readable(slices)
+    cluster.close()
+
+
+def test_remains_of_a_slice_are_told_apart_from_a_loss(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path)
+    cluster.live(5)
+    kept, under_way = cluster.written(2)
+    session = cluster.volume.run(BeginSession(10**15)).value
+    ino = cluster.volume.run(Create(ROOT, b"file", 0o644, access=READ | WRITE), session=session).ino
+    cluster.volume.run(Write(ino, (kept,)), session=session)
+    for counted in cluster.disks[:5]:
+        for data in (kept, under_way):
+            counted.disk.remove([ShardId(data.id, data.generation, index) for index in range(12)])
+    cluster.care.repairs.examine_soon()
+    cluster.live(2)
+    status = cluster.care.repairs.status(())
+    assert (status.exposure, status.remains, status.waiting) == ({-1: 1}, 1, 0)
+    cluster.close()
+
+
+def test_garbage_goes_in_time(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 3, PAIR)
+    cluster.live(5)
+    kept, freed, never_shown = (cluster.written(1, 5000)[0] for _ in range(3))
+    session = cluster.volume.run(BeginSession(60 * 10**9)).value
+    ino = cluster.volume.run(Create(ROOT, b"file", 0o644, access=READ | WRITE), session=session).ino
+    cluster.volume.run(Write(ino, (freed,)), session=session)
+    cluster.volume.run(Write(ino, (kept,)), session=session)  # over it
+    cluster.live(130)
+    assert [data.id for data in cluster.store.inventory()] == [kept.id, freed.id, never_shown.id]
+    cluster.live(4000, every=10)
+    held = [data.id for data in cluster.store.inventory()]
+    assert kept.id in held and freed.id not in held
+    assert cluster.care.trouble == {}
+    cluster.readable([kept])
     cluster.close()
