@@ -15,8 +15,10 @@ from stoker.fs.care.care import Care
 from stoker.fs.care.membership import Rules
 from stoker.fs.care.messages import CARE_OF, NOTE_SHORT, ORDER, CareOf, CareStatus, NoteShort, Order
 from stoker.fs.care.notes import Notes
+from stoker.fs.care.orders import change_map, drained
 from stoker.fs.care.repairs import RepairOptions
 from stoker.fs.care.tending import CareOptions
+from stoker.fs.chunk import Target
 from stoker.fs.chunk.fencing import Fence
 from stoker.fs.chunk.reporting import Place, Reporter
 from stoker.fs.chunk.service import ChunkService
@@ -44,7 +46,10 @@ class Served:
             self.disk = Disk.make(folder, volume, DiskOptions(reserve_bytes=0))
             held.callback(self.disk.close)
             self.fence = Fence(time.monotonic, active=True)
-            server = RpcServer(ChunkService(self.disk, self.fence, None, id).handlers(), volume=volume)  # type: ignore[arg-type]
+            self.sources: dict[str, Target] = {}
+            held.callback(lambda: [source.close() for source in self.sources.values()])
+            service = ChunkService(self.disk, self.fence, self._source, id)
+            server = RpcServer(service.handlers(), volume=volume)
             held.callback(server.close)
             address = f"127.0.0.1:{server.address[1]}"
             peer = Peer(master, volume=volume, role="chunk")
@@ -54,6 +59,9 @@ class Served:
             self.reporter.start()
             held.callback(self.reporter.stop)
             self._held = held.pop_all()
+
+    def _source(self, address: str) -> Target:
+        return self.sources.setdefault(address, Target(address, volume=self.disk.volume))
 
     def close(self) -> None:
         self._held.close()
@@ -111,6 +119,7 @@ def test_disks_report_and_what_they_hold_is_cared_for(running: Running) -> None:
     slices = [Slice(first + n, 1, 20_000, running.storage_class) for n in range(8)]
     for data in slices:
         store.write(data, [content(data)], durable=True)
+    emptied_by_fetching(running)
     running.disks[0].close()  # it says that it leaves; its socket is closed
     found = store.read([SliceRange(data, 0, data.size_bytes) for data in slices])
     assert [bytes(part) for part in found] == [content(data) for data in slices]
@@ -124,6 +133,20 @@ def test_disks_report_and_what_they_hold_is_cared_for(running: Running) -> None:
     status = running.eventually(lambda status: not status.repair.waiting and not status.repair.active)
     assert status.trouble == () and status.repair.failed == 0
     store.close()
+
+
+def emptied_by_fetching(running: Running) -> None:
+    """Drain a disk: the others fetch what it holds by themselves; then use it again."""
+    held = running.disks[2].disk.status
+    assert held().shards
+    assert not any(disk.sources for disk in running.disks)
+    change_map(running.volume, lambda there: drained(there, there.disks[2:], undo=False))
+    running.eventually(lambda status: not (held().shards or status.repair.waiting or status.repair.unsettled_groups))
+    change_map(running.volume, lambda there: drained(there, there.disks[2:], undo=True))
+    running.eventually(lambda _: held().shards)
+    status = running.eventually(lambda status: not (status.repair.waiting or status.repair.unsettled_groups))
+    assert running.disks[0].sources or running.disks[1].sources
+    assert (status.repair.rebuilt_shards, status.repair.failed) == (0, 0)
 
 
 def test_more_slices_than_a_note_may_name_are_refused(running: Running) -> None:

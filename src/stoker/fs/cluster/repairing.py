@@ -1,7 +1,7 @@
 """Repair of one slice: what is lost or astray is put where it belongs, and only then is anything forgotten."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -13,6 +13,17 @@ from stoker.fs.code.layout import rebuild_range
 from stoker.fs.disk.checksums import cell_crcs
 from stoker.fs.disk.interface import Bytes, ShardHeader, ShardHolder, ShardId
 from stoker.fs.meta.slices import Slice
+
+
+@runtime_checkable
+class Fetcher(Protocol):
+    """A holder that fetches shards from others by itself, so that their bytes take no detour."""
+
+    def pull(self, shard: ShardId, source: str, *, durable: bool) -> None:
+        """Fetch a shard from the chunk server at the address `source`, verify and store it."""
+
+    def header(self, shard: ShardId) -> ShardHeader:
+        """Return the header of a shard."""
 
 
 class Repaired(msgspec.Struct, frozen=True):
@@ -121,11 +132,12 @@ class Repair:
         todo = [index for index in lost if self._places.writable(placed.row[index])]
         copied = [index for index in todo if found.get(index)]
         rebuilt = [index for index in todo if not found.get(index)]
-        shards = self._copies(found, copied)
-        rebuilt += [index for index in copied if index not in shards]
-        copied = [index for index in copied if index in shards]
+        pulled = self._pulled(found, copied)
+        shards = self._copies(found, [index for index in copied if index not in pulled])
+        rebuilt += [index for index in copied if index not in shards and index not in pulled]
+        copied = [index for index in copied if index in shards or index in pulled]
         shards |= self._rebuilt(found, rebuilt) if rebuilt else {}
-        stored = self._store(found, shards)
+        stored = pulled | self._store(found, shards)
         removed = self._forget(found, stored)
         return Repaired(
             placed.data,
@@ -186,6 +198,25 @@ class Repair:
                     "shards of a slice do not fit each other", where=self._placed.name, got=f"shard {index}",
                     remedy="restore the file from a backup, then remove it here",
                 )  # fmt: skip
+
+    def _pulled(self, found: dict[int, list[int]], indexes: Sequence[int]) -> dict[int, int]:
+        """Have disks fetch shards from where they lie, by themselves; return those that are there then.
+
+        What cannot be fetched so, for whatever reason, is copied or decoded here.
+        """
+        stored: dict[int, int] = {}
+        known = self._placed.mapping.cluster.by_id
+        for index in indexes:
+            home = self._placed.row[index]
+            for disk in found[index]:
+                address = known[disk].address if disk in known else ""
+                try:
+                    if self._holders.call(home, _fetching(self._placed.shard(index), address)):
+                        stored[index] = home
+                        break
+                except StokerError as error:
+                    self._errors.append((home, error))
+        return stored
 
     def _copies(self, found: dict[int, list[int]], indexes: Sequence[int]) -> dict[int, Bytes]:
         """Return shards that lie elsewhere, as far as one of their copies can be read."""
@@ -279,5 +310,17 @@ def _replacing(header: ShardHeader, data: Bytes) -> Callable[[ShardHolder], Any]
             holder.put(header, [data], durable=True)
         if holder.header(header.shard) != header:
             raise CorruptError("a shard that was stored is another", where=str(header.shard))
+
+    return work
+
+
+def _fetching(shard: ShardId, address: str) -> Callable[[ShardHolder], bool]:
+    """Have a holder that can do so fetch a shard from another's address, verified, and see that it is there."""
+
+    def work(holder: ShardHolder) -> bool:
+        if not isinstance(holder, Fetcher) or not address:
+            return False
+        holder.pull(shard, address, durable=True)
+        return holder.header(shard).shard == shard
 
     return work
