@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
-from stoker.cli.fs_glance import marks_of, masters_option, spares
+from stoker.cli.fs_glance import disk_document, marks_of, masters_option, repair_lines, spares
 from stoker.cli.fs_volume import as_json
 from stoker.cli.screen import emit_json, emit_text, harmless
 from stoker.core.clock import wall_ns
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _SLICES_TOLD: Final = 1000
+_PATIENCE_SECONDS: Final = 10.0
 _MINUTE_NS: Final = 60 * 10**9
 _token_option: Final = click.option(
     "--token-file", type=click.Path(path_type=Path), help="File with the token; else STOKER_FS_TOKEN."
@@ -48,9 +49,6 @@ def _metadata(masters: str, token_file: Path | None) -> Iterator[tuple["RemoteMe
         raise UsageError("no address of a master is given", expected="such as host:port,host:port")
     with RemoteMetadata(addresses, token=token, patience_seconds=_PATIENCE_SECONDS) as metadata:
         yield metadata, token
-
-
-_PATIENCE_SECONDS: Final = 10.0
 
 
 @contextmanager
@@ -78,7 +76,7 @@ def disks(masters: str, token_file: Path | None, as_json: bool) -> int:
     with _metadata(masters, token_file) as (metadata, _):
         care: CareStatus = metadata.converse(CARE_OF, CareOf())
     if as_json:
-        emit_json({"epoch": care.epoch, "disks": msgspec.to_builtins(care.disks)})
+        emit_json({"epoch": care.epoch, "disks": [disk_document(one) for one in care.disks]})
     else:
         emit_text("\n".join(_disk_line(one) for one in care.disks) or "none yet")
     return EXIT_GOOD
@@ -199,7 +197,6 @@ def rebalance(dry_run: bool, masters: str, token_file: Path | None, as_json: boo
 @_of_cluster
 def repair(wanted: str | None, masters: str, token_file: Path | None, as_json: bool) -> int:
     """Tell how repair stands, or have it look, pause, or go on. Exit code 3 when some slice cannot be read."""
-    from stoker.cli.fs_glance import repair_lines
     from stoker.fs.care.messages import CARE_OF, ORDER, CareOf, Order
 
     with _metadata(masters, token_file) as (metadata, _):

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from stoker.cli.screen import harmless
 from stoker.core.units import format_bytes
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 masters_option: Final = click.option(
     "--masters", required=True, help="Addresses of the masters: host:port, several with commas."
 )
+
+
+def disk_document(one: "DiskReport") -> dict[str, Any]:
+    """Return a disk for programs."""
+    disk = {name: getattr(one.disk, name) for name in one.disk.__struct_fields__}
+    return {**msgspec.to_builtins(one), "disk": disk}
+
+
+def care_document(care: "CareStatus") -> dict[str, Any]:
+    """Return how a cluster is, for programs."""
+    told: dict[str, Any] = msgspec.to_builtins(care, str_keys=True)
+    return {**told, "disks": [disk_document(one) for one in care.disks]}
 
 
 def is_well(care: "CareStatus") -> bool:

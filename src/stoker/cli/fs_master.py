@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from stoker.cli.fs_glance import glance, is_well, masters_option
+from stoker.cli.fs_glance import care_document, glance, is_well, masters_option
 from stoker.cli.fs_volume import as_json
 from stoker.cli.screen import emit_json, emit_line, emit_text, harmless
+from stoker.core.clock import wall_ns
 from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE, StokerError, UsageError
 from stoker.core.units import parse_bytes
 
 if TYPE_CHECKING:
     from stoker.fs.care.messages import CareStatus
     from stoker.fs.care.tending import CareOptions
+    from stoker.fs.meta.service import Metadata
+    from stoker.fs.store import SliceStore
 
 _UNTIL_TOLD = 3600.0
 _PATIENCE_SECONDS = 5.0
@@ -43,6 +46,8 @@ def listen_place(text: str) -> tuple[str, int]:
 @click.option("--out-after", type=_SECONDS, default=600.0, show_default=True, help="Seconds down until it is rebuilt.")
 @click.option("--examine-every", type=_SECONDS, default=1800.0, show_default=True, help="Seconds between inventories.")
 @click.option("--repair-rate", default="0", show_default=True, metavar="SIZE", help="Bytes a second; 0: no limit.")
+@click.option("--collect-every", type=_SECONDS, default=3600.0, show_default=True, help="Seconds between collections.")
+@click.option("--grace", type=_SECONDS, default=3600.0, show_default=True, help="Seconds that garbage is kept.")
 @click.option("--repairs", type=click.IntRange(1, 64), default=4, show_default=True, help="Slices repaired at once.")
 @as_json
 def master(as_json: bool, **given: Any) -> int:
@@ -57,6 +62,7 @@ def master(as_json: bool, **given: Any) -> int:
 
     try:
         from stoker.fs.care.care import serve_master
+        from stoker.fs.client.garbage import collect_garbage
         from stoker.fs.master.daemon import MasterOptions
     except ImportError as error:
         raise missing_extra("the master", "ha", error) from error
@@ -71,7 +77,12 @@ def master(as_json: bool, **given: Any) -> int:
         advertise=given["advertise"],
         token=read_token(given["token_file"]),
     )
-    with serve_master(options, _care_options(given)) as running:
+    grace_seconds = given["grace"]
+
+    def collect(metadata: "Metadata", store: "SliceStore") -> object:
+        return collect_garbage(metadata, store, grace_seconds, now_ns=wall_ns())
+
+    with serve_master(options, _care_options(given), collect) as running:
         if as_json:
             emit_line({"address": running.address, "volume": running.volume})
         else:
@@ -100,7 +111,7 @@ def _care_options(given: dict[str, Any]) -> "CareOptions":
         suspect_ns=min(usual.suspect_ns, down_ns), down_ns=down_ns, out_ns=int(given["out_after"] * 1e9)
     )  # fmt: skip
     repair = RepairOptions(bytes_per_second=rate, at_once=given["repairs"], pass_seconds=given["examine_every"])
-    return CareOptions(Rules(limits), repair)
+    return CareOptions(Rules(limits), repair, collect_seconds=given["collect_every"])
 
 
 @click.command("status")
@@ -110,7 +121,8 @@ def _care_options(given: dict[str, Any]) -> "CareOptions":
 def status(masters: str, token_file: Path | None, as_json: bool) -> int:
     """Tell how a cluster is: masters, disks, what is exposed, and what is being repaired.
 
-    Exit code 3 when nobody leads, a master or a disk does not answer, or some slice has no shard to spare.
+    Exit code 3 when nobody leads, a master or a disk does not answer, a slice cannot be read, or one that waits for
+    repair can lose no shard more.
     """
     from stoker.fs.wire.keys import read_token
 
@@ -122,7 +134,7 @@ def status(masters: str, token_file: Path | None, as_json: bool) -> int:
     leaders = [one["address"] for one in told if one.get("role") == "leads"]
     care, why = _care_of(addresses, token) if leaders else (None, "nobody leads")
     if as_json:
-        cluster = msgspec.to_builtins(care, str_keys=True) if care is not None else None
+        cluster = care_document(care) if care is not None else None
         emit_json({"leader": leaders[0] if leaders else None, "masters": told, "cluster": cluster, "failure": why})
     else:
         for one in told:

@@ -1,9 +1,6 @@
 """A disk of shards after a power failure at any step: nothing durable is lost, nothing is half there."""
 
 import random
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +15,6 @@ from stoker.fs.disk.state import DiskState
 from stoker.fs.disk.writing import checkpoint, put, remove, sync
 
 THERE, GONE = True, False
-
-
-@pytest.fixture
-def index_folder() -> Iterator[Path]:
-    """Return a folder for the index, in memory where there is one: a test opens thousands."""
-    folder = Path(tempfile.mkdtemp(prefix="stoker-test-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def content(shard: ShardId, sizes: tuple[int, ...] = (0, 300, 1700, 4400, 6000, 9000)) -> bytes:

@@ -21,7 +21,7 @@ from stoker.fs.care.messages import (
     Order,
 )
 from stoker.fs.care.opening import OpenedCluster, open_cluster
-from stoker.fs.care.tending import CareOptions, Ground, Tending
+from stoker.fs.care.tending import CareOptions, Collect, Tending
 from stoker.fs.chunk.operations import HEARTBEAT, Heartbeat, Noted
 from stoker.fs.cluster import ThreadLanes
 from stoker.fs.master.daemon import Master, MasterOptions
@@ -43,8 +43,9 @@ Answered = tuple[Any, tuple[()]]
 class Care:
     """The care that goes with one master. Its handlers may be served before it starts; until then they refuse."""
 
-    def __init__(self, options: CareOptions | None = None) -> None:
+    def __init__(self, options: CareOptions | None = None, collect: Collect | None = None) -> None:
         self._options = options or CareOptions()
+        self._collect = collect
         self._lock = threading.Lock()
         self._inbox: deque[Heartbeat] = deque(maxlen=_INBOX_MAX)
         self._opening: Callable[[], Tending] = _never
@@ -86,8 +87,9 @@ class Care:
         volume = metadata.settings.uuid
         store = self._store = open_cluster(metadata, token=token, tls=tls)
         self._volume = volume
-        ground = Ground(metadata, store, store.maps, store.classes)
-        return Tending(ground, self._lanes, leading, self._options, wall_ns)
+        return Tending(
+            metadata, store, store.maps, self._lanes, leading, self._options, wall_ns=wall_ns, collect=self._collect
+        )
 
     def _run(self) -> None:
         while not self._closing.wait(STEP_SECONDS):
@@ -199,9 +201,11 @@ def _reported(disk: Disk, sign: Sign, now_ns: int) -> DiskReport:
 
 
 @contextmanager
-def serve_master(options: MasterOptions, care_options: CareOptions) -> Iterator[Master]:
-    """Run a master that cares for its cluster while it leads, until the block ends."""
-    care = Care(care_options)
+def serve_master(
+    options: MasterOptions, care_options: CareOptions, collect: Collect | None = None
+) -> Iterator[Master]:  # fmt: skip
+    """Run a master that cares for its cluster while it leads, until the block ends; `collect` collects garbage."""
+    care = Care(care_options, collect)
     with ExitStack() as held:
         held.callback(care.close)
         running = held.enter_context(Master(options, further=care.handlers()))
