@@ -47,6 +47,7 @@ for _leaf in (
     promote,
     master,
     status,
+    chunkserver,
     disks,
     drain,
     maintenance,
