@@ -18,7 +18,21 @@ STOKER = str(Path(sys.executable).parent / "stoker")
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     command = [STOKER, "fs", "demo", "--dir", str(folder), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts it in the background ignores it
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Return what it said once it has ended; one that does not end in time is not left running."""
+    try:
+        return process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.communicate(timeout=60)
+        raise
 
 
 def gone(folder: Path) -> None:
@@ -86,7 +100,7 @@ def test_kept_it_can_be_used_until_ctrl_c(tmp_path: Path) -> None:
     listed = subprocess.run([STOKER, *lines["list"].split()[1:]], capture_output=True, text=True)
     assert "coded" in listed.stdout, listed.stderr
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    ended(process)
     assert process.returncode == 0
     gone(folder)
 
@@ -101,7 +115,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing(tmp_path: Path, seconds: float) -> 
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    ended(process)
     assert process.returncode in (0, 130, -signal.SIGINT)
     gone(folder)
 
@@ -115,7 +129,7 @@ def test_when_a_process_does_not_start_nothing_is_left(tmp_path: Path) -> None:
     while not (folder / "disk3").exists() and process.poll() is None:
         time.sleep(0.01)
     (folder / "disk3" / "thesis").write_text("mine")  # a disk is made in an empty folder alone
-    _, errors = process.communicate(timeout=120)
+    _, errors = ended(process)
     assert process.returncode == 1
     assert "disk3" in errors
     gone(folder)
