@@ -1,6 +1,6 @@
 """How long a volume of masters gives no answer when something is killed: three etcd servers, two masters, one client.
 
-    python -m benchmarks.fsfailover [--kills 60] [--clients 4] [--folder DIR] [--election-ms 500] [--json FILE]
+    python -m benchmarks.fsfailover [--kills 60] [--clients 4] [--folder DIR] [--election-ms 300] [--json FILE]
 
 Clients create files without a pause. Every round kills, in turn, the master that leads, the etcd server that leads, or
 both, with SIGKILL, waits until files are created again, and starts anew what was killed. The gap is the longest time
@@ -8,6 +8,7 @@ around the kill in which no create was acknowledged. In the end every acknowledg
 """
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -67,7 +68,9 @@ class MasterProcess:
 class Cluster:
     """Three etcd servers and two masters over a new volume."""
 
-    def __init__(self, folder: Path, *, masters: int = 2, heartbeat_ms: int = HEARTBEAT_MS, election_ms: int = ELECTION_MS) -> None:
+    def __init__(
+        self, folder: Path, *, masters: int = 2, heartbeat_ms: int = HEARTBEAT_MS, election_ms: int = ELECTION_MS
+    ) -> None:
         self.folder = folder
         self.masters: list[MasterProcess] = []
         self.etcd = EtcdServers(folder / "etcd", heartbeat_ms=heartbeat_ms, election_ms=election_ms)
@@ -192,7 +195,7 @@ class Creators:
         times = [since, *(moment for moment, _ in self.acknowledged[-200_000:] if moment > since)]
         before = max((moment for moment, _ in self.acknowledged[-200_000:] if moment <= since), default=since)
         times[0] = before
-        return max((later - sooner for sooner, later in zip(times, times[1:], strict=False)), default=float("inf"))
+        return max((later - sooner for sooner, later in itertools.pairwise(times)), default=float("inf"))
 
     def close(self) -> None:
         """End them; what is under way is finished."""
@@ -268,10 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = {**gaps, "all": [gap for kind in KINDS for gap in gaps[kind]]}
     for kind, values in rows.items():
         if values:
-            print(
-                f"{kind:6s} kills {len(values):3d}  p50 {quantile(values, 0.5):.3f} s  p99 {quantile(values, 0.99):.3f} s"
-                f"  max {max(values):.3f} s"
-            )
+            middle, high = quantile(values, 0.5), quantile(values, 0.99)
+            print(f"{kind:6s} kills {len(values):3d}  p50 {middle:.3f} s  p99 {high:.3f} s  max {max(values):.3f} s")
     print(f"acknowledged creates {result['acknowledged']}, lost 0, doubled 0")
     if chosen.json:
         chosen.json.write_text(json.dumps({**result, "timing_ms": [chosen.heartbeat_ms, chosen.election_ms]}, indent=1))

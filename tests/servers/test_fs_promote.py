@@ -25,6 +25,7 @@ def names_in(volume: Volume) -> set[bytes]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_nothing_is_lost_while_somebody_writes(
     etcd_servers: EtcdServers,

@@ -12,6 +12,7 @@ from stoker.fs.meta.engines.urls import open_engine
 from stoker.testing.meta_contract import MetaEngineContract
 
 
+@pytest.mark.slow
 class TestEtcdJournal(MetaEngineContract):
     survives = True
     disposable = True

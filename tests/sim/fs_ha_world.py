@@ -19,15 +19,16 @@ import msgspec
 from stoker.core.errors import StokerError
 from stoker.fs.journal.entries import Keys, Transaction, pack_transaction
 from stoker.fs.journal.etcd import Outcome, Put, Request, Txn, UnknownOutcomeError
-from stoker.fs.journal.member import Member, Role, Timing
+from stoker.fs.journal.member import Member
 from stoker.fs.journal.memory import EtcdState
+from stoker.fs.journal.roles import Role, Timing
 from stoker.fs.journal.state import Following, Position
 from stoker.fs.master.core import MasterCore, Ticket
 from stoker.fs.meta import fsck
 from stoker.fs.meta.answers import Entry, Number, Refusal, pack_answer
 from stoker.fs.meta.calls import BeginSession, Call, Create, ReadDir, TakeSlices, Unlink
 from stoker.fs.meta.engines.memory import MemoryEngine, MemoryState
-from stoker.fs.meta.keys import NEXT_SLICE, ROOT
+from stoker.fs.meta.keys import NEXT_SLICE, ROOT, attr_key
 from stoker.fs.meta.kv import Pair
 from stoker.fs.meta.machine import new_volume
 from stoker.fs.meta.records import unpack_count
@@ -77,7 +78,6 @@ class Client:
     waiting: Call | None = None
     master: int = 0
     tries: int = 0
-    asked_revision: int = 0
     names: set[bytes] = field(default_factory=set)
     taken: int = 0
 
@@ -98,6 +98,7 @@ class World:
         self.slices: dict[int, tuple[int, int]] = {}
         self.snapshots: list[tuple[Position, int, list[Pair]]] = []
         self.counts: dict[str, int] = {}
+        self.made: set[int] = set()
         self.digest = hashlib.sha256()
         self.written: dict[bytes, bytes] = {}
         empty = new_volume("sim", uuid.UUID(int=seed), START_NS, uid=0, gid=0, mode=0o777)
@@ -216,6 +217,7 @@ class World:
 
     def pump(self, node: Node) -> None:
         """Do what a member's step has brought: answers to clients, requests to the etcd."""
+        node.core.member.tick(self.now_ns)
         node.core.step(self.now_ns)
         member = node.core.member
         if member.role is Role.FOLLOWING:
@@ -319,11 +321,11 @@ class World:
             client.waiting = self.request(client)
             client.tries = max(client.tries, 0)
         client.tries += client.tries >= 0
-        client.asked_revision = self.acked_revision
         node = self.nodes[client.master % len(self.nodes)]
         call = client.waiting
         if not self.faults or self.chance.random() < 0.95:
-            self.at(self.chance.randint(MS // 2, 3 * MS), partial(self.asked, client, node, node.life, call))
+            arrives = partial(self.asked, client, node, node.life, call, self.acked_revision)
+            self.at(self.chance.randint(MS // 2, 3 * MS), arrives)
         self.at(TRY_NS, partial(self.again, client, call, client.tries))
 
     def again(self, client: Client, call: Call, tries: int) -> None:
@@ -342,14 +344,18 @@ class World:
             request = TakeSlices(1 + client.seq % 3)
         elif roll < 0.5 and client.names:
             request = Unlink(ROOT, self.chance.choice(sorted(client.names)))
-        elif roll < 0.7:
+        elif roll < 0.6:
             return Call(ReadDir(ROOT), session=client.session)
+        elif roll < 0.7:
+            shared = self.chance.choice([b"shared-1", b"shared-2"])
+            one = Create(ROOT, shared, 0o644, exclusive=True) if self.chance.random() < 0.6 else Unlink(ROOT, shared)
+            return Call(one, session=client.session)  # without a number: mostly refused, and a refusal is a read
         call = Call(request, session=client.session, seq=client.seq, received=client.seq)
         client.seq += 1
         return call
 
-    def asked(self, client: Client, node: Node, life: int, call: Call) -> None:
-        if not self.awake(node, life, partial(self.asked, client, node, life, call)):
+    def asked(self, client: Client, node: Node, life: int, call: Call, asked_revision: int) -> None:
+        if not self.awake(node, life, partial(self.asked, client, node, life, call, asked_revision)):
             return
         if node.core.member.role is not Role.LEADING:
             if node.core.member.leader is not None:
@@ -358,7 +364,6 @@ class World:
                 client.master -= 1
             self.at(self.chance.randint(10, 40) * MS, partial(self.again, client, call, client.tries))
             return
-        asked_revision = client.asked_revision
         ticket = Ticket([call], client.secret, lambda done: self.answered(client, node, call, done, asked_revision))
         if isinstance(call.request, ReadDir):
             if node.core.member.valid(self.now_ns):
@@ -373,7 +378,8 @@ class World:
         if ticket.answers is None:
             return
         revision = node.core.copy.revision()
-        assert revision >= asked_revision, "an answer that counts as fresh knows what was acknowledged before"
+        # What is answered under a number may have been done by another master long ago: the answer is kept.
+        assert call.seq or revision >= asked_revision, "a fresh answer knows what was acknowledged before"
         self.acked_revision = max(self.acked_revision, revision)
         answer = ticket.answers[0]
         self.digest.update(pack_answer(answer))
@@ -383,9 +389,13 @@ class World:
     def told(self, client: Client, call: Call, answer: Any) -> None:
         if client.waiting is not call:
             return
-        assert not isinstance(answer, Refusal), (call, answer)
         client.waiting = None
         request = call.request
+        if not call.seq and isinstance(request, Create | Unlink):
+            self.shared(answer)
+            self.next(client)
+            return
+        assert not isinstance(answer, Refusal), (call, answer)
         if isinstance(request, BeginSession):
             assert isinstance(answer, Number)
             client.session = answer.value
@@ -405,9 +415,19 @@ class World:
             mine = {name for name in seen if name.startswith(b"c%d-" % client.number)}
             assert mine == client.names, "a client reads what it has done"
             self.count("reads")
+        self.next(client)
+
+    def next(self, client: Client) -> None:
         if client.tries >= 0:
             client.tries = 0
             self.at(self.chance.randint(1, 30) * MS, partial(self.ask, client))
+
+    def shared(self, answer: Any) -> None:
+        """Somebody hears of a name that all make and remove."""
+        self.count("refused" if isinstance(answer, Refusal) else "shared")
+        if isinstance(answer, Entry):
+            assert answer.ino not in self.made, "an inode is made once"
+            self.made.add(answer.ino)
 
     # -- the end
 
@@ -421,7 +441,9 @@ class World:
                 contents.append((member.number, snapshot.revision, snapshot.scan(b"")))
         assert all(content == contents[0] for content in contents), [content[:2] for content in contents]
         pairs = dict(contents[0][2])
-        names = {key[10:] for key in pairs if key[:1] == b"i" and key[9:10] == b"D"}
+        names = {key[10:] for key in pairs if key[:1] == b"i" and key[9:10] == b"D" and key[10:16] != b"shared"}
+        written = {key for record in self.applied.values() for key, _ in msgspec.msgpack.decode(record)}
+        assert {attr_key(ino) for ino in self.made} <= written, "what was acknowledged is in the log"
         assert names == {name for client in self.clients for name in client.names}
         assert unpack_count(pairs[NEXT_SLICE]) - 1 == sum(client.taken for client in self.clients)
         assert fsck(self.nodes[0].core.copy) == []

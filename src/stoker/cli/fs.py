@@ -7,6 +7,7 @@ from stoker.cli.fs_chunkserver import chunkserver
 from stoker.cli.fs_class import storage_class
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_master import master, status
+from stoker.cli.fs_metalogger import metalogger, restore
 from stoker.cli.fs_mount import mount, umount
 from stoker.cli.fs_promote import promote
 from stoker.cli.fs_volume import format_volume
@@ -39,5 +40,7 @@ for _leaf in (
     master,
     status,
     chunkserver,
+    metalogger,
+    restore,
 ):
     command.add_command(_leaf)

@@ -1,21 +1,24 @@
 """`stoker fs chunkserver`: serves disks in the foreground."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from stoker.cli.fs_volume import as_json
-from stoker.cli.screen import emit_line, emit_pairs, warn
+from stoker.cli.screen import emit_line, emit_pairs, harmless, warn
 from stoker.core.errors import EXIT_GOOD, UsageError
 from stoker.core.units import parse_bytes
 from stoker.fs.chunk.daemon import Announced, Daemon, tasks_for
 from stoker.fs.chunk.disk_process import DiskTask, TlsFiles
+from stoker.fs.chunk.reporting import Place
 from stoker.fs.wire.keys import parse_address, read_token
 from stoker.fs.wire.stopping import StopWish
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_NAME_CHARACTERS_MAX: Final = 255
 
 
 @click.command("chunkserver")
@@ -34,6 +37,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--masters", default="", metavar="HOST:PORT,...", help="Report to these, and write only while one answers."
 )
+@click.option(
+    "--host-name", default="", metavar="NAME", help="The host the disks are in. [default: the machine's name]"
+)
+@click.option("--rack", default="", metavar="NAME", help="The rack they are in.")
+@click.option("--zone", default="", metavar="NAME", help="The zone they are in.")
+@click.option("--region", default="", metavar="NAME", help="The region they are in.")
 @click.option("--token-file", type=_FILE, help="File with the token that clients must prove; else $STOKER_FS_TOKEN.")
 @click.option("--tls-cert", type=_FILE, help="Certificate that clients are shown.")
 @click.option("--tls-key", type=_FILE, help="Its key.")
@@ -83,7 +92,20 @@ def _task(options: dict[str, Any]) -> DiskTask:
         advertise=options["advertise"],
         scrub_bytes_per_second=None if options["scrub"] == "auto" else _size("--scrub", options["scrub"]),
         reserve_bytes=_size("--reserve", options["reserve"]),
+        place=_place(options),
     )
+
+
+def _place(options: dict[str, Any]) -> Place:
+    """Return where the disks stand. Raises UsageError for names that could not be told apart in a path of them."""
+    place = Place(options["host_name"] or socket.gethostname(), options["rack"], options["zone"], options["region"])
+    for name in place:
+        if "/" in name or not name.isprintable() or len(name) > _NAME_CHARACTERS_MAX:
+            raise UsageError(
+                "name of a place is not good", where=harmless(name[:80]),
+                expected=f"at most {_NAME_CHARACTERS_MAX} printable characters, no /",
+            )  # fmt: skip
+    return place
 
 
 def _size(name: str, text: str) -> int:

@@ -69,7 +69,7 @@ def master(  # noqa: PLR0913, PLR0917 - one for each option
         if as_json:
             emit_line({"address": running.address, "volume": volume})
         else:
-            emit_text(f"serving {volume} on {running.address}\n")
+            emit_text(f"serving {volume} on {running.address}")
         sys.stdout.flush()
         stop = threading.Event()
         while not stop.wait(_UNTIL_TOLD):
@@ -94,8 +94,8 @@ def status(masters: str, token_file: Path | None, as_json: bool) -> int:
         emit_json({"leader": leaders[0] if leaders else None, "masters": told})
     else:
         for one in told:
-            emit_text(_line(one) + "\n")
-        emit_text(f"leader  {leaders[0] if leaders else 'nobody'}\n")
+            emit_text(_line(one))
+        emit_text(f"leader  {leaders[0] if leaders else 'nobody'}")
     return EXIT_GOOD if len(leaders) == 1 and all(one["answers"] for one in told) else EXIT_NEGATIVE
 
 

@@ -20,7 +20,7 @@ import msgspec
 from stoker.core.errors import EXIT_FAILED, EXIT_GOOD, NotFoundError, StokerError
 from stoker.core.units import GiB
 from stoker.fs.chunk.fencing import FENCE_SECONDS, Fence
-from stoker.fs.chunk.reporting import Reporter
+from stoker.fs.chunk.reporting import NOWHERE, Place, Reporter
 from stoker.fs.chunk.service import ChunkService
 from stoker.fs.chunk.target import Target
 from stoker.fs.chunk.upkeep import Upkeep
@@ -62,6 +62,7 @@ class DiskTask(msgspec.Struct, frozen=True):
     scrub_bytes_per_second: int | None = None
     reserve_bytes: int = 1 * GiB
     workers: int = 16
+    place: Place = NOWHERE
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -133,7 +134,7 @@ def serve(task: DiskTask, say: Callable[[Told], None], stop: threading.Event) ->
         held.callback(upkeep.stop)
         address = address_text(task.advertise or server.address[0], server.address[1])
         masters = [_peer(task, master, disk.volume) for master in task.masters]
-        reporter = Reporter(masters, address, disk.status, fence, time.monotonic)
+        reporter = Reporter(masters, address, disk.status, fence, time.monotonic, place=task.place)
         reporter.start()
         held.callback(reporter.stop)
         say(Ready(task.folder, disk.disk, disk.volume, address, os.getpid()))

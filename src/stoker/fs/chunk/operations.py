@@ -80,7 +80,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     """A chunk server lives: whose disk it serves, where, and how that fares.
 
     `run` names this run of the process, and `seq` counts within it. With `leaving` it stops on purpose, and comes
-    back soon or says nothing more.
+    back soon or says nothing more. `host`, `rack`, `zone` and `region` are where the disk stands.
     """
 
     address: str
@@ -88,6 +88,10 @@ class Heartbeat(msgspec.Struct, frozen=True):
     seq: int
     status: HolderStatus
     leaving: bool = False
+    host: str = ""
+    rack: str = ""
+    zone: str = ""
+    region: str = ""
 
 
 class Noted(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from stoker.core.errors import StokerError
 from stoker.fs.chunk.fencing import Fence
@@ -16,6 +16,18 @@ from stoker.fs.wire.streams import Clock
 EVERY_SECONDS: Final = 1.0
 _WITHIN_SECONDS: Final = 2.0
 _PARTING_SECONDS: Final = 0.5
+
+
+class Place(NamedTuple):
+    """Where a disk stands: shards of one slice are kept on different hosts, racks, zones or regions."""
+
+    host: str
+    rack: str = ""
+    zone: str = ""
+    region: str = ""
+
+
+NOWHERE: Final = Place("")
 
 
 class Master(Protocol):
@@ -33,7 +45,8 @@ class Master(Protocol):
 class Reporter:
     """Tells every master how a disk fares, once a second; each answer keeps the fence open.
 
-    `address` is where others reach the disk. Masters that are not there are tried again for ever.
+    `address` is where others reach the disk, `place` where it stands. Masters that are not there are tried again for
+    ever.
     """
 
     def __init__(
@@ -43,7 +56,10 @@ class Reporter:
         status: Callable[[], HolderStatus],
         fence: Fence,
         clock: Clock,
+        *,
+        place: Place = NOWHERE,
     ) -> None:
+        self._place = place
         self._masters, self._address, self._status, self._fence, self._clock = masters, address, status, fence, clock
         self._run = secrets.token_hex(8)
         self._seq = 0
@@ -65,7 +81,7 @@ class Reporter:
             status = self._status()
             with self._lock:
                 self._seq += 1
-                beat = Heartbeat(self._address, self._run, self._seq, status, leaving)
+                beat = Heartbeat(self._address, self._run, self._seq, status, leaving, *self._place)
             sent = self._clock()
             master.call(HEARTBEAT, beat, within_seconds=_PARTING_SECONDS if leaving else _WITHIN_SECONDS)
         except StokerError:

@@ -147,25 +147,40 @@ class Holders:
         ]
         return found, [*errors.items(), *silent]
 
-    def everything(self, places: Places) -> Iterator[tuple[int, ShardHeader, bool]]:
+    def everything(
+        self, places: Places, silent: list[int] | None = None
+    ) -> Iterator[tuple[int, ShardHeader, bool]]:  # fmt: skip
         """Return all shards of all disks in the order of their names: the disk, the header, whether it is damaged.
 
         Raises UnavailableError for a disk that does not answer and is not given up, CorruptError where one cannot
-        tell all that it holds: an inventory is complete or none.
+        tell all that it holds: an inventory is complete or none. Who hands in a list `silent` gets what there is, and
+        in it the disks that did not tell all: then nothing follows from what is not there.
         """
         for disk in places.cluster.disks:
             if not disk.answers and disk.health != "out":
-                raise UnavailableError("inventory is not complete", where=f"disk {disk.id}", got=disk.health)
-        streams = [self._all_of(disk.id) for disk in places.answering()]
+                if silent is None:
+                    raise UnavailableError("inventory is not complete", where=f"disk {disk.id}", got=disk.health)
+                silent.append(disk.id)
+        streams = [self._told_by(disk.id, silent) for disk in places.answering()]
         yield from heapq.merge(*streams, key=lambda one: one[1].shard)
 
-    def _all_of(self, disk: int) -> Iterator[tuple[int, ShardHeader, bool]]:
+    def _told_by(self, disk: int, silent: list[int] | None) -> Iterator[tuple[int, ShardHeader, bool]]:
+        try:
+            yield from self._all_of(disk, silent)
+        except StokerError:
+            if silent is None:
+                raise
+            silent.append(disk)
+
+    def _all_of(self, disk: int, silent: list[int] | None) -> Iterator[tuple[int, ShardHeader, bool]]:
         after: ShardId | None = None
         more = True
         while more:
             page = self.call(disk, _listing(after, _LISTED))
             if not page.complete:
-                raise CorruptError("inventory is not complete", where=f"disk {disk}")
+                if silent is None:
+                    raise CorruptError("inventory is not complete", where=f"disk {disk}")
+                silent.append(disk)
             bad = set(page.bad)
             for header in page.headers:
                 yield disk, header, header.shard in bad

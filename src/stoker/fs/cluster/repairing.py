@@ -58,15 +58,16 @@ def seen_slices(everything: Iterable[tuple[int, ShardHeader, bool]], places: Pla
         data = Slice(shard.slice_id, shard.generation, header.slice_bytes, header.storage_class)
         if placed is None or placed.data != data:
             if placed is not None:
-                yield _seen(placed, found)
+                yield seen_at(placed, found)
             placed, found = places.of(data), {}
         if not bad and placed.owns(header):
             found.setdefault(shard.index, []).append(disk)
     if placed is not None:
-        yield _seen(placed, found)
+        yield seen_at(placed, found)
 
 
-def _seen(placed: Placed, found: dict[int, list[int]]) -> Seen:
+def seen_at(placed: Placed, found: dict[int, list[int]]) -> Seen:
+    """Return a slice whose shards were found on these disks."""
     missing = tuple(index for index in range(placed.width) if placed.row[index] not in found.get(index, ()))
     astray = tuple(sorted(index for index, disks in found.items() if set(disks) - {placed.row[index]}))
     return Seen(

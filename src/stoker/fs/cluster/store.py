@@ -17,7 +17,7 @@ from stoker.fs.cluster.health import Counts
 from stoker.fs.cluster.lanes import Lanes, ThreadLanes
 from stoker.fs.cluster.placing import Placed, Places
 from stoker.fs.cluster.reading import Reading
-from stoker.fs.cluster.repairing import Repair, Repaired, Seen, seen_slices
+from stoker.fs.cluster.repairing import Repair, Repaired, Seen, seen_at, seen_slices
 from stoker.fs.cluster.writing import Writing
 from stoker.fs.disk.interface import Bytes, ShardHolder, ShardId
 from stoker.fs.meta.slices import CHUNK_BYTES, Slice
@@ -46,6 +46,7 @@ class ClusterStore:
     holders  gives the holder of a disk's shards by the disk's number; whoever gives them closes them
     classes  gives a storage class by its number
     lanes    where calls to holders run, and the clock; threads of its own unless told
+    told     hears of each slice that needs a repair as it is noted; must not wait
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class ClusterStore:
         classes: Callable[[int], StorageClass],
         lanes: Lanes | None = None,
         options: Options | None = None,
+        told: Callable[[Short], object] = id,
     ) -> None:
+        self._told = told
         self.options = options or Options()
         self._lanes = lanes or ThreadLanes()
         self._holders = Holders(volume, source, holders, classes, self._lanes, self.options)
@@ -217,6 +220,7 @@ class ClusterStore:
             self._short[key] = Short(short.slice, tuple(sorted(set(shards))), short.why)
             while len(self._short) > _SHORT_MAX:
                 self._short.popitem(last=False)  # a pass over the inventory finds it again
+        self._told(short)
 
     def repair_slice(self, data: Slice, *, deep: bool = False) -> Repaired:
         """Put every shard of a slice where it belongs: copied where one is left, else rebuilt from k others.
@@ -227,9 +231,23 @@ class ClusterStore:
         """
         return Repair(self._holders, self._holders.places().of(data), deep=deep).run()
 
-    def examine(self) -> Iterator[Seen]:
-        """Return each slice with its shards and how many it could lose further; raises as `inventory`."""
-        return seen_slices(self._holders.everything(self._holders.places()), self._holders.places())
+    def examine(self, silent: list[int] | None = None) -> Iterator[Seen]:
+        """Return each slice with its shards and how many it could lose further; raises as `inventory`.
+
+        Who hands in a list gets what there is, and in the list the numbers of the disks that did not tell all.
+        """
+        places = self._holders.places()
+        return seen_slices(self._holders.everything(places, silent), places)
+
+    def look(self, data: Slice) -> tuple[Placed, Seen]:
+        """Return where the shards of one slice belong and where they are; asks every disk that answers.
+
+        Raises UsageError for a form that the map has no pool for.
+        """
+        places = self._holders.places()
+        placed = places.of(data)
+        found, _ = self._holders.search(places, placed)
+        return placed, seen_at(placed, found)
 
     def repair_all(self, seen: Iterable[Seen] | None = None) -> list[Repaired]:
         """Repair what needs it, the slices with the fewest spare shards first; return what was done to each.

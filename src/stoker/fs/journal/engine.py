@@ -25,9 +25,10 @@ from stoker.core.clock import monotonic_ns, wall_ns
 from stoker.core.errors import StokerError, StoreError, TransientError, UnavailableError, UsageError
 from stoker.fs.journal.client import GrpcEtcd, addresses_in
 from stoker.fs.journal.entries import Keys, Leader
-from stoker.fs.journal.etcd import Compare, Etcd, Get, Put, Txn, UnknownOutcomeError, ask, first
+from stoker.fs.journal.etcd import Compare, Etcd, Get, Outcome, Put, Request, Txn, UnknownOutcomeError, ask, first
 from stoker.fs.journal.folder import CopyFolder
-from stoker.fs.journal.member import Committed, Deposed, FellBehind, Led, Member, Role
+from stoker.fs.journal.member import Member
+from stoker.fs.journal.roles import Committed, Deposed, FellBehind, Led, Role
 from stoker.fs.journal.runner import Runner
 from stoker.fs.journal.state import Following
 from stoker.fs.meta.engines.memory import MemoryEngine, MemoryState
@@ -51,16 +52,23 @@ def make_journal(etcd: Etcd, keys: Keys, url: str) -> str:
     number = str(uuid.uuid4())
     key = format_key(keys)
     value = f"{FORMAT_VERSION} {number}".encode()
-    outcome = ask(etcd, Txn((Compare(key, created=0),), (Put(key, value),), (Get(key),)))
+    outcome = _asked(etcd, Txn((Compare(key, created=0),), (Put(key, value),), (Get(key),)), url)
     there = None if outcome.succeeded else first(outcome.found[0])
     if there is not None and there.value != value:
         raise UsageError("place is taken", where=url, expected="a volume's name that nobody has in this etcd")
     return number
 
 
+def _asked(etcd: Etcd, request: Request, url: str) -> Outcome:
+    try:
+        return ask(etcd, request)
+    except UnknownOutcomeError as error:
+        raise UnavailableError("etcd does not answer", where=url, got=error.got) from error
+
+
 def find_journal(etcd: Etcd, keys: Keys, url: str) -> str:
     """Return the number of the journal that is there. Raises UsageError for none, or one of a newer release."""
-    pair = first(ask(etcd, Get(format_key(keys))).found[0])
+    pair = first(_asked(etcd, Get(format_key(keys)), url).found[0])
     if pair is None:
         raise UsageError("no volume is here", where=url, remedy="make one with `stoker fs format`")
     version, _, number = pair.value.decode(errors="replace").partition(" ")
@@ -361,12 +369,10 @@ def _opened(url: EngineURL, addresses: str, keys: Keys, state: Path | None) -> _
             number = find_journal(etcd, keys, url.text)
         folder = None if state is None else CopyFolder(state, number)
         journal = _Journal(etcd, keys, url.text, folder)
-    except BaseException as error:
+    except BaseException:
         if folder is not None:
             folder.close()
         etcd.close()
-        if isinstance(error, UnknownOutcomeError):
-            raise UnavailableError("etcd does not answer", where=url.text, got=error.got) from error
         raise
     try:
         journal.come_to_power()

@@ -3,7 +3,7 @@
     FOLDER/journal.json      which volume it is a copy of, in which boot of the host it was written, and whether the
                              copy was brought to the disk when it was closed
     FOLDER/lock              locked by the process that uses it
-    FOLDER/copy              LMDB
+    FOLDER/copy…             LMDB; one that is made anew gets another name, so that the old one is read meanwhile
 
 Commits to the copy do not wait for the disk: the log is what is durable. So a copy that was open when the host went
 down may be torn without a sign, and is not trusted.
@@ -12,8 +12,9 @@ down may be torn without a sign, and is not trusted.
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,6 +25,7 @@ from stoker.fs.meta.kv import Copy
 
 _VERSION: Final = 1
 _FACTS, _LOCK, _COPY = "journal.json", "lock", "copy"
+T = TypeVar("T")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -31,6 +33,7 @@ class _Facts(msgspec.Struct, frozen=True):
     volume: str
     boot: str
     clean: bool
+    copy: str = _COPY
     version: int = _VERSION
 
 
@@ -45,9 +48,11 @@ class CopyFolder:
         self._path = path
         self._volume = volume
         self._map_bytes = map_bytes
+        self._retired: Copy | None = None
         self._lock = self._locked()
         try:
             facts = self._facts()
+            self._name = _COPY if facts is None else facts.copy
             if facts is not None and not facts.clean and facts.boot != _boot():
                 self._discard()
             self._write(clean=False)
@@ -93,6 +98,8 @@ class CopyFolder:
                 remedy="remove the folder: it is made anew",
             ) from error
         check_version("copy", str(self._path), facts.version, _VERSION)
+        if not facts.copy.removeprefix(_COPY).isdigit() and facts.copy != _COPY:
+            raise CorruptError("facts of a volume's copy name no copy", where=str(self._path), got=facts.copy)
         if facts.volume != self._volume:
             raise UsageError(
                 "folder is the copy of another volume", where=str(self._path), expected=self._volume, got=facts.volume
@@ -100,11 +107,11 @@ class CopyFolder:
         return facts
 
     def _write(self, *, clean: bool) -> None:
-        write_atomic(self._path / _FACTS, msgspec.json.encode(_Facts(self._volume, _boot(), clean)))
+        write_atomic(self._path / _FACTS, msgspec.json.encode(_Facts(self._volume, _boot(), clean, self._name)))
 
     def _opened(self) -> Copy:
         """Open the copy; one that cannot be opened is made anew."""
-        place = self._path / _COPY
+        place = self._path / self._name
         if place.is_dir():
             try:
                 return self._open(create=False)
@@ -115,19 +122,32 @@ class CopyFolder:
     def _open(self, *, create: bool) -> Copy:
         from stoker.fs.meta.engines.lmdb import open_lmdb
 
-        place = str(self._path / _COPY)
+        place = str(self._path / self._name)
         query = {"sync": "off", "map_bytes": self._map_bytes}
         return open_lmdb(EngineURL("lmdb", place, query, f"lmdb://{place}", create))
 
     def _discard(self) -> None:
-        shutil.rmtree(self._path / _COPY, ignore_errors=True)
+        shutil.rmtree(self._path / self._name, ignore_errors=True)
 
-    def renewed(self) -> Copy:
-        """Throw the copy away and return an empty one."""
-        self.copy.close()
-        self._discard()
-        self.copy = self._open(create=True)
-        return self.copy
+    def renewed(self, fill: Callable[[Copy], T]) -> T:
+        """Fill an empty copy and have it take the old one's place; who reads the old one may finish."""
+        before = self._name
+        self._name = f"{_COPY}{int(before.removeprefix(_COPY) or 0) + 1}"
+        self._discard()  # what is left of an attempt
+        fresh = self._open(create=True)
+        try:
+            filled = fill(fresh)
+            self._write(clean=False)
+        except BaseException:
+            fresh.close()
+            self._discard()
+            self._name = before
+            raise
+        if self._retired is not None:
+            self._retired.close()
+        self._retired, self.copy = self.copy, fresh
+        shutil.rmtree(self._path / before, ignore_errors=True)
+        return filled
 
     def close(self) -> None:
         """Bring the copy to the disk and close it."""
@@ -138,4 +158,6 @@ class CopyFolder:
                 self._write(clean=True)
         finally:
             self.copy.close()
+            if self._retired is not None:
+                self._retired.close()
             os.close(self._lock)

@@ -8,13 +8,9 @@ append carries the condition that it is still his, so that one who was supersede
 clock says. Reads are another matter: see `valid`.
 """
 
-import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from stoker.core.errors import CorruptError, StokerError
 from stoker.fs.journal.entries import (
@@ -31,7 +27,6 @@ from stoker.fs.journal.entries import (
 from stoker.fs.journal.etcd import (
     Compact,
     Compare,
-    Delete,
     Get,
     KeyValue,
     Outcome,
@@ -42,84 +37,22 @@ from stoker.fs.journal.etcd import (
     UnknownOutcomeError,
     first,
 )
+from stoker.fs.journal.roles import (
+    Asked,
+    Committed,
+    Deposed,
+    Event,
+    FellBehind,
+    Flight,
+    Led,
+    Role,
+    Timing,
+    append_request,
+    check_request,
+    poll_request,
+    trim_request,
+)
 from stoker.fs.journal.state import Following, Position
-
-_MS: Final = 1_000_000
-
-
-class Role(enum.Enum):
-    """What a member does: it follows; or it has asked for power, reads what is there, fills gaps, waits, and leads."""
-
-    FOLLOWING = "follows"
-    CLAIMING = "claims"
-    READING = "reads"
-    FILLING = "fills"
-    WAITING = "waits"
-    LEADING = "leads"
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """How long things take, in nanoseconds."""
-
-    lease_ns: int = 200 * _MS
-    """How long a leader's reads count as fresh behind his last sign of power; a new one waits this long."""
-    check_ns: int = 80 * _MS
-    """How often an idle leader looks whether he still is one."""
-    retry_ns: int = 20 * _MS
-    hedge_ns: int = 100 * _MS
-    """When a request without an answer is sent once more: one in flight to a server that died is never answered."""
-    poll_ns: int = 500 * _MS
-    """How often a follower reads although nothing told him to."""
-    window: int = 4
-    """How many appends may be in flight."""
-    page: int = 32
-    """How many entries are read at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """All entries up to `number` are in the log, and in the copy."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Led:
-    """The member leads from now on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deposed:
-    """The member leads no more, or did not come to power; an error tells of its own failure."""
-
-    error: StokerError | None
-
-
-@dataclass(frozen=True, slots=True)
-class FellBehind:
-    """The log begins behind what the copy has: it must be seeded from a snapshot."""
-
-    floor: int
-
-
-Event = Committed | Led | Deposed | FellBehind
-
-
-@dataclass(slots=True)
-class _Flight:
-    """An entry on its way into the log."""
-
-    value: bytes
-    done: bool = False
-    tries: int = 0  # how many requests for it are in flight
-    again_ns: int = 0  # when it is sent again, 0 before it is sent first
-
-
-@dataclass(slots=True)
-class _Asked:
-    kind: Callable[..., None]
-    argument: Any
-    sent_ns: int
 
 
 class Member:
@@ -150,7 +83,7 @@ class Member:
         self.events: deque[Event] = deque()
         self._nonce = nonce
         self._reader = self._fresh_reader()
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, Asked] = {}
         self._token = 0
         self._known = KeyValue(keys.epoch, b"", 0, 0)
         self._poll_due_ns = 0
@@ -163,7 +96,7 @@ class Member:
         self._lease_ns = self.timing.lease_ns
         self._valid_from_ns = -(1 << 62)
         self._check_asked = 0
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._unsent: deque[int] = deque()
         self._next = 0
         self._compact_from = 0
@@ -202,11 +135,6 @@ class Member:
     def room(self) -> bool:
         """Tell whether another transaction may be appended now."""
         return self.role is Role.LEADING and len(self._flights) < self.timing.window
-
-    @property
-    def next_transaction(self) -> int:
-        """Return the last number given to an entry."""
-        return self._next - 1
 
     # -- inputs
 
@@ -318,7 +246,7 @@ class Member:
         """Send a transaction on its way into the log; return the number that its last entry will have."""
         assert self.role is Role.LEADING, "only a leader appends"
         for value in pack_transaction(self.epoch, Transaction(revision, time_ns, record, forgets)):
-            self._flights[self._next] = _Flight(value)
+            self._flights[self._next] = Flight(value)
             self._unsent.append(self._next)
             self._next += 1
         self._send_more(now_ns)
@@ -327,15 +255,11 @@ class Member:
     def check(self, now_ns: int) -> None:
         """Ask whether the epoch is still this member's."""
         if not self._waits(self._check_asked, now_ns):
-            request = Txn((Compare(self.keys.epoch, modified=self._fence),), (), (Get(self.keys.epoch),))
-            self._check_asked = self._ask(request, self._checked, None, now_ns)
+            self._check_asked = self._ask(check_request(self.keys, self._fence), self._checked, None, now_ns)
 
     def trim(self, floor: int, now_ns: int) -> None:
         """Forget the entries before `floor`, as long as this member leads."""
-        fence = Compare(self.keys.epoch, modified=self._fence)
-        gone = Delete(self.keys.entry(0), self.keys.entry(floor))
-        request = Txn((fence,), (Put(self.keys.floor, b"%d" % floor), gone))
-        self._ask(request, self._trimmed, None, now_ns)
+        self._ask(trim_request(self.keys, self._fence, floor), self._trimmed, None, now_ns)
 
     def _waits(self, token: int, now_ns: int) -> bool:
         """Tell whether an answer to a request is still waited for; after a while another is sent beside it."""
@@ -349,15 +273,14 @@ class Member:
 
     def _ask(self, request: Request, kind: Callable[..., None], argument: Any, now_ns: int) -> int:
         self._token += 1
-        self._asked[self._token] = _Asked(kind, argument, now_ns)
+        self._asked[self._token] = Asked(kind, argument, now_ns)
         self.outbox.append((self._token, request))
         return self._token
 
     def _poll(self, now_ns: int) -> None:
         """Read what comes next in the log, with who leads and where the log begins, all of one revision."""
         start = max([self._reader.number, *self._flights]) + 1
-        entries = self.keys.entries(start, self.timing.page)
-        request = Txn(then=(entries, Get(self.keys.epoch), Get(self.keys.floor)))
+        request = poll_request(self.keys, start, self.timing.page)
         self._poll_asked = self._ask(request, self._polled, None, now_ns)
 
     def _polled(self, _: object, outcome: Outcome | StokerError, sent_ns: int, now_ns: int) -> None:
@@ -473,14 +396,14 @@ class Member:
     def _read(self, entries: tuple[KeyValue, ...], more: bool, now_ns: int) -> None:
         """Take what the log holds: nothing of earlier epochs can come any more."""
         for pair in entries:
-            self._flights[self.keys.number(pair.key)] = _Flight(pair.value, done=True)
+            self._flights[self.keys.number(pair.key)] = Flight(pair.value, done=True)
         if more:
             self._poll_due_ns = now_ns
             return
         last = max([self._reader.number, *self._flights])
         for number in range(self._reader.number + 1, last + 2):
             if number not in self._flights:
-                self._flights[number] = _Flight(pack_nothing(self.epoch, self.state.revision, 0))
+                self._flights[number] = Flight(pack_nothing(self.epoch, self.state.revision, 0))
                 self._unsent.append(number)
         self._next = last + 2
         self.role = Role.FILLING
@@ -496,10 +419,8 @@ class Member:
             self._send(number, self._flights[number], now_ns)
             flying += 1
 
-    def _send(self, number: int, flight: _Flight, now_ns: int) -> None:
-        key = self.keys.entry(number)
-        conditions = (Compare(self.keys.epoch, modified=self._fence), Compare(key, created=0))
-        request = Txn(conditions, (Put(key, flight.value),), (Get(key), Get(self.keys.epoch)))
+    def _send(self, number: int, flight: Flight, now_ns: int) -> None:
+        request = append_request(self.keys, self._fence, number, flight.value)
         flight.again_ns = now_ns + self.timing.hedge_ns
         flight.tries += 1
         self._ask(request, self._appended, number, now_ns)
@@ -574,8 +495,5 @@ class Member:
         if isinstance(outcome, Outcome) and outcome.succeeded:
             # Up to the trim before this one: who watches, here or for another program, has until then to catch up.
             if self._compact_from:
-                self._ask(Compact(self._compact_from), self._ignored, None, now_ns)
+                self._ask(Compact(self._compact_from), lambda *_: None, None, now_ns)  # nothing rests on it
             self._compact_from = outcome.revision
-
-    def _ignored(self, *_: object) -> None:
-        """Nothing rests on the answer."""

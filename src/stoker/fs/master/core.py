@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 
 from stoker.core.errors import StokerError, TransientError
-from stoker.fs.journal.member import Committed, Deposed, FellBehind, Led, Member
+from stoker.fs.journal.member import Member
+from stoker.fs.journal.roles import Committed, Deposed, FellBehind, Led
 from stoker.fs.master.messages import NotLeadingError
 from stoker.fs.meta.answers import Answer, Number, Refusal
 from stoker.fs.meta.calls import BeginSession, Call, EndSession, Question
@@ -98,6 +99,7 @@ class MasterCore:
         self._waiting: deque[Ticket] = deque()
         self._waiting_calls = 0
         self._flying: deque[_Group] = deque()
+        self._unchanged: deque[tuple[int, _Group]] = deque()  # what changes nothing, and from when power must be shown
         self._checking: deque[tuple[int, Ticket]] = deque()  # asked when, what waits for a later sign of power
         self.fell_behind = False
         self.failure: StokerError | None = None
@@ -138,7 +140,8 @@ class MasterCore:
         while self._checking and self.member.shown_ns >= self._checking[0][0]:
             ticket = self._checking.popleft()[1]
             ticket.settle(self.read(ticket.calls, ticket.secret))
-        if self._checking:
+        self._settle_unchanged()
+        if self._checking or (self._unchanged and self.member.shown_ns < self._unchanged[0][0]):
             self.member.check(now_ns)
 
     def ask(self, ticket: Ticket, now_ns: int) -> None:
@@ -171,7 +174,9 @@ class MasterCore:
 
     def _drop(self) -> None:
         """Forget what was on its way: whether it is done, only the log will tell, and the client asks again."""
-        flying, self._flying = self._flying, deque()
+        flying = [*self._flying, *(group for _, group in self._unchanged)]
+        self._flying.clear()
+        self._unchanged.clear()
         for group in flying:
             group.settle(self.failure or self.not_leading())
         self.refuse_all()
@@ -206,15 +211,23 @@ class MasterCore:
         self._flying.append(group)
 
     def _answer_unchanged(self, group: _Group, now_ns: int) -> None:
-        """Answer a group that changes nothing when all is committed that it has seen, and power is shown."""
-        if self._flying:
-            last = self._flying[-1]
-            last.tickets = [*last.tickets, *group.tickets]
-            last.answers = [*last.answers, *group.answers]
-        elif self.member.valid(now_ns):
+        """Answer a group that changes nothing when all that it has seen is in the log, and power is shown.
+
+        The log alone is not enough: what is on its way may be there for long, and somebody else lead since. And the
+        calls are not run again, for by then they might change something.
+        """
+        group.number = self._flying[-1].number if self._flying else 0
+        shown_ns = -(1 << 62) if self.member.valid(now_ns) else now_ns
+        self._unchanged.append((shown_ns, group))
+        self._settle_unchanged()
+
+    def _settle_unchanged(self) -> None:
+        while self._unchanged:
+            shown_ns, group = self._unchanged[0]
+            if (self._flying and self._flying[0].number <= group.number) or self.member.shown_ns < shown_ns:
+                return
+            self._unchanged.popleft()
             group.settle()
-        else:
-            self._checking.extend((now_ns, ticket) for ticket in group.tickets)
 
 
 def _run(view: View, call: Call, secret: bytes, now_ns: int) -> Answer:

@@ -1,20 +1,21 @@
 """A master: the journal's member, the copy on this host, a server for clients, and what keeps the journal short."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from stoker.core.clock import monotonic_ns, wall_ns
-from stoker.core.errors import StokerError, TransientError, UnavailableError
+from stoker.core.errors import StokerError, TransientError
 from stoker.fs.journal.client import GrpcEtcd, addresses_in
 from stoker.fs.journal.engine import find_journal
 from stoker.fs.journal.entries import Keys, Leader
-from stoker.fs.journal.etcd import Etcd, UnknownOutcomeError
+from stoker.fs.journal.etcd import Etcd
 from stoker.fs.journal.folder import CopyFolder
-from stoker.fs.journal.member import Member, Role, Timing
+from stoker.fs.journal.member import Member
+from stoker.fs.journal.roles import Role, Timing
 from stoker.fs.journal.runner import Runner
 from stoker.fs.journal.state import Following
 from stoker.fs.master.core import MasterCore, Ticket, only_questions
@@ -37,6 +38,7 @@ from stoker.fs.master.messages import (
     unpack_calls,
 )
 from stoker.fs.master.standby import Heard, Listener, should_claim
+from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import Call
 from stoker.fs.meta.keys import VOLUME, number_in, session_rows
 from stoker.fs.wire import RpcServer, ServerOptions
@@ -70,9 +72,12 @@ class MasterOptions(msgspec.Struct, frozen=True):
 
 
 class Master:
-    """A running master. `close` gives power back and ends it."""
+    """A running master. `close` gives power back and ends it. `further` operations are served beside its own."""
 
-    def __init__(self, options: MasterOptions, *, clock: Callable[[], int] = wall_ns) -> None:
+    def __init__(
+        self, options: MasterOptions, *, clock: Callable[[], int] = wall_ns, further: Handlers | None = None
+    ) -> None:  # fmt: skip
+        self._further = further or {}
         self._undo: list[Callable[[], None]] = []
         self._heard = Heard(None, monotonic_ns(), lost=False)
         self._core: MasterCore | None = None
@@ -88,10 +93,7 @@ class Master:
         self._etcd = etcd
         keys = Keys(options.volume)
         url = f"etcd://{options.etcd}/{options.volume}"
-        try:
-            self.number = find_journal(etcd, keys, url)
-        except UnknownOutcomeError as error:
-            raise UnavailableError("etcd does not answer", where=url, got=error.got) from error
+        self.number = find_journal(etcd, keys, url)
         self._store: Store = open_store(options.snapshots, create=True)
         self._undo.append(self._store.close)
         folder = CopyFolder(options.state, self.number)
@@ -111,7 +113,9 @@ class Master:
 
     def _serve(self, options: MasterOptions) -> None:
         """Listen before anything else: the port decides the name by which others know this master."""
-        handlers: Handlers = {SUBMIT: self._submit, BEAT: self._beat, DESCRIBE: self._describe, STATUS: self._status}
+        handlers: Handlers = {
+            SUBMIT: self._submit, BEAT: self._beat, DESCRIBE: self._describe, STATUS: self._status, **self._further,
+        }  # fmt: skip
         server = RpcServer(
             handlers,
             host=options.host,
@@ -130,6 +134,19 @@ class Master:
         if self._core is None:
             raise NotLeadingError("this master starts", remedy="ask another")
         return self._core
+
+    @property
+    def leads(self) -> bool:
+        """Tell whether this master leads, as far as it knows: what it commits shows whether it is so."""
+        return self._core is not None and self._core.member.role is Role.LEADING
+
+    def in_touch(self, within_seconds: float) -> bool:
+        """Tell whether this master knew of the journal's end within a time: it is not cut off from the others."""
+        core = self._core
+        if core is None:
+            return False
+        now_ns = monotonic_ns()
+        return core.member.valid(now_ns) or now_ns - core.member.fresh_ns <= within_seconds * 1e9
 
     # -- the journal's thread
 
@@ -171,7 +188,8 @@ class Master:
             return self._submit_stale(calls, request, now_ns), ()
         if core.member.role is Role.FOLLOWING:
             raise core.not_leading()
-        return self._submit_fresh(calls, request, questions, asker.within_seconds), ()
+        answers = self.commit(calls, request.secret, asker.within_seconds)
+        return Submitted(tuple(answers), core.copy.revision()), ()
 
     def _submit_stale(self, calls: list[Call], request: Submit, now_ns: int) -> Submitted:
         """Answer questions from a copy that may lag behind, if it does so by no more than is allowed."""
@@ -188,10 +206,15 @@ class Master:
             )
         return Submitted(tuple(core.read(calls, request.secret)), revision, age_ns)
 
-    def _submit_fresh(self, calls: list[Call], request: Submit, questions: bool, within_seconds: float) -> Submitted:
+    def commit(self, calls: Sequence[Call], secret: bytes, within_seconds: float) -> list[Answer]:
+        """Answer calls once what they change is in the log, and questions once it is shown that this master leads.
+
+        Raises NotLeadingError, TransientError when it took too long: whether it is done is not known then.
+        """
         core = self.core
+        questions = only_questions(calls)
         settled = threading.Event()
-        ticket = Ticket(calls, request.secret, lambda _: settled.set())
+        ticket = Ticket(calls, secret, lambda _: settled.set())
 
         def begin(now_ns: int) -> None:
             if core.member.role is Role.FOLLOWING:
@@ -207,7 +230,7 @@ class Master:
         if ticket.error is not None:
             raise ticket.error
         assert ticket.answers is not None
-        return Submitted(tuple(ticket.answers), core.copy.revision())
+        return list(ticket.answers)
 
     def _beat(self, _request: Beat, _payload: memoryview, _asker: Asker) -> Answered:
         member = self.core.member

@@ -23,12 +23,12 @@ from stoker.fs.journal.entries import (
 )
 from stoker.fs.journal.etcd import Compare, Etcd, Get, KeyValue, Put, Txn, ask, first, under
 from stoker.fs.journal.folder import CopyFolder
-from stoker.fs.journal.member import Role
+from stoker.fs.journal.roles import Role
 from stoker.fs.journal.runner import Runner
 from stoker.fs.journal.snapshots import forget_snapshots, newest_snapshot, read_pairs, write_snapshot
 from stoker.fs.journal.state import Following
 from stoker.fs.master.core import MasterCore
-from stoker.fs.meta.kv import prefix_end
+from stoker.fs.meta.kv import Copy, prefix_end
 from stoker.storage.api import Store
 
 _ROUND_SECONDS: Final = 1.0
@@ -193,8 +193,13 @@ class Keeper:
         floors = ask(self._etcd, Get(self._core.member.keys.floor)).found[0]
         floor = unpack_floor(floors[0].value if floors else None)
         name, manifest = newest_snapshot(self._store, self._volume, floor)
-        state = Following(self._folder.renewed())
-        state.fill(read_pairs(self._store, name, manifest), manifest.revision, manifest.position)
+
+        def fill(copy: Copy) -> Following:
+            state = Following(copy)
+            state.fill(read_pairs(self._store, name, manifest), manifest.revision, manifest.position)
+            return state
+
+        state = self._folder.renewed(fill)
         seeded = threading.Event()
 
         def go_on(_: int) -> None:

@@ -132,6 +132,9 @@ def unpack_calls(packed: tuple[msgspec.Raw, ...]) -> list[Call]:
 
 
 NEEDS_OWN_SESSION: Final = (
-    calls.Open, calls.Close, calls.SetLock, calls.RenewSession, calls.Write, calls.BeginSession,
+    calls.Open, calls.Close, calls.SetLock, calls.RenewSession, calls.Write, calls.BeginSession, calls.PutMap,
 )  # fmt: skip
-"""Requests that mean the session they are asked in: without one they are asked as they are, and refused."""
+"""Requests that mean the session they are asked in: without one they are asked as they are, and refused.
+
+A cluster map tells by itself that it is there already, and its ESTALE is not about a session.
+"""

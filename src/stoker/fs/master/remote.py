@@ -36,10 +36,12 @@ from stoker.fs.meta.answers import Answer, Number, Refusal
 from stoker.fs.meta.calls import BeginSession, Call, Caller, EndSession, Question, RenewSession, Request
 from stoker.fs.meta.machine import Settings
 from stoker.fs.meta.volume import granted, unpack_settings
-from stoker.fs.wire import ClientOptions, Connection
+from stoker.fs.wire import ClientOptions, Connection, Operation
 
 A = TypeVar("A")
+Q = TypeVar("Q")
 TRY_SECONDS: Final = 0.3
+CONVERSE_SECONDS: Final = 3.0
 PATIENCE_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.02
 _LANES: Final = 4
@@ -208,7 +210,7 @@ class Masters:
         with self._lock:
             before = self._connections.get(address)
             other = before is not None and before.usable and before is not known
-            closed = self._closed
+            closed = self._ended()
             if not other and not closed:
                 self._connections[address] = fresh
         if other and before is not None:
@@ -220,6 +222,9 @@ class Masters:
             fresh.close()
             raise UsageError("metadata is closed", where=address)
         return fresh
+
+    def _ended(self) -> bool:
+        return self._closed
 
     def turn(self, from_address: str, to_address: str = "") -> None:
         """Ask another master from now on, unless somebody has turned already."""
@@ -355,6 +360,13 @@ class RemoteMetadata:
             return list(answered.answers)
 
         return self._patiently(once)
+
+    def converse(self, operation: Operation[Q, A], request: Q, *, within_seconds: float = CONVERSE_SECONDS) -> A:
+        """Ask the leading master something else than about names: what may be asked again.
+
+        Raises UnavailableError when no master answers in time, and what the master raises.
+        """
+        return self._patiently(lambda connection: connection.call(operation, request, within_seconds=within_seconds)[0])
 
     def _patiently(self, once: Callable[[Connection], A]) -> A:
         """Try at one master after the other until one answers. Raises UnavailableError when the patience is spent."""

@@ -186,6 +186,17 @@ class MakeClass(Request[Number], frozen=True):
     wanted: StorageClass
 
 
+class PutMap(Request[Done], frozen=True):
+    """Make `data` the cluster map of `epoch`, in place of that of `expected_epoch`; 0 where there is none yet.
+
+    Refused (ESTALE) when another map is there: somebody was faster. The same map once more is done already.
+    """
+
+    expected_epoch: int
+    epoch: int
+    data: bytes
+
+
 class SetClass(Request[Entry], frozen=True):
     """Give a directory the class of what is made in it from now on, or a file that of what is written from now on."""
 
@@ -425,6 +436,12 @@ class Usage(Question[Used], frozen=True):
 
 class ListClasses(Question[Classes], frozen=True):
     """All storage classes of the volume."""
+
+
+class GetMap(Question[Content], frozen=True):
+    """The newest cluster map; empty for who knows it already, and where there is none."""
+
+    known_epoch: int = 0
 
 
 class ListFreed(Question[FreedSlices], frozen=True):

@@ -15,6 +15,7 @@ import msgspec
 from stoker.core.errors import StokerError
 from stoker.fs.meta import keys
 from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME
+from stoker.fs.meta.cluster_map import unpack_map_row
 from stoker.fs.meta.kv import Engine, Snapshot
 from stoker.fs.meta.locking import Held, in_the_way, unpack_locks
 from stoker.fs.meta.records import (
@@ -114,6 +115,9 @@ def _all_pairs(snapshot: Snapshot) -> Iterator[tuple[bytes, bytes]]:
 
 def _see(seen: _Seen, key: bytes, value: bytes) -> None:
     if key in (keys.VOLUME, keys.MOVED):
+        return
+    if key == keys.CLUSTER_MAP:
+        unpack_map_row(value)
         return
     kind, number, row = key[:1], keys.number_in(key), key[9:10]
     if kind == b"i":

@@ -16,6 +16,7 @@ o <ino> O                an inode without a name that is still open
 d <ino> D                an inode that is gone and whose chunks are still to be freed
 k <class> K              a storage class
 c <0> <name>             a counter           v                         the volume's settings
+w                        the cluster map, behind its epoch
 m                        where the volume has moved to: nothing may be written here any more
 """
 
@@ -25,6 +26,7 @@ from typing import Final
 ROOT: Final = 1
 VOLUME: Final = b"v"
 MOVED: Final = b"m"
+CLUSTER_MAP: Final = b"w"
 _NUMBER: Final = struct.Struct(">cQ")
 _ROW: Final = struct.Struct(">cQc")
 _PAIR: Final = struct.Struct(">cQcQ")

@@ -14,7 +14,19 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from stoker.core.errors import CorruptError
-from stoker.fs.meta import attributes, calls, classes, content, holding, listing, naming, renaming, taken, whole
+from stoker.fs.meta import (
+    attributes,
+    calls,
+    classes,
+    cluster_map,
+    content,
+    holding,
+    listing,
+    naming,
+    renaming,
+    taken,
+    whole,
+)
 from stoker.fs.meta.answers import Answer, Refusal, pack_answer, unpack_answer
 from stoker.fs.meta.calls import Call, Question, Request
 from stoker.fs.meta.context import Context
@@ -54,6 +66,7 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.RemoveXattr: attributes.removexattr,
     calls.MakeClass: classes.make_class,
     calls.SetClass: classes.set_class,
+    calls.PutMap: cluster_map.put_map,
     calls.Open: content.open_file,
     calls.Close: content.close_file,
     calls.TakeSlices: content.take_slices,
@@ -81,6 +94,7 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.FindLock: holding.find_lock,
     calls.Usage: holding.usage,
     calls.ListClasses: classes.list_classes,
+    calls.GetMap: cluster_map.get_map,
     calls.ListFreed: content.list_freed,
     calls.JudgeSlices: taken.judge_slices,
 }

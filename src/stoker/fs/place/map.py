@@ -28,6 +28,8 @@ class Disk(msgspec.Struct, frozen=True, array_like=True):
     """A disk: where it stands, its weight (GiB as a rule), and how it fares.
 
     A disk that is draining is emptied and then given up by its owner's wish; one that is full or read-only is read.
+    The number is given once; `uuid` is what the disk calls itself, empty while nothing has reported under the number.
+    Until the moment `spared_until_ns` (since 1970) it is not given up, however silent: its owner works on it.
     """
 
     id: Annotated[int, msgspec.Meta(ge=0, le=DISKS_MAX)]
@@ -41,6 +43,8 @@ class Disk(msgspec.Struct, frozen=True, array_like=True):
     draining: bool = False
     full: bool = False
     read_only: bool = False
+    uuid: str = ""
+    spared_until_ns: int = 0
 
     @property
     def answers(self) -> bool:
@@ -160,6 +164,9 @@ def _wrong_in(made: ClusterMap) -> str:
     numbers = [disk.id for disk in made.disks]
     if numbers != sorted(set(numbers)):
         return "disks that are not in the order of different numbers"
+    names = [disk.uuid for disk in made.disks if disk.uuid]
+    if len(names) != len(set(names)):
+        return "a disk under two numbers"
     if any("/" in name for disk in made.disks for name in (disk.host, disk.rack, disk.zone, disk.region)):
         return "a name of a place with a / in it"
     keys = [pool.key for pool in made.pools]

@@ -1,5 +1,6 @@
 """A server that may come and go: a connection that is made when it is needed, and made anew when it was lost."""
 
+import math
 import ssl
 import threading
 import time
@@ -53,7 +54,8 @@ class Breaker:
 class Peer:
     """A server at an address. Safe from many threads; asks like a `Connection`, over one that it makes anew.
 
-    Only operations that are idempotent are asked a second time when the connection is lost before the answer.
+    Only operations that are idempotent are asked a second time when the connection is lost before the answer. Who
+    has others to ask gives up after `unreached_seconds` in which no connection could be made.
     """
 
     def __init__(  # noqa: PLR0913 - each by its name
@@ -67,8 +69,10 @@ class Peer:
         options: ClientOptions | None = None,
         clock: Clock = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
+        unreached_seconds: float = math.inf,
     ) -> None:
         self.address = address
+        self._unreached_seconds = unreached_seconds
         self._clock, self._pause = clock, pause
         chosen = options or ClientOptions()
 
@@ -136,7 +140,8 @@ class Peer:
         While time is left an idempotent operation is tried again when the connection was lost, or the server says
         that it may be. Raises what the server's handler raised, and UnavailableError.
         """
-        until = self._clock() + within_seconds
+        begun = self._clock()
+        until = begun + within_seconds
         pause_seconds = PAUSE_SECONDS_MIN
         while True:
             left_seconds = max(0.001, until - self._clock())
@@ -156,7 +161,8 @@ class Peer:
                 answered = connection is not None and connection.usable and not isinstance(error, TransientError)
                 if answered or not operation.idempotent or self._clock() + pause_seconds >= until:
                     raise
-                if self._closed.is_set():
+                unreached = connection is None and self._clock() - begun >= self._unreached_seconds
+                if unreached or self._closed.is_set():
                     raise
             self._pause(pause_seconds)
             pause_seconds = min(PAUSE_SECONDS_MAX, 2 * pause_seconds)

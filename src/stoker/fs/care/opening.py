@@ -1,0 +1,67 @@
+"""The store of a volume whose bytes are on chunk servers, as everybody opens it: mounts, clients, and care."""
+
+import ssl
+import time
+from collections.abc import Callable
+
+from stoker.fs.care.holders import WITHIN_SECONDS, Targets
+from stoker.fs.care.maps import ClassesByNumber, MapSource
+from stoker.fs.care.messages import NOTE_SHORT, NoteShort
+from stoker.fs.care.notes import Notes
+from stoker.fs.cluster import ClusterStore, Lanes, Options, Short
+from stoker.fs.master.remote import RemoteMetadata
+from stoker.fs.meta.service import Metadata
+
+
+class OpenedCluster(ClusterStore):
+    """A ClusterStore with what it stands on, which it closes: its map, and connections to the disks."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        options: Options | None = None,
+        lanes: Lanes | None = None,
+        within_seconds: float = WITHIN_SECONDS,
+    ) -> None:
+        volume = metadata.settings.uuid
+        self.maps = MapSource(metadata)
+        self.maps.refresh()
+        self.classes = ClassesByNumber(metadata)
+        self.targets = Targets(self.maps, volume, token=token, tls=tls, within_seconds=within_seconds)
+        self._notes: Notes | None = None
+        told: Callable[[Short], object] = id
+        if isinstance(metadata, RemoteMetadata):
+            told = self._notes = Notes(lambda slices: metadata.converse(NOTE_SHORT, NoteShort(slices)), time.monotonic)
+        super().__init__(volume, self.maps, self.targets, self.classes, lanes, options, told)
+        self.maps.keep_fresh()
+
+    def close(self) -> None:
+        """Let calls end, tell what is to be told, end connections and threads; twice is harmless."""
+        super().close()
+        if self._notes is not None:
+            self._notes.close()
+        self.maps.close()
+        self.targets.close()
+
+
+def open_cluster(
+    metadata: Metadata,
+    *,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    options: Options | None = None,
+    lanes: Lanes | None = None,
+    within_seconds: float = WITHIN_SECONDS,
+) -> OpenedCluster:
+    """Return the store of a volume's slices on its chunk servers; whoever opens it closes it, not the metadata.
+
+    Where the metadata are masters, they are told of slices that need a repair as they are found.
+    It opens where no disk is known yet, too: what is asked of it raises NotFoundError then. Raises UnavailableError
+    where the metadata do not answer.
+    """
+    return OpenedCluster(
+        metadata, token=token, tls=tls, options=options, lanes=lanes, within_seconds=within_seconds
+    )  # fmt: skip

@@ -1,0 +1,56 @@
+"""The metadata for what runs in the same process as a master: without a network, and without a session."""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from stoker.fs.master.core import only_questions
+from stoker.fs.master.daemon import Master
+from stoker.fs.meta.answers import Answer
+from stoker.fs.meta.calls import Call, Caller, EndSession, Request
+from stoker.fs.meta.keys import VOLUME
+from stoker.fs.meta.machine import Settings
+from stoker.fs.meta.volume import granted, unpack_settings
+
+A = TypeVar("A")
+WITHIN_SECONDS: Final = 5.0
+_SUPERUSER: Final = Caller()
+
+
+class OwnMetadata:
+    """Implements `Metadata` over the master of this process, for upkeep.
+
+    Questions are answered from this master's copy, which may lag behind where it does not lead. What changes something
+    raises NotLeadingError there, and is asked once: it must be such that asking again does no harm.
+    """
+
+    def __init__(self, master: Master, within_seconds: float = WITHIN_SECONDS) -> None:
+        self._master = master
+        self._within_seconds = within_seconds
+
+    @property
+    def settings(self) -> Settings:
+        """Return what the volume is. Raises NotLeadingError while this master has no copy yet."""
+        core = self._master.core
+        data = core.copy.get(VOLUME)
+        if data is None:
+            raise core.not_leading()
+        return unpack_settings(data, self._master.volume)
+
+    def run(self, request: Request[A], *, caller: Caller = _SUPERUSER, session: int = 0) -> A:
+        """Do one request and return its answer. Raises MetaError with the errno when it is refused."""
+        return granted(request, self.submit([Call(request, caller, session)])[0])
+
+    def submit(self, batch: Sequence[Call]) -> list[Answer]:
+        """Do calls in their order, each answered by itself."""
+        core = self._master.core
+        if only_questions(batch):
+            return core.read(batch, b"")
+        return self._master.commit(batch, b"", self._within_seconds)
+
+    def end_session(self, number: int) -> None:
+        """End a session that has no secret."""
+        while self.run(EndSession(number)).more:
+            pass
+
+    def close(self) -> None:
+        """Do nothing: whoever made the master closes it."""
