@@ -5,6 +5,7 @@ import click
 from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
 from stoker.cli.fs_chunkserver import chunkserver
 from stoker.cli.fs_class import storage_class
+from stoker.cli.fs_data import cat, gc, get, put
 from stoker.cli.fs_look import fsck, info, ls, stat
 from stoker.cli.fs_master import master, status
 from stoker.cli.fs_metalogger import metalogger, restore
@@ -16,7 +17,7 @@ from stoker.cli.groups import OrderedGroup
 
 @click.group("fs", cls=OrderedGroup)
 def command() -> None:
-    """Make volumes of the file system, mount them, and look at them.
+    """Make volumes of the file system, mount them, look at them, and copy files into them and out of them.
 
     VOLUME is a URL: sqlite:///path.db or lmdb:///folder. Paths begin at the volume's root.
     """
@@ -27,11 +28,15 @@ for _leaf in (
     info,
     ls,
     stat,
+    put,
+    get,
+    cat,
     mkdir,
     mv,
     ln,
     rm,
     xattr,
+    gc,
     storage_class,
     fsck,
     mount,

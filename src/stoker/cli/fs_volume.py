@@ -30,10 +30,11 @@ def refuse_memory(url: str) -> str:
 def tree_of(url: str) -> Iterator[Tree]:
     """Open a volume, as the user who runs the command."""
     with Volume.open(refuse_memory(url)) as volume:
-        yield Tree(volume, Caller(os.geteuid(), os.getegid(), tuple(os.getgroups())), umask=_umask())
+        yield Tree(volume, Caller(os.geteuid(), os.getegid(), tuple(os.getgroups())), umask=umask())
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return the process's umask."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

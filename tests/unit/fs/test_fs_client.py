@@ -9,7 +9,7 @@ import pytest
 from client_place import Clients
 
 from stoker.core.errors import CorruptError, StoreError, TransientError, UnavailableError
-from stoker.fs.client import Client, ClientOptions
+from stoker.fs.client import Client, ClientOptions, FileTree
 from stoker.fs.client.options import PIECE_BYTES
 from stoker.fs.meta import MetaError
 from stoker.fs.meta.calls import (
@@ -26,6 +26,7 @@ from stoker.fs.meta.calls import (
     Put,
     ReadDir,
     SetAttr,
+    SetLock,
 )
 from stoker.fs.meta.keys import ROOT
 
@@ -173,6 +174,34 @@ def test_sizes_holes_and_copies_come_after_what_was_written(clients: Clients) ->
     assert bytes(handle.read(0, 99)) == b""
     for each in (handle, target, truncated):
         each.close()
+
+
+def test_who_reads_alone_reads_on_when_the_name_is_gone(clients: Clients) -> None:
+    one, two = clients.client(), clients.client(attribute_seconds=0.0)
+    tree = FileTree(one)
+    inos = [tree.write_bytes(f"/{name}", name.encode() * 5).ino for name in "abcd"]
+    submitted = clients.metadata.submitted
+    mine, replaced, theirs, locked = (
+        client.open(ino, READ) for client, ino in zip((one, one, two, one), inos, strict=True)
+    )
+    again = one.open(inos[0], READ)
+    assert bytes(mine.read(0, 9)) == b"aaaaa"
+    assert clients.metadata.submitted == submitted  # opening to read costs no transaction
+    assert clients.place.volume.run(GetAttr(inos[0])).attr.opens == 0
+    tree.unlink("/a")
+    tree.write_bytes("/new", b"n")
+    tree.rename("/new", "/b")
+    tree.unlink("/c")
+    assert clients.place.volume.run(GetAttr(inos[0])).attr.opens == 1
+    one.ask(SetLock(inos[3], 7, True, whole=True))
+    clients.wait(30)
+    for handle, content in ((mine, b"a"), (again, b"a"), (replaced, b"b"), (theirs, b"c"), (locked, b"d")):
+        assert bytes(handle.read(1, 9)) == content * 4
+    for handle in (mine, replaced, theirs, again, locked):
+        handle.close()
+    for ino in inos[:3]:
+        refused(errno.ENOENT, clients.place.volume.run, GetAttr(ino))
+    refused(errno.ENOENT, one.open, inos[0], READ)
 
 
 def test_data_and_holes_are_found_in_what_is_written_too(clients: Clients) -> None:

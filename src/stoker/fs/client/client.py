@@ -4,7 +4,7 @@ import errno
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar, cast
 
 import msgspec
 
@@ -12,12 +12,14 @@ from stoker.core.clock import sleep, wall_ns
 from stoker.core.errors import StokerError
 from stoker.fs.client.errors import refusing
 from stoker.fs.client.inode import OpenInode
+from stoker.fs.client.layout import CHUNKS_MAX
 from stoker.fs.client.openfile import OpenFile
 from stoker.fs.client.options import ClientOptions
 from stoker.fs.client.session import Keeper, Session
 from stoker.fs.client.works import Inline, Works
 from stoker.fs.meta.answers import Answer, Entry, Listing, Peeked, Refusal
 from stoker.fs.meta.calls import (
+    READ,
     Call,
     Caller,
     CopyRange,
@@ -29,13 +31,18 @@ from stoker.fs.meta.calls import (
     Open,
     Peek,
     Put,
+    Question,
     ReadExtents,
+    Rename,
     Request,
     SetAttr,
     SetLock,
+    Unlink,
 )
 from stoker.fs.meta.faults import MetaError, meta_error
+from stoker.fs.meta.records import Attr
 from stoker.fs.meta.service import Metadata
+from stoker.fs.meta.slices import CHUNK_BYTES
 from stoker.fs.store.interface import Bytes, SliceStore
 
 A = TypeVar("A")
@@ -68,6 +75,7 @@ class Client:
         self._clock = clock
         self._mutex = threading.RLock()
         self._inodes: dict[tuple[int, int], OpenInode] = {}
+        self._light: dict[int, set[OpenFile]] = {}  # by inode, what is open to read and not in the session
         self._flushing: set[int] = set()
         self._closed = False
         self.session = Session(metadata, options.session_seconds, self._lost, clock)
@@ -90,6 +98,30 @@ class Client:
 
     def ask(self, request: Request[A], *, caller: Caller = _SUPERUSER) -> A:
         """Do a request in the client's session; attributes tell what was written, shown to others or not."""
+        if isinstance(request, Lookup | GetAttr) and self.works.entries.is_on:
+            return cast("A", self._entry(request, caller))
+        return self._asked(request, caller)
+
+    def _entry(self, request: Lookup | GetAttr, caller: Caller) -> Entry:
+        """Answer from what is believed, or ask."""
+        entries, counters = self.works.entries, self.works.counters
+        key, generation = (caller, request), entries.generation
+        counters.entry_hits += 1
+        found = entries.get(key, self._clock())  # that there is no such name is a hit, too
+        if found is not None:
+            return self._righted(found, {})
+        counters.entry_hits -= 1
+        counters.entry_misses += 1
+        try:
+            answer = self._asked(request, caller)
+        except MetaError as error:
+            entries.put(key, error, generation, self._clock())
+            raise
+        if not self.has_unshown(answer.ino):
+            entries.put(key, answer, generation, self._clock())
+        return answer
+
+    def _asked(self, request: Request[A], caller: Caller) -> A:
         self._settle(request)
         generations = self._generations()
         answer = self._in_session(lambda number: self.metadata.run(request, caller=caller, session=number), request)
@@ -123,6 +155,8 @@ class Client:
 
     def _settle(self, request: Request[Any]) -> None:
         """Show what was written before a request that would come before it otherwise."""
+        if self._light:
+            self._harden(request)
         if isinstance(request, CopyRange):
             wanted = [request.source, request.target]
         elif _sees_content(request):
@@ -136,6 +170,8 @@ class Client:
 
     def _changed(self, request: Request[Any], answer: object) -> None:
         """Let open files know what a request has changed."""
+        if not isinstance(request, Question):
+            self.works.entries.forget()
         if isinstance(request, SetAttr | Fallocate):
             ino = request.ino
         elif isinstance(request, CopyRange):
@@ -168,7 +204,14 @@ class Client:
     # -- opening
 
     def open(self, ino: int, access: int, *, truncate: bool = False, caller: Caller = _SUPERUSER) -> OpenFile:
-        """Open a file to READ, WRITE or both (their sum). What others have shown of it is seen from now on."""
+        """Open a file to READ, WRITE or both (their sum). What others have shown of it is seen from now on.
+
+        Opening to read alone costs no transaction: the file is opened in the session once that matters.
+        """
+        if access == READ and not truncate and not self.options.strict:
+            handle = self._open_light(ino, caller)
+            if handle is not None:
+                return handle
         request = Open(ino, access, truncate)
         self._settle(request)
         generations = self._generations()
@@ -188,23 +231,80 @@ class Client:
         def task(number: int) -> tuple[Entry, int]:
             return self.metadata.run(request, caller=caller, session=number), number
 
-        return self._in_session(task, request)
+        opened = self._in_session(task, request)
+        if not isinstance(request, Open) or request.truncate:
+            self.works.entries.forget()
+        return opened
 
     def _handle(
         self, entry: Entry, number: int, access: int, caller: Caller, generations: dict[int, int]
     ) -> OpenFile:  # fmt: skip
         with self._mutex:
-            inode = self._inodes.get((number, entry.ino))
-            if inode is None:
-                inode = OpenInode(self.works, entry.ino, number, entry.attr)
-                self._inodes[number, entry.ino] = inode
-            inode.handles += 1
+            inode = self._inode_of(number, entry.ino, entry.attr)
         inode.opened(entry.attr, generations.get(entry.ino, 0))
         return OpenFile(self, self.works, inode, access, caller)
 
-    def let_go(self, inode: OpenInode) -> bool:
+    def _open_light(self, ino: int, caller: Caller) -> OpenFile | None:
+        """Open a file to read without the session's knowing: None for what is no file, or too large to be known whole.
+
+        Everything that shows is learned at once. While nobody takes its name away that is all that opening means; when
+        this client does, or a lock is wanted, the file is opened in the session first. When another client removes it,
+        reading goes on from what is known, whose slices garbage collection keeps for its grace.
+        """
+        generations = self._generations()
+        number = self._living_session()
+        found = self.metadata.run(Peek(ino), caller=caller)
+        if not found.attr.is_file or found.attr.size_bytes > CHUNKS_MAX * CHUNK_BYTES:
+            return None
+        with self._mutex:
+            inode = self._inode_of(number, ino, found.attr)
+            inode.light += 1
+        inode.peeked(found, generations.get(ino, 0))
+        handle = OpenFile(self, self.works, inode, READ, caller, light=True)
+        with self._mutex:
+            self._light.setdefault(ino, set()).add(handle)
+        return handle
+
+    def _inode_of(self, number: int, ino: int, attr: Attr) -> OpenInode:
+        """Return what is open of a file, with one more handle; the mutex is held."""
+        inode = self._inodes.get((number, ino))
+        if inode is None:
+            inode = self._inodes[number, ino] = OpenInode(self.works, ino, number, attr)
+        inode.handles += 1
+        return inode
+
+    def _harden(self, request: Request[Any]) -> None:
+        """Open in the session what was opened to read alone, before a request to which that matters."""
+        if isinstance(request, Unlink):
+            ino = self._named(request.parent, request.name)
+        elif isinstance(request, Rename):
+            ino = self._named(request.new_parent, request.new_name)
+        elif isinstance(request, SetLock | ReadExtents):
+            ino = request.ino
+        elif isinstance(request, CopyRange):
+            ino = request.source
+        else:
+            return
+        with self._mutex:
+            handles = list(self._light.pop(ino, ()))
+        for handle in handles:
+            handle.harden()
+
+    def _named(self, parent: int, name: bytes) -> int:
+        try:
+            return self.metadata.run(Lookup(parent, name)).ino
+        except MetaError:
+            return 0  # the request itself tells what is wrong
+
+    def let_go(self, handle: OpenFile, inode: OpenInode) -> bool:
         """Note that a handle of a file is closed; tell whether it was the last."""
         with self._mutex:
+            light = self._light.get(inode.ino)
+            if light is not None and handle in light:
+                light.discard(handle)
+                inode.light -= 1
+                if not light:
+                    del self._light[inode.ino]
             inode.handles -= 1
             if inode.handles:
                 return False

@@ -60,7 +60,9 @@ class FileTree(Tree):
         if access is None:
             raise meta_error(errno.EINVAL, "open", _shown(path), f"mode {mode}, expected one of {', '.join(_MODES)}")
         if mode[0] == "r":
-            ino, _ = self._inode("open", path)
+            ino, attr = self._inode("open", path)
+            if not attr.is_file:
+                raise meta_error(errno.EISDIR if attr.is_directory else errno.EINVAL, "open", _shown(path))
             return TreeFile(self.client.open(ino, access, caller=self.caller), path, mode)
         return TreeFile(self._made(path, mode, access, permissions), path, mode)
 

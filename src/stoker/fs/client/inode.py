@@ -8,67 +8,27 @@ are the bytes let go of. So whatever fails before can be tried again, and nothin
 import errno
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
 
 from stoker.core.errors import NotFoundError, StokerError
-from stoker.fs.client.buffer import Buffer, cells
+from stoker.fs.client.buffer import Buffer
 from stoker.fs.client.commits import DurabilityError
 from stoker.fs.client.errors import as_refusal, stale
 from stoker.fs.client.gather import gather, ranges_of
 from stoker.fs.client.layout import Layout
 from stoker.fs.client.options import PIECE_BYTES
+from stoker.fs.client.runs import Piece, Run, joined
 from stoker.fs.client.spans import Span, painted, shown_spans
 from stoker.fs.client.works import Works
-from stoker.fs.meta.answers import Answer, Done, Number, Refusal
+from stoker.fs.meta.answers import Answer, Done, Extents, Number, Peeked, Refusal
 from stoker.fs.meta.calls import Call, Caller, GetAttr, Peek, ReadExtents, Write
 from stoker.fs.meta.context import drop_privileges
 from stoker.fs.meta.faults import MetaError, meta_error
 from stoker.fs.meta.records import Attr
-from stoker.fs.meta.slices import CHUNK_BYTES, Slice
+from stoker.fs.meta.slices import CHUNK_BYTES
 from stoker.fs.store.interface import Bytes
 
 _RETRIABLE = (errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS)
 _READ_ATTEMPTS = 3
-
-
-class Piece:
-    """Sealed bytes that become one slice."""
-
-    __slots__ = ("data", "future", "slice")
-
-    def __init__(self, data: memoryview) -> None:
-        self.data = data
-        self.slice: Slice | None = None
-        self.future: Future[None] | None = None
-
-
-class Run:
-    """Sealed bytes that are shown by one request: at an offset, or at the end, which `offset` then foretells."""
-
-    __slots__ = ("append", "at", "caller", "offset", "pieces", "size_bytes", "written_ns")
-
-    def __init__(self, offset: int, data: bytearray, *, append: bool, caller: Caller, written_ns: int) -> None:
-        view = memoryview(data).toreadonly()
-        self.offset = offset
-        self.append = append
-        self.caller = caller
-        self.written_ns = written_ns
-        self.size_bytes = len(view)
-        self.at = offset
-        self.pieces = [Piece(view[a:b]) for a, b in cells(0 if append else offset, len(view))]
-
-    @property
-    def end(self) -> int:
-        """Return the offset behind the last byte."""
-        return self.offset + self.size_bytes
-
-    def spans(self) -> list[Span]:
-        """Return the bytes as spans of the file."""
-        place, found = self.offset, []
-        for piece in self.pieces:
-            found.append(Span(place, place + len(piece.data), piece.data, 0))
-            place += len(piece.data)
-        return found
 
 
 class OpenInode:
@@ -78,6 +38,7 @@ class OpenInode:
         self.ino = ino
         self.session = session
         self.handles = 0
+        self.light = 0  # how many of them are not open in the session
         self.where = f"inode {ino}"
         self.layout = Layout(works.options.attribute_seconds, attr)
         self._works = works
@@ -276,7 +237,7 @@ class OpenInode:
             if len(runs) < before and last and in_doubt is last:
                 told.append(Done())  # in the same transaction as what is shown
                 last = ()
-        groups = _joined(runs)
+        groups = joined(runs)
         calls = [self._call(group) for group in groups]
         slices = [piece.slice for run in runs for piece in run.pieces if piece.slice is not None]
         try:
@@ -309,6 +270,7 @@ class OpenInode:
         """Let go of runs that are shown."""
         with self._lock:
             self._take_out(runs)
+            self._works.entries.forget()
             if runs:
                 self.layout.shown(runs[0].at, sum(run.size_bytes for run in runs))
             self._settled()
@@ -433,7 +395,14 @@ class OpenInode:
             else:
                 layout.doubt()
         if layout.doubted:
-            attr = works.ask(GetAttr(self.ino), session=self.session).attr
+            try:
+                attr = works.ask(GetAttr(self.ino), session=self.session).attr
+            except MetaError as error:
+                if error.errno != errno.ENOENT or not self.light:
+                    raise
+                with self._lock:
+                    layout.freeze()
+                return generation
             with self._lock:
                 if generation == layout.generation:
                     layout.learn(attr, works.clock())
@@ -441,7 +410,12 @@ class OpenInode:
                     return layout.generation
         works.counters.extent_misses += 1
         start, stop = layout.wanted(offset, size)
-        answer = works.ask(ReadExtents(self.ino, start, stop - start), session=self.session)
+        if self.light:  # nobody may have it open in the session
+            found = works.ask(Peek(self.ino), session=0)
+            start, answer = 0, Extents(found.shown, found.attr.size_bytes, found.attr.version)
+            stop = max(stop, -(-found.attr.size_bytes // CHUNK_BYTES) * CHUNK_BYTES)
+        else:
+            answer = works.ask(ReadExtents(self.ino, start, stop - start), session=self.session)
         with self._lock:
             if generation == layout.generation:
                 layout.add(start // CHUNK_BYTES, stop // CHUNK_BYTES, answer, works.clock())
@@ -457,27 +431,20 @@ class OpenInode:
             else:
                 self.layout.doubt()
 
+    def peeked(self, found: Peeked, generation: int) -> None:
+        """Take what looking at the file has told, all that shows with it."""
+        with self._lock:
+            if generation == self.layout.generation:
+                answer = Extents(found.shown, found.attr.size_bytes, found.attr.version)
+                stop = -(-found.attr.size_bytes // CHUNK_BYTES)
+                self.layout.learn(found.attr, self._works.clock())
+                self.layout.add(0, stop, answer, self._works.clock())
+            else:
+                self.layout.doubt()
+
     def changed(self, attr: Attr | None = None) -> None:
         """Forget what showed: a request has changed it, and answered `attr`."""
         with self._lock:
             self.layout.forget()
             if attr is not None:
                 self.layout.learn(attr, self._works.clock())
-
-
-def _joined(runs: Sequence[Run]) -> list[list[Run]]:
-    """Return runs in groups that one request shows: neighbours in the file, by the same caller."""
-    groups: list[list[Run]] = []
-    for run in runs:
-        last = groups[-1][-1] if groups else None
-        if (
-            last is not None
-            and not last.append
-            and not run.append
-            and last.end == run.offset
-            and last.caller == run.caller
-        ):
-            groups[-1].append(run)
-        else:
-            groups.append([run])
-    return groups

@@ -7,7 +7,7 @@ from stoker.fs.meta.answers import Extents, Shown
 from stoker.fs.meta.records import Attr
 from stoker.fs.meta.slices import CHUNK_BYTES
 
-_CHUNKS_MAX: Final = 64
+CHUNKS_MAX: Final = 64
 _UNKNOWN: Final = -1
 
 
@@ -26,13 +26,14 @@ class Layout:
         self.doubted = False
         self._believed_ns = int(believed_seconds * 1e9)
         self._checked_ns = 0
+        self.frozen = False
         self._chunks: dict[int, tuple[Shown, ...]] = {}
 
     # -- what is known
 
     def is_fresh(self, now_ns: int) -> bool:
         """Tell whether what is known is still believed."""
-        return not self.doubted and 0 <= now_ns - self._checked_ns <= self._believed_ns
+        return self.frozen or (not self.doubted and 0 <= now_ns - self._checked_ns <= self._believed_ns)
 
     def covers(self, offset: int, size: int) -> bool:
         """Tell whether the extents of a range are known, as far as the file goes."""
@@ -77,7 +78,7 @@ class Layout:
         for index, shown in chunks.items():
             self._chunks.pop(index, None)
             self._chunks[index] = tuple(shown)
-        while len(self._chunks) > max(_CHUNKS_MAX, stop - first):
+        while len(self._chunks) > max(CHUNKS_MAX, stop - first):
             del self._chunks[next(iter(self._chunks))]
         self.version, self.size_bytes = answer.version, answer.size_bytes
         self.doubted, self._checked_ns = False, now_ns
@@ -90,6 +91,10 @@ class Layout:
         self.size_bytes = max(self.size_bytes, offset + size)
         if self.version != _UNKNOWN:
             self.version += 1  # when others have written, too, the next answer tells a greater one
+
+    def freeze(self) -> None:
+        """Believe what is known for ever: the file is gone, and who read it reads on while its slices are kept."""
+        self.frozen, self.doubted = True, False
 
     # -- what is doubted
 

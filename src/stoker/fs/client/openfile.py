@@ -12,8 +12,8 @@ from stoker.fs.client.inode import OpenInode
 from stoker.fs.client.readahead import Readahead
 from stoker.fs.client.works import Works
 from stoker.fs.meta.answers import Answer
-from stoker.fs.meta.calls import READ, WRITE, Call, Caller, Close, GetAttr
-from stoker.fs.meta.faults import meta_error
+from stoker.fs.meta.calls import READ, WRITE, Call, Caller, Close, GetAttr, Open
+from stoker.fs.meta.faults import MetaError, meta_error
 from stoker.fs.meta.records import FILE_BYTES_MAX, Attr
 from stoker.fs.store.interface import Bytes
 
@@ -29,7 +29,7 @@ class Host(Protocol):
     def flush_soon(self, inode: OpenInode) -> None:
         """Have a file's bytes shown in the background."""
 
-    def let_go(self, inode: OpenInode) -> bool:
+    def let_go(self, handle: "OpenFile", inode: OpenInode) -> bool:
         """Note that a handle is closed; tell whether it was the last."""
 
 
@@ -40,7 +40,9 @@ class OpenFile:
     or `close`, or after a while. Raises MetaError with the errno: ESTALE once the session it was opened in is lost.
     """
 
-    def __init__(self, host: Host, works: Works, inode: OpenInode, access: int, caller: Caller) -> None:
+    def __init__(
+        self, host: Host, works: Works, inode: OpenInode, access: int, caller: Caller, *, light: bool = False
+    ) -> None:
         self._host = host
         self._works = works
         self._inode = inode
@@ -50,6 +52,7 @@ class OpenFile:
         self._ahead = Readahead(min(works.options.readahead_bytes, works.options.cache_bytes // 4))
         self._mutex = threading.Lock()
         self._closed = False
+        self._light = light
 
     @property
     def ino(self) -> int:
@@ -60,6 +63,20 @@ class OpenFile:
     def session(self) -> int:
         """Return the session that the file is open in."""
         return self._inode.session
+
+    def harden(self) -> None:
+        """Open the file in the session, unless it is: something is asked that needs it, or its name is taken away."""
+        with self._mutex:
+            if not self._light or self._closed:
+                return
+            try:
+                self._works.ask(Open(self.ino, self.access), session=self.session)
+            except MetaError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                return
+            self._light = False
+            self._inode.light -= 1
 
     def _check(self, access: int, verb: str) -> None:
         if self._closed or not self.access & access:
@@ -202,7 +219,7 @@ class OpenFile:
             self._finish(call)
         except StokerError as failed:
             error = failed
-        if self._host.let_go(self._inode) and self._inode.drop():
+        if self._host.let_go(self, self._inode) and self._inode.drop():
             error = error or self._inode.loss()
         if error is not None:
             raise error
@@ -217,5 +234,5 @@ class OpenFile:
                     self._inode.commit([call], answers)
             finally:
                 # A refusal tells that the session is over: then it is closed as well.
-                if not answers:
+                if not answers and not self._light:
                     self._works.metadata.submit([call])

@@ -25,6 +25,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     pause_seconds      before the second attempt; each further pause is twice as long
     strict             every read asks the metadata what shows now, and every write is shown before it returns
     attribute_seconds  how long what a file shows is believed while it stays open; opening asks anew in any case
+    entry_seconds      how long names, attributes, and that there is no such name, are believed by `ask`; 0 is never
     cache_bytes        memory for blocks of slices
     block_bytes        what is cached, and read from the store, at least
     readahead_bytes    how far reading ahead goes at most; 0 is never
@@ -40,6 +41,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     pause_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.05
     strict: bool = False
     attribute_seconds: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    entry_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     cache_bytes: _Bytes = 256 << 20
     block_bytes: Annotated[int, msgspec.Meta(ge=4096, le=PIECE_BYTES)] = 256 << 10
     readahead_bytes: _Bytes = 32 << 20

@@ -11,6 +11,7 @@ from stoker.fs.client.blocks import BlockReader
 from stoker.fs.client.budget import Budget
 from stoker.fs.client.commits import CommitGroup
 from stoker.fs.client.counters import Counters
+from stoker.fs.client.entries import EntryCache
 from stoker.fs.client.numbers import SliceNumbers
 from stoker.fs.client.options import ClientOptions
 from stoker.fs.client.session import Session
@@ -63,6 +64,7 @@ class Works:
         self.budget = Budget(options.buffer_bytes)
         self.commits = CommitGroup(metadata, lambda slices: self.patiently(lambda: store.make_durable(slices)))
         self.blocks = BlockReader(store, options, self.counters)
+        self.entries = EntryCache(0.0 if options.strict else options.entry_seconds)
         self._sleep = sleep
 
     def patiently(self, task: Callable[[], T]) -> T:
