@@ -60,7 +60,8 @@ def examine(
         if not seen.needs_repair:
             continue
         needy += 1
-        unsettled.add((*seen.pool, seen.group))
+        if seen.spare >= 0:  # one that cannot be read, such as a write that was given up, has nothing to move
+            unsettled.add((*seen.pool, seen.group))
         entry = (-seen.spare, -needy, seen)
         if len(worst) < _KEPT_MAX:
             heapq.heappush(worst, entry)
