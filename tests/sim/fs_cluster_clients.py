@@ -28,10 +28,10 @@ from stoker.fs.place.map import pack_map, unpack_map
 
 BLOCK_BYTES = 4096
 BLOCKS_MAX = 10
-GRACE_SECONDS = 6.0
+GRACE_SECONDS = 4.0
 _STAMP = struct.Struct(">4sIII")
 OPTIONS = ClientOptions(
-    session_seconds=12.0, slice_numbers=8, flush_seconds=1.0, threads=1, attempts=4, pause_seconds=0.05,
+    session_seconds=8.0, slice_numbers=8, flush_seconds=1.0, threads=1, attempts=4, pause_seconds=0.05,
     attribute_seconds=0.3, cache_bytes=64 << 10, block_bytes=8192, readahead_bytes=0,
 )  # fmt: skip
 
@@ -138,7 +138,7 @@ class User:
                 client = Client(metadata, store, OPTIONS, threads=False, clock=self.world.wall_ns, pause=self.pause)
         folder = self._folder(client)
         while not self.world.quiet:
-            self.loop.sleep(self.world.chance.randint(5 * MS, 120 * MS))
+            self.loop.sleep(self.world.chance.randint(5 * MS, 150 * MS) * (1 if self.world.faults else 6))
             client.tick()
             try:
                 self._something(client, folder)

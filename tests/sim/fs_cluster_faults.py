@@ -206,5 +206,3 @@ class Faults:
             with suppress(StokerError):
                 operator.turn(metadata, only_back=True)
             self.world.loop.sleep(SECOND)
-
-

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -60,7 +60,7 @@ class Fiber:
 class _Worker:
     """A thread that runs one fiber after the other, and only when it is given the baton."""
 
-    idle: deque["_Worker"] = deque()
+    idle: ClassVar[deque["_Worker"]] = deque()
 
     def __init__(self) -> None:
         self.wake = threading.Lock()

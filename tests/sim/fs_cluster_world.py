@@ -9,6 +9,7 @@ fails: see docs/design/fs_sim.md.
 import argparse
 import hashlib
 import random
+import sys
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -91,7 +92,7 @@ class World:
         self.operator = Operator(self, Process("op"), 0)
         self.bad_days = Faults(self)
         if faults:
-            self.loop.at(2500 * MS, self.bad_days.next)
+            self.loop.at(1500 * MS, self.bad_days.next)
         self.loop.after = self.checks.each_event
 
     # -- what there is
@@ -154,7 +155,9 @@ class World:
                 server.seq += 1
                 beat = Heartbeat(process.name, server.run, server.seq, server.disk.status(), host=server.host)
                 sent = self.loop.now_ns / 1e9
-                self.network.send(process.name, master.name, partial(self._heard, server, life, master.name, beat, sent))
+                self.network.send(
+                    process.name, master.name, partial(self._heard, server, life, master.name, beat, sent)
+                )
         self.loop.at(self.chance.randint(350 * MS, 450 * MS), partial(self.beat, server, life))
 
     def _heard(self, server: ChunkServer, life: int, name: str, beat: Heartbeat, sent: float) -> None:
@@ -254,7 +257,7 @@ class World:
         ):
             yield
 
-    def play(self, seconds: float = 12.0) -> str:
+    def play(self, seconds: float = 9.0) -> str:
         """Let bad days come for a while, then heal and hold all against the promises; return a digest of it all."""
         try:
             with self._clocks():
@@ -307,12 +310,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--seconds", type=float, default=9.0)
     chosen = parser.parse_args()
     for seed in range(chosen.seed, chosen.seed + chosen.seeds):
         world = World(seed)
         digest = world.play(chosen.seconds)
-        print(seed, digest[:16], f"{world.loop.now_ns / 1e9:.0f} s", dict(sorted(world.counts.items())), flush=True)
+        told = f"{seed} {digest[:16]} {world.loop.now_ns / 1e9:.0f} s {dict(sorted(world.counts.items()))}\n"
+        sys.stdout.write(told)
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -209,8 +209,9 @@ class ClusterStore:
 
     def _note_astray(self, places: Places, data: Slice, disks: set[int]) -> None:
         """Note where a slice has shards that follows from no map: damaged ones, say, that no repair can move home."""
-        astray = disks - _known_places(places.of(data))
-        if astray:
+        placed = places.of(data)
+        astray = disks.difference(*(placed.homes(index) for index in range(placed.width)))
+        if astray:  # that of a stand-in is asked anyway, and costs to find
             self._astray[data.id, data.generation] = astray
             while len(self._astray) > self.options.known_max:
                 self._astray.pop(next(iter(self._astray)))
