@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -30,29 +31,37 @@ def records(count: int) -> list[bytes]:
     return [row.tobytes() for row in data]
 
 
-class Turns:
-    """Which records a group writes, and what: different ones each time, made before the clock runs."""
+Asked = list[tuple[int, bytes]]
+Form = TypeVar("Form")
 
-    def __init__(self, group: int) -> None:
+
+class Turns(Generic[Form]):
+    """Which records a group writes, and what: different ones each time, made before the clock runs.
+
+    form  makes of numbers of records, and what they become, what a contender takes
+    """
+
+    def __init__(self, group: int, form: Callable[[Asked], Form]) -> None:
         data = records(1021)
         # Each record comes six times, never twice with the same data, and then all of it again.
         asked = [(at * 7 % RECORDS, data[at % len(data)]) for at in range(6 * RECORDS)]
-        self._groups = [asked[start : start + group] for start in range(0, len(asked), group)]
+        self._groups = [form(asked[start : start + group]) for start in range(0, len(asked), group)]
         self._next = 0
 
-    def __call__(self) -> list[tuple[int, bytes]]:
-        """Return numbers of records, and what they become."""
+    def __call__(self) -> Form:
+        """Return the next group."""
         self._next += 1
         return self._groups[self._next % len(self._groups)]
 
 
 def stoker_group(store: Store, pages: list[int], group: int) -> Callable[[], None]:
     """Return the store's group."""
-    turns = Turns(group)
+    ids = np.array(pages, np.uint64)
+    turns = Turns(group, lambda asked: (ids[[number for number, _ in asked]], [data for _, data in asked]))
 
     def work() -> None:
-        asked = turns()
-        store.write_each([pages[number] for number, _ in asked], [data for _, data in asked], durability="data")
+        numbers, data = turns()
+        store.write_each(numbers, data, durability="data")
 
     return work
 
@@ -61,20 +70,20 @@ def lmdb_group(folder: Path, group: int) -> Callable[[], None]:
     """Return LMDB's group. Raises ImportError without it."""
     import lmdb
 
-    turns = Turns(group)
+    turns = Turns(group, lambda asked: [(number.to_bytes(8, "big"), data) for number, data in asked])
     environment = lmdb.open(str(folder / "lmdb"), map_size=1 << 30)
 
     def work() -> None:
         with environment.begin(write=True) as transaction:
-            for number, data in turns():
-                transaction.put(number.to_bytes(8, "big"), data)
+            for key, data in turns():
+                transaction.put(key, data)
 
     return work
 
 
 def sqlite_group(folder: Path, group: int) -> Callable[[], None]:
     """Return SQLite's group, in WAL mode with a full sync."""
-    turns = Turns(group)
+    turns = Turns(group, lambda asked: asked)
     base = sqlite3.connect(folder / "sqlite.db", isolation_level=None)
     base.execute("PRAGMA journal_mode=WAL")
     base.execute("PRAGMA synchronous=FULL")

@@ -63,9 +63,16 @@ class RowsView {
     if (static_cast<std::size_t>(PySequence_Fast_GET_SIZE(fast.ptr())) != count) {
       throw nanobind::value_error("as many rows as pages are wanted");
     }
-    lent_.reserve(end - begin);
     for (std::size_t row = begin; row < end; ++row) {
-      const Py_buffer& one = lend(PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<Py_ssize_t>(row)));
+      PyObject* const item = PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<Py_ssize_t>(row));
+      if (PyBytes_CheckExact(item) != 0) {  // to hold it does: it never changes
+        Py_INCREF(item);
+        held_.push_back(item);
+        const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(item));
+        rows_.push_back({reinterpret_cast<const std::uint8_t*>(PyBytes_AS_STRING(item)), size});
+        continue;
+      }
+      const Py_buffer& one = lend(item);
       rows_.push_back({static_cast<const std::uint8_t*>(one.buf), static_cast<std::size_t>(one.len)});
     }
   }
@@ -86,8 +93,11 @@ class RowsView {
   void give_back() {
     for (Py_buffer& one : lent_) PyBuffer_Release(&one);
     lent_.clear();
+    for (PyObject* const one : held_) Py_DECREF(one);
+    held_.clear();
   }
 
   std::vector<Py_buffer> lent_;
+  std::vector<PyObject*> held_;
   std::vector<Row> rows_;
 };

@@ -44,6 +44,7 @@ void bind_wave(nb::module_& module) {
       .def("unprepare", &WaveEngine::unprepare)
       .def("make", &WaveEngine::make)
       .def("maker", &WaveEngine::maker)
+      .def("tell", &WaveEngine::tell)
       .def("fill", &WaveEngine::fill)
       .def("give", &WaveEngine::give)
       .def("fail", &WaveEngine::fail)

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/vector.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <unordered_map>
@@ -23,7 +24,10 @@ class WaveEngine {
   static constexpr int kOwnerDead = -2, kNoLock = -1, kCall = 1, kBusy = 5;
 
   WaveEngine(std::uintptr_t address, std::size_t arena_bytes)
-      : arena_(checked(reinterpret_cast<std::uint8_t*>(address), arena_bytes), arena_bytes), waves_(arena_) {}
+      : arena_(checked(reinterpret_cast<std::uint8_t*>(address), arena_bytes), arena_bytes),
+        waves_(arena_),
+        base_(reinterpret_cast<std::uint8_t*>(address)),
+        words_(arena_bytes / sizeof(std::uint64_t)) {}
 
   void derive(std::uint64_t page, int kind, int element, std::uint64_t offset, bool lazy, const Pages& inputs,
               const Pages& seen) {
@@ -92,6 +96,7 @@ class WaveEngine {
         leave(page, nanobind::none());
         continue;
       }
+      const Announced announced(told_, page);
       const nanobind::object error = WaveFunctions::made(*call, page);
       if (error.is_valid()) {
         leave(page, error);
@@ -100,6 +105,10 @@ class WaveEngine {
       }
     }
     return left;
+  }
+  // Which word of the arena tells others what page a function is making, 0 for none.
+  void tell(std::uint64_t word) {
+    told_ = word == 0 || word >= words_ ? nullptr : reinterpret_cast<std::uint64_t*>(base_) + word;
   }
   void prepare(std::uint64_t page, const nanobind::object& call) { functions_.keep(page, call); }
   void unprepare(std::uint64_t page) { functions_.drop(page); }
@@ -163,6 +172,20 @@ class WaveEngine {
     ~Unlock() { arena.unlock(); }
   };
 
+  // What others see while a function runs.
+  struct Announced {
+    Announced(std::uint64_t* told, std::uint64_t page) : word(told) {
+      if (word != nullptr) std::atomic_ref<std::uint64_t>(*word).store(page, std::memory_order_release);
+    }
+    ~Announced() {
+      if (word != nullptr) std::atomic_ref<std::uint64_t>(*word).store(0, std::memory_order_release);
+    }
+    Announced(const Announced&) = delete;
+    Announced& operator=(const Announced&) = delete;
+
+    std::uint64_t* const word;
+  };
+
   static std::uint8_t* checked(std::uint8_t* base, std::size_t arena_bytes) {
     if (!stoker::Arena::fits(base, arena_bytes)) throw nanobind::value_error("memory is no arena of pages");
     return base;
@@ -170,6 +193,9 @@ class WaveEngine {
 
   stoker::Arena arena_;
   stoker::Waves waves_;
+  std::uint8_t* base_;
+  std::size_t words_;
+  std::uint64_t* told_ = nullptr;
   int held_ = 0;
   std::uint64_t maker_ = 0;
   WaveFunctions functions_;

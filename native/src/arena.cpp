@@ -96,7 +96,7 @@ ArenaResult Arena::read(std::uint64_t page, std::uint8_t* out, std::size_t size_
     // SEQ comes first: a page that was seen to live before it may have been freed since.
     const std::uint64_t before = load(at[kSeq]);
     if ((before & 1) != 0) continue;
-    if (slot(page) == nullptr) return {ArenaStatus::slow, 0};
+    if (sound(page) == nullptr) return {ArenaStatus::slow, 0};
     const std::uint64_t offset = load(at[kOffset]), epoch = load(at[kEpoch]);
     if (load(at[kSize]) != size_bytes || offset > arena_bytes_ || size_bytes > arena_bytes_ - offset) {
       return {ArenaStatus::slow, 0};
@@ -282,6 +282,7 @@ std::uint64_t* Arena::writable(std::uint64_t page, std::size_t size_bytes, std::
   if (at == nullptr) return nullptr;
   status = ArenaStatus::slow;
   // A page that a snapshot holds goes on in another extent: the long way.
+  if ((load(at[kTraits]) & 0xFF) == kQuarantined) return nullptr;
   if (load(at[kSize]) < size_bytes || load(at[kBytesLsn]) < load(word(kPinMax)) || (load(at[kSeq]) & 1) != 0) return nullptr;
   if (expect_epoch >= 0 && load(at[kEpoch]) != static_cast<std::uint64_t>(expect_epoch)) {
     count(kConflicts, 1);

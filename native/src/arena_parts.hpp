@@ -81,4 +81,10 @@ inline std::uint64_t* Arena::slot(std::uint64_t page) const {
   return offset <= arena_bytes_ && size <= arena_bytes_ - offset ? at : nullptr;
 }
 
+// The same, of a page whose bytes are trusted.
+inline std::uint64_t* Arena::sound(std::uint64_t page) const {
+  std::uint64_t* const at = slot(page);
+  return at == nullptr || (arena::load(at[arena::kTraits]) & 0xFF) == arena::kQuarantined ? nullptr : at;
+}
+
 }  // namespace stoker

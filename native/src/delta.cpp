@@ -109,17 +109,21 @@ std::size_t whole_lines_of_block(const Shape& shape, std::size_t word) {
   return left < 64 ? left : 64;
 }
 
-// The short line at a page's end; tells whether it differs.
-bool diff_tail(std::uint8_t* base, const std::uint8_t* fresh, std::size_t tail_bytes, bool update, DeltaOut& out) {
-  std::uint8_t was[kLineBytes] = {};
-  std::uint8_t is[kLineBytes] = {};
+// The short line at a page's end; tells whether it differs. It is compared as a whole one, behind which there is nothing,
+// and brought together aside: behind its bytes there need not be room for a whole one.
+bool diff_tail(const DeltaRows& work, std::uint8_t* base, const std::uint8_t* fresh, std::size_t tail_bytes, bool update,
+               DeltaOut& out) {
+  alignas(kLineBytes) std::uint8_t was[kLineBytes] = {};
+  alignas(kLineBytes) std::uint8_t is[kLineBytes] = {};
+  alignas(kLineBytes) std::uint8_t aside[2 * kLineBytes];
   std::memcpy(was, base, tail_bytes);
   std::memcpy(is, fresh, tail_bytes);
-  const std::uint64_t mask = compare_line(was, is);
-  if (mask == 0) return false;
-  store_u64(out.masks, mask);
-  out.masks += kWordBytes;
-  out.bytes += compact_exactly(is, mask, out.bytes);
+  DeltaOut found{out.masks, aside};
+  if (work.diff(was, is, 1, {false, false}, found) == 0) return false;
+  const auto changed = static_cast<std::size_t>(found.bytes - aside);
+  std::memcpy(out.bytes, aside, changed);
+  out.masks = found.masks;
+  out.bytes += changed;
   if (update) std::memcpy(base, is, tail_bytes);
   return true;
 }
@@ -144,7 +148,7 @@ DeltaSize diff(std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_b
     std::uint64_t bitmap = work.diff(was, is, lines, {how.update, how.more || word + 1 < shape.words}, out);
     if (word + 1 == shape.words && shape.tail_bytes != 0) {
       const std::size_t at = kLineBytes * lines;
-      bitmap |= std::uint64_t{diff_tail(was + at, is + at, shape.tail_bytes, how.update, out)} << lines;
+      bitmap |= std::uint64_t{diff_tail(work, was + at, is + at, shape.tail_bytes, how.update, out)} << lines;
     }
     store_u64(payload + kWordBytes * word, bitmap);
   }

@@ -7,6 +7,8 @@ namespace {
 
 // Lines with no more changed bytes than this are expanded byte by byte.
 constexpr std::size_t kFewBytes = 2;
+// Blocks up to this size are looked at line by line.
+constexpr std::size_t kFewLines = 8;
 
 __m512i load(const std::uint8_t* from) { return _mm512_loadu_si512(from); }
 void store(std::uint8_t* to, __m512i vector) { _mm512_storeu_si512(to, vector); }
@@ -24,8 +26,13 @@ std::uint64_t compare(const std::uint8_t* base, const std::uint8_t* fresh, std::
     }
     masks[line] = _mm512_cmpneq_epi8_mask(load(base + at), load(fresh + at));
   }
-  for (std::size_t line = lines; line % 8 != 0; ++line) masks[line] = 0;
   std::uint64_t bitmap = 0;
+  if (lines <= kFewLines) {
+    // Eight masks read at once, just after each was written by itself, would wait for all of them to be in the cache.
+    for (std::size_t line = 0; line < lines; ++line) bitmap |= std::uint64_t{masks[line] != 0} << line;
+    return bitmap;
+  }
+  for (std::size_t line = lines; line % 8 != 0; ++line) masks[line] = 0;
   for (std::size_t line = 0; line < lines; line += 8) {
     const __m512i eight = _mm512_load_si512(masks + line);
     bitmap |= std::uint64_t{_mm512_test_epi64_mask(eight, eight)} << line;

@@ -296,7 +296,7 @@ void Waves::made(std::uint32_t index, bool changed) {
   queue_below(index);
 }
 
-// A node's bytes as this wave sees them; false for a page that is not here.
+// A node's bytes as this wave sees them; false for a page that is not here, or not trusted.
 bool Waves::bytes_of(std::uint32_t index, Bytes& found) {
   Node& node = nodes_[index];
   flags(node) |= kRead;
@@ -304,7 +304,7 @@ bool Waves::bytes_of(std::uint32_t index, Bytes& found) {
     found = {images_.get() + node.image, node.image_bytes};
     return true;
   }
-  const std::uint64_t* const at = arena_.slot(node.page);
+  const std::uint64_t* const at = arena_.sound(node.page);
   if (at == nullptr || (load(at[kSeq]) & 1) != 0) return false;
   found = {arena_.base_ + at[kOffset], at[kSize]};
   return true;
@@ -312,7 +312,7 @@ bool Waves::bytes_of(std::uint32_t index, Bytes& found) {
 
 [[gnu::flatten]] bool Waves::pass_through(std::uint32_t index) {
   Bytes from{};
-  std::uint64_t* const at = arena_.slot(nodes_[index].page);
+  std::uint64_t* const at = arena_.sound(nodes_[index].page);
   if (at == nullptr || !bytes_of(inputs_[nodes_[index].inputs.start].node, from)) return false;
   const std::size_t offset = std::min<std::size_t>(nodes_[index].offset, from.size_bytes);
   const std::size_t taken = std::min<std::size_t>(from.size_bytes - offset, at[kSize]);

@@ -28,6 +28,7 @@ Fill Waves::fill(std::uint64_t page) {
   const auto output = outputs_.find(index);
   if (index == 0 || output == outputs_.end()) return index == 0 ? Fill::missing : Fill::resize;
   const auto copy = [&](const Node& node, Buffer& into) {
+    if (arena_.sound(node.page) == nullptr) return Fill::missing;  // whatever lies in the mirror
     if (into.epoch == node.epoch) return Fill::done;
     const std::size_t size_bytes = arena_.page_bytes(node.page);
     if (size_bytes == 0) return Fill::missing;
@@ -61,7 +62,7 @@ Fill Waves::fill(std::uint64_t page) {
 void Waves::give(std::uint64_t page) {
   const std::uint32_t index = find(page);
   const auto output = outputs_.find(index);
-  std::uint64_t* const at = index == 0 ? nullptr : arena_.slot(page);
+  std::uint64_t* const at = index == 0 ? nullptr : arena_.sound(page);
   if (at == nullptr || output == outputs_.end() || load(at[kSize]) != output->second.size_bytes) {
     torn_ = true;
     return;

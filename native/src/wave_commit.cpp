@@ -152,7 +152,8 @@ void Waves::collect_states() {
   const auto want = [&](const std::vector<std::uint32_t>& list, std::uint64_t state) {
     for (const std::uint32_t index : list) {
       const std::uint64_t* const at = arena_.slot(nodes_[index].page);
-      if (at != nullptr && (at[kTraits] & 0xFF) != state) {
+      const std::uint64_t now = at == nullptr ? kQuarantined : at[kTraits] & 0xFF;
+      if (now != state && now != kQuarantined) {
         states_.emplace_back(nodes_[index].page, static_cast<int>(state));
       }
     }

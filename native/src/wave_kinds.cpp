@@ -156,7 +156,7 @@ bool Waves::all_inputs(const Node& node) {
 
 // Gives a page these first bytes; the others stay as they are.
 bool Waves::take_prefix(std::uint32_t index, const std::uint8_t* prefix, std::size_t prefix_bytes) {
-  std::uint64_t* const at = arena_.slot(nodes_[index].page);
+  std::uint64_t* const at = arena_.sound(nodes_[index].page);
   if (at == nullptr || at[kSize] < prefix_bytes) return false;
   const std::uint8_t* const now = arena_.base_ + at[kOffset];
   const std::size_t size_bytes = at[kSize];
@@ -175,7 +175,7 @@ bool Waves::take_prefix(std::uint32_t index, const std::uint8_t* prefix, std::si
 }
 
 bool Waves::convert(std::uint32_t index) {
-  std::uint64_t* const at = arena_.slot(nodes_[index].page);
+  std::uint64_t* const at = arena_.sound(nodes_[index].page);
   if (at == nullptr || bytes_[0].size_bytes % 4 != 0 || at[kSize] != bytes_[0].size_bytes / 2) return false;
   const std::size_t size_bytes = at[kSize];
   std::uint8_t* const image = stage(index, at);
@@ -191,7 +191,7 @@ bool Waves::convert(std::uint32_t index) {
 }
 
 bool Waves::join(std::uint32_t index) {
-  std::uint64_t* const at = arena_.slot(nodes_[index].page);
+  std::uint64_t* const at = arena_.sound(nodes_[index].page);
   if (at == nullptr) return false;
   const std::size_t size_bytes = at[kSize];
   std::uint8_t* const image = stage(index, at);

@@ -396,3 +396,24 @@ def test_a_folder_that_is_open_is_joined(bus: Place) -> None:
         assert bus.stoker("pages", "checkpoint", "bus").code == 0
         store.page("notes").write(b"m" * 64)
     assert store.name not in bus.stoker("pages", "ls").out
+
+
+def test_damaged_pages_are_taken_out_of_use_and_healed(place: Place, name: str) -> None:
+    def told(words: str, code: int = 0) -> str:
+        done = place.stoker("pages", *words.split())
+        assert done.code == code, done
+        return done.out
+
+    with Store.open(name=name, **{key: SMALL[key] for key in ("size_bytes", "pages_max", "log_bytes")}) as store:
+        page = store.allocate(4096, name="weights")
+        page.write(bytes(range(256)) * 16)
+        store.arena.mapping.data[store.arena.facts(page.id).offset + 9] ^= 1
+        assert "replay differs" in told(f"verify {name}", 3)
+        assert "was put into quarantine" in told(f"verify {name} --quarantine", 3)
+        assert "quarantined" in told(f"ls {name}")
+        assert told(f"heal {name}") == f"healed page {page.id}\n"
+        assert json.loads(told(f"heal {name} --json")) == {"healed": []}
+        assert told(f"verify {name}").startswith("sound up to LSN")
+        assert bytes(page.read()) == bytes(range(256)) * 16
+        with page.edit():
+            assert "dirty" in told(f"ls {name}")

@@ -57,8 +57,9 @@ class Arena {
  private:
   friend class Waves;  // stoker/wave.hpp: a wave of derived pages is one commit
   struct Writing;  // a commit being written to the ring
-  inline std::uint64_t* seat(std::uint64_t page) const;  // both in arena_parts.hpp
+  inline std::uint64_t* seat(std::uint64_t page) const;  // all three in arena_parts.hpp
   inline std::uint64_t* slot(std::uint64_t page) const;
+  inline std::uint64_t* sound(std::uint64_t page) const;
   std::uint64_t* writable(std::uint64_t page, std::size_t size_bytes, std::int64_t expect_epoch, ArenaStatus& status);
   bool begin(Writing& writing, std::uint32_t source) const;
   std::uint8_t* place(Writing& writing, std::size_t payload_bound);

@@ -36,16 +36,16 @@ for _leaf in (
     ln,
     rm,
     xattr,
-    gc,
     storage_class,
+    gc,
     fsck,
     mount,
     umount,
     promote,
     master,
     status,
-    chunkserver,
     metalogger,
     restore,
+    chunkserver,
 ):
     command.add_command(_leaf)

@@ -20,7 +20,7 @@ from stoker.fs.meta import Volume
 from stoker.fs.meta.engines.urls import parse_engine_url
 
 if TYPE_CHECKING:
-    from stoker.fs.store.local import LocalStore
+    from stoker.fs.store.interface import SliceStore
 
 _WAIT_SECONDS: Final = 60.0
 _PROGRAM: Final = "from stoker.cli.main import main; main()"
@@ -42,10 +42,12 @@ _LOG_BYTES_TOLD: Final = 2000
 @as_json
 def mount(volume: str, mountpoint: Path, data: Path | None, log: Path | None, **chosen: Any) -> int:
     """Mount VOLUME at MOUNTPOINT, an existing directory."""
+    from stoker.fs.client.places import data_folder
+
     json, foreground = chosen.pop("as_json"), chosen.pop("foreground")
     options = _options(**chosen)
     place = parse_engine_url(refuse_memory(volume), create=False).path()
-    folder = data or place.with_name(place.name + ".data")
+    folder = data or data_folder(volume)
     if foreground:
         return _serve(volume, mountpoint, folder, options, json=json)
     told = _start(volume, mountpoint, folder, options, log or place.with_name(place.name + ".mount.log"))
@@ -78,7 +80,7 @@ def _serve(url: str, point: Path, folder: Path, options: MountOptions, *, json: 
         SignalWatch() as watch,
         SignOfLife() as life,
         Volume.open(url) as volume,
-        _store(folder, volume) as store,
+        _store(url, volume, folder) as store,
         Upkeep(volume, store, _complain),
         Client(volume, store, ClientOptions(strict=options.strict)) as client,
     ):
@@ -108,17 +110,12 @@ def _facts(url: str, point: Path, folder: Path, options: MountOptions) -> dict[s
 
 
 @contextmanager
-def _store(folder: Path, volume: Volume) -> Iterator["LocalStore"]:
+def _store(url: str, volume: Volume, folder: Path) -> Iterator["SliceStore"]:
     """Open the folder of a volume's bytes; make it when nothing is there. Raises UsageError for another volume's."""
-    from stoker.fs.disk.identity import IDENTITY_NAME
-    from stoker.fs.store.local import LocalStore
+    from stoker.fs.client.places import open_slices
 
-    number = volume.settings.uuid
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever could read it would pass by the files' modes
-    store = LocalStore(folder) if (folder / IDENTITY_NAME).exists() else LocalStore.make(folder, volume=number)
+    store = open_slices(url, volume, str(folder))
     try:
-        if store.disk.volume != number:
-            raise UsageError("folder holds the bytes of another volume", where=str(folder), got=store.disk.volume)
         yield store
     finally:
         store.close()

@@ -3,7 +3,7 @@
 import click
 
 from stoker.cli.groups import OrderedGroup
-from stoker.cli.pages_care import checkpoint, compact, sweep, verify
+from stoker.cli.pages_care import checkpoint, compact, heal, sweep, verify
 from stoker.cli.pages_look import ls, stat, top
 from stoker.cli.pages_past import diff, history, log, replay
 
@@ -16,5 +16,5 @@ def command() -> None:
     """
 
 
-for _leaf in (ls, stat, top, log, history, diff, replay, verify, checkpoint, compact, sweep):
+for _leaf in (ls, stat, top, log, history, diff, replay, verify, heal, checkpoint, compact, sweep):
     command.add_command(_leaf)

@@ -1,4 +1,4 @@
-"""`stoker pages verify`, `checkpoint`, `compact` and `sweep`: keeping stores sound and short."""
+"""`stoker pages verify`, `heal`, `checkpoint`, `compact` and `sweep`: keeping stores sound and short."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from stoker.cli.pages_store import as_json, looking, opened
 from stoker.cli.screen import emit_json, emit_pairs, emit_text, harmless
 from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE, UsageError
 from stoker.core.units import format_bytes
+from stoker.pages.bus import Store
 from stoker.pages.sweeping import sweep_dead
 
 _KEEP = 2
@@ -16,17 +17,32 @@ _KEEP = 2
 
 @click.command("verify")
 @click.argument("store")
+@click.option("--quarantine", is_flag=True, help="Take pages whose bytes are not what the log gives out of use.")
 @as_json
-def verify(store: str, as_json: bool) -> int:
+def verify(store: str, quarantine: bool, as_json: bool) -> int:
     """Prove STORE: tables, checkpoints, and that the log gives the pages. Exit code 3 when something is wrong."""
-    with looking(store) as look:
-        wrong = look.verify()
-        lsn = None if wrong else look.lsn
+    with opened(store) if quarantine else looking(store) as found:
+        wrong = found.verify(quarantine=True) if isinstance(found, Store) else found.verify()
+        lsn = None if wrong else found.lsn
     if as_json:
         emit_json({"lsn": lsn, "wrong": wrong})
     else:
         emit_text("\n".join(map(harmless, wrong)) or f"sound up to LSN {lsn}")
     return EXIT_NEGATIVE if wrong else EXIT_GOOD
+
+
+@click.command("heal")
+@click.argument("store")
+@as_json
+def heal(store: str, as_json: bool) -> int:
+    """Give the pages of STORE that are in quarantine the bytes that its checkpoints and its log give them."""
+    with opened(store) as found:
+        healed = found.heal()
+    if as_json:
+        emit_json({"healed": healed})
+    else:
+        emit_text("\n".join(f"healed page {page}" for page in healed) or "no page is in quarantine")
+    return EXIT_GOOD
 
 
 @click.command("checkpoint")

@@ -29,7 +29,7 @@ def ls(store: str | None, system: bool, as_json: bool) -> int:
             raise UsageError("--system is about the pages of a store", expected="STORE")
         return _list_stores(as_json)
     with looking(store) as look:
-        rows = [_page_row(image) for image in look.images() if system or not image.flags & SYSTEM]
+        rows = [_page_row(image, look.state_of(image)) for image in look.images() if system or not image.flags & SYSTEM]
     if as_json:
         emit_json({"pages": rows})
         return EXIT_GOOD
@@ -43,14 +43,14 @@ def ls(store: str | None, system: bool, as_json: bool) -> int:
     return EXIT_GOOD
 
 
-def _page_row(image: PageImage) -> dict[str, Any]:
+def _page_row(image: PageImage, state: PageState) -> dict[str, Any]:
     return {
         "page": image.page,
         "name": page_name(image),
         "size_bytes": image.size_bytes,
         "epoch": image.epoch,
         "lsn": image.lsn,
-        "state": PageState(image.state).name.lower(),
+        "state": state.name.lower(),
     }
 
 

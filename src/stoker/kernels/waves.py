@@ -155,6 +155,9 @@ class WaveEngine(Protocol):
         the exception. Raises what is no Exception.
         """
 
+    def tell(self, word: int) -> None:
+        """Tell which word of the arena holds, while `make` calls a function, the page that it makes; 0 for none."""
+
     def maker(self) -> int:
         """Return the thread that calls functions on the short way, 0 for none."""
 

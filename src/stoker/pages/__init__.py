@@ -24,6 +24,7 @@ from stoker.pages.errors import (
     PageNotFound,
     PagesError,
     Poisoned,
+    Quarantined,
     Timeout,
 )
 from stoker.pages.frames import Location, PageState, Residency
@@ -55,6 +56,7 @@ __all__ = [
     "PageState",
     "PagesError",
     "Poisoned",
+    "Quarantined",
     "Residency",
     "Snapshot",
     "State",

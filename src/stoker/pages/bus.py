@@ -115,9 +115,13 @@ class Store(CoreStore):
         """Return what differs between two moments."""
         return Timeline(self).diff(old, new)
 
-    def verify(self) -> list[str]:
+    def verify(self, *, quarantine: bool = False) -> list[str]:
         """Return all that is wrong with the store; see `Timeline.verify`."""
-        return Timeline(self).verify()
+        return Timeline(self).verify(quarantine=quarantine)
+
+    def heal(self) -> list[int]:
+        """Give pages in quarantine their bytes again, and return their ids; see `Timeline.heal`."""
+        return Timeline(self).heal()
 
     # -- dependencies --------------------------------------------------------------------------------------------
 

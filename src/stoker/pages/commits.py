@@ -16,7 +16,7 @@ from stoker.kernels.deltas import two_level_apply, two_level_changed, two_level_
 from stoker.pages.arena.arena import Arena, PageFacts
 from stoker.pages.arena.extents import Extent
 from stoker.pages.arena.layout import Counter, Word
-from stoker.pages.errors import Conflict, InvalidDelta, PageNotFound
+from stoker.pages.errors import Conflict, InvalidDelta, PageNotFound, quarantined
 from stoker.pages.frames import (
     CREATE_RECORD,
     META_RECORD,
@@ -88,9 +88,16 @@ class Commit:
             self._facts[page] = self._arena.facts_at(self._arena.table.find(page))
         return self._facts[page]
 
-    def image(self, page: int) -> NDArray[np.uint8]:
-        """Return the page's bytes inside this commit, writable. Raises PageNotFound."""
+    def sound(self, page: int) -> PageFacts:
+        """Return the same of a page whose bytes can be trusted. Raises PageNotFound, Quarantined."""
         facts = self.facts(page)
+        if facts.state == PageState.QUARANTINED:
+            raise quarantined(page)
+        return facts
+
+    def image(self, page: int) -> NDArray[np.uint8]:
+        """Return the page's bytes inside this commit, writable. Raises PageNotFound, Quarantined."""
+        facts = self.sound(page)
         if page not in self._images:
             self._bases[page] = self._arena.view(facts.offset, facts.size_bytes)
             self._images[page] = self._bases[page].copy()
@@ -142,7 +149,7 @@ class Commit:
 
     def write(self, page: int, data: NDArray[np.uint8]) -> None:
         """Replace all bytes of a page, `data` of its size: compared where they lie, and not copied."""
-        facts = self.facts(page)
+        facts = self.sound(page)
         if self._touched(page):
             self.image(page)[:] = data
             return
@@ -156,7 +163,7 @@ class Commit:
 
     def write_at(self, page: int, offset: int, data: NDArray[np.uint8]) -> None:
         """Overwrite part of a page; what is equal already is not logged. Raises InvalidDelta beyond the page's end."""
-        facts = self.facts(page)
+        facts = self.sound(page)
         if offset < 0 or offset + data.size > facts.size_bytes:
             raise InvalidDelta(
                 "write leaves the page",
@@ -188,7 +195,7 @@ class Commit:
 
     def apply_delta(self, page: int, payload: bytes) -> None:
         """Overwrite what a TWO_LEVEL payload says; nothing is compared. Raises InvalidDelta where it does not fit."""
-        facts = self.facts(page)
+        facts = self.sound(page)
         try:
             changed = two_level_changed(facts.size_bytes, payload)
         except CorruptError as error:
@@ -200,7 +207,7 @@ class Commit:
 
     def resize(self, page: int, size_bytes: int) -> None:
         """Give a page another size: what fits is kept, the rest is zero. Raises PageNotFound, OutOfSpace."""
-        facts = self.facts(page)
+        facts = self.sound(page)
         if size_bytes < 1:
             raise InvalidDelta("page needs a size of at least 1 byte", got=str(size_bytes))
         if size_bytes == facts.size_bytes:
@@ -223,11 +230,19 @@ class Commit:
         self._change(page, location=location, residency=residency)
 
     def set_state(self, page: int, state: int) -> None:
-        """Give a page another state; its bytes and epoch remain."""
-        facts = self.facts(page)
+        """Give a page another state; its bytes and epoch remain. Raises Quarantined: that state ends with `restore`."""
+        facts = self.sound(page)
         if facts.state != state:
             self._add(FrameType.STATE, page, facts.epoch, STATE_RECORD.pack(state), facts.elem_width)
             self._change(page, state=state)
+
+    def restore(self, page: int, image: NDArray[np.uint8]) -> None:
+        """Give a page these bytes, whatever lies there now, and end its quarantine. Raises InvalidDelta."""
+        facts = self.facts(page)
+        if image.size != facts.size_bytes or self._touched(page):
+            raise InvalidDelta("image does not fit the page", where=str(page), got=f"{image.size} bytes")
+        self._frame_change(page, Change(FrameType.IMAGE, Codec.RAW, image.tobytes(), image.size))
+        self._change(page, state=PageState.CLEAN)
 
     def set_meta(self, page: int, meta: Meta) -> None:
         """Replace a page's metadata."""
@@ -256,7 +271,7 @@ class Commit:
         """
         parts: list[Frame] = []
         for page, image in images.items():
-            facts = self.facts(page)
+            facts = self.sound(page)
             if image.size != facts.size_bytes or page in self._images:
                 raise InvalidDelta("image does not fit the page", where=str(page), got=f"{image.size} bytes")
             kind, codec, payload, changed = self._wave_part(facts, image)

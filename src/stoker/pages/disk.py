@@ -4,9 +4,10 @@ What they may rely on: a file's bytes are durable after `sync`, its name after `
 either may be there after a power loss, down to single sectors.
 """
 
+import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,6 +17,10 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_BYTES_MAX: Final = 1 << 30
 
 
+_ZEROS: Final = memoryview(bytes(1 << 20))
+_SYNC_FILE_RANGE_WRITE: Final = 2
+_libc: Final = ctypes.CDLL(None)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _PIECES_MAX: Final = 1024
 """What one pwritev takes (IOV_MAX of Linux)."""
 
@@ -34,6 +39,18 @@ class Disk(Protocol):
 
     def reserve(self, handle: int, size_bytes: int) -> None:
         """Have room for so many bytes; the file has them, zero, afterwards."""
+
+    def nameless(self, folder: Path, size_bytes: int, going: Callable[[], bool]) -> int | None:
+        """Return a handle of a new file of zeros that are on the disk, and which has no name in its folder yet.
+
+        It takes time: None when `going` says no meanwhile.
+        """
+
+    def link(self, handle: int, path: Path) -> None:
+        """Give a nameless file a name, which nothing has."""
+
+    def start(self, handle: int, offset: int, size_bytes: int) -> None:
+        """Have the disk begin with bytes that were written: a sync that follows later waits for less. No promise."""
 
     def truncate(self, handle: int, size_bytes: int) -> None:
         """Cut or grow a file to so many bytes."""
@@ -92,6 +109,31 @@ class OsDisk:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
             os.ftruncate(handle, size_bytes)  # a file system without reservations: room is found out when writing
+
+    def nameless(self, folder: Path, size_bytes: int, going: Callable[[], bool]) -> int | None:
+        """See Disk."""
+        handle = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, size_bytes)
+            for start in range(0, size_bytes, len(_ZEROS)):
+                if not going():
+                    os.close(handle)
+                    return None
+                os.pwrite(handle, _ZEROS[: size_bytes - start], start)
+                os.fdatasync(handle)  # piece by piece: who syncs meanwhile waits for one of them at most
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
+
+    def link(self, handle: int, path: Path) -> None:
+        """See Disk."""
+        # Only with a folder given, though it means nothing here, does Python follow the link.
+        os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=handle, follow_symlinks=True)
+
+    def start(self, handle: int, offset: int, size_bytes: int) -> None:
+        """See Disk."""
+        _libc.sync_file_range(handle, offset, size_bytes, _SYNC_FILE_RANGE_WRITE)
 
     def truncate(self, handle: int, size_bytes: int) -> None:
         """See Disk."""

@@ -13,6 +13,7 @@ PagesError                  something went wrong with a store of pages
 └─ CorruptPages             bytes are not what they promise (also a CorruptError)
    ├─ FormatError           not our file, or a version we do not know
    ├─ ChecksumError         a checksum does not match
+   ├─ Quarantined           the page's bytes are not what the log gives: neither read nor written before it is healed
    └─ CorruptLog            damage in the middle of a log; a torn tail is none
 """
 
@@ -71,6 +72,19 @@ class FormatError(CorruptPages):
 
 class ChecksumError(CorruptPages):
     """A checksum does not match; the bytes are withheld."""
+
+
+class Quarantined(CorruptPages):
+    """The page's bytes are not what the log gives: they are neither given out nor built upon."""
+
+
+def quarantined(page: int) -> Quarantined:
+    """Return the error for the use of a page in quarantine."""
+    return Quarantined(
+        "page is in quarantine: its bytes are not what the log gives",
+        where=str(page),
+        remedy="heal it: Store.heal, or `stoker pages heal`",
+    )
 
 
 class CorruptLog(CorruptPages):

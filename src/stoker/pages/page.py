@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from stoker.pages.arena.layout import EDITED
 from stoker.pages.elements import numpy_type, torch_type
 from stoker.pages.errors import InvalidDelta
 from stoker.pages.frames import Location, PageState, Residency
@@ -68,8 +69,8 @@ class Page:
 
     @property
     def state(self) -> PageState:
-        """CLEAN, STALE, COMPUTING or QUARANTINED."""
-        return PageState(self.store.arena.facts(self.id).state)
+        """CLEAN, STALE or QUARANTINED; DIRTY while a process edits it, COMPUTING while one makes it anew."""
+        return self.store.arena.state(self.id)
 
     @property
     def location(self) -> Location:
@@ -147,12 +148,19 @@ class Page:
     def edit(self, dtype: DTypeLike = np.uint8, *, source: str = "") -> Iterator[NDArray[np.generic]]:
         """Give a writable array of the page's content; what was changed in it is committed when the block ends.
 
-        Raises Conflict when somebody else changed the page meanwhile; nothing is committed when the block raises.
+        The page is DIRTY for the block, in every process: newer bytes are on their way. The array is a copy, so that
+        who is killed meanwhile leaves the page as it was, and not DIRTY. Raises Conflict when somebody else changed the
+        page meanwhile, Quarantined; nothing is committed when the block raises.
         """
-        facts, data = self.store.arena.read(self.id)
+        arena = self.store.arena
+        facts, data = arena.read(self.id)
         array = data.view(dtype)
-        yield array
-        self.store.write(self.id, data, expect_epoch=facts.epoch, source=source)
+        line = arena.announce(EDITED, self.id)
+        try:
+            yield array
+            self.store.write(self.id, data, expect_epoch=facts.epoch, source=source)
+        finally:
+            arena.withdraw(line)
 
     def resize(self, size_bytes: int) -> int:
         """Give the page another size: what fits is kept, the rest is zero. Returns the LSN.

@@ -44,6 +44,10 @@ class RestingStore(Kept):
         pages = self._state().pages
         return (pages[page] for page in sorted(pages))
 
+    def state_of(self, image: PageImage) -> PageState:
+        """Return the state of a page: nobody is at it."""
+        return PageState(image.state)
+
     def diff(self, old: Target, new: Target = NOW) -> StateDiff:
         """Return what differs between two moments. Raises PagesError for one that is gone, or never was."""
         return diff_states(self.replay(old), self.replay(new))

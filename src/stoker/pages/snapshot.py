@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from stoker.pages.arena.arena import Arena
 from stoker.pages.columns import NO_META, PageColumns
-from stoker.pages.errors import PageNotFound, PagesError
+from stoker.pages.errors import PageNotFound, PagesError, quarantined
+from stoker.pages.frames import PageState
 from stoker.pages.images import PageImage
 
 _FACTS: Final = ("id", "epoch", "lsn", "size", "state", "location", "residency", "elem_width", "flags")
@@ -75,14 +76,19 @@ class Snapshot:
             self._found = {page: index for index, page in enumerate(self._records["id"].tolist())}
         return self._found
 
+    def quarantined(self) -> list[int]:
+        """Return the ids of pages in quarantine, in order."""
+        found: list[int] = np.sort(self._records["id"][self._records["state"] == PageState.QUARANTINED]).tolist()
+        return found
+
     def pages(self) -> list[int]:
         """Return the ids, in order."""
         found: list[int] = np.sort(self._records["id"]).tolist()
         return found
 
     def view(self, page: int) -> NDArray[np.uint8]:
-        """Return a page's bytes without a copy, read-only. Raises PageNotFound; PagesError once it is closed."""
-        row = self._row(page)
+        """Return a page's bytes without a copy, read-only. Raises PageNotFound, Quarantined; PagesError once closed."""
+        row = self._sound_row(page)
         found = self._arena.view(int(row["offset"]), int(row["size"]))
         found.flags.writeable = False
         return found
@@ -92,7 +98,7 @@ class Snapshot:
 
         For consumers that know no read-only memory, torch above all. Raises as `view`.
         """
-        row = self._row(page)
+        row = self._sound_row(page)
         if self._private is None:
             self._private = self._arena.mapping.private()
         start = int(row["offset"])
@@ -103,7 +109,7 @@ class Snapshot:
 
         Raises PageNotFound; PagesError once it is closed.
         """
-        self._row(page)
+        self._sound_row(page)
         if page not in self._kept:
             self._kept[page] = make()
         return self._kept[page]
@@ -168,6 +174,12 @@ class Snapshot:
         if index is None:
             raise PageNotFound("snapshot has no page of this id", got=str(page))
         row: np.void = self._records[index]
+        return row
+
+    def _sound_row(self, page: int) -> np.void:
+        row = self._row(page)
+        if row["state"] == PageState.QUARANTINED:
+            raise quarantined(page)
         return row
 
     def _check(self) -> None:

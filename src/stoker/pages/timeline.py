@@ -14,9 +14,9 @@ from stoker.pages.anchoring import AnchorPolicy, Chain
 from stoker.pages.arena.audit import audit
 from stoker.pages.arena.layout import Word
 from stoker.pages.columns import SIZE
-from stoker.pages.errors import CorruptPages, FormatError, PagesError
+from stoker.pages.errors import CorruptPages, FormatError, PageNotFound, PagesError, quarantined
 from stoker.pages.folder import StoreFolder
-from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType, asked_of
+from stoker.pages.frames import CHECKPOINT_RECORD, Frame, FrameType, PageState, asked_of
 from stoker.pages.history import (
     NOW,
     CheckpointFacts,
@@ -53,6 +53,7 @@ from stoker.pages.journal import (
 )
 from stoker.pages.journal.segments import segment_name
 from stoker.pages.metrics import StoreStats, store_stats
+from stoker.pages.quarantine import put_into_quarantine, restore_pages, take_quarantined
 from stoker.pages.store import Store
 
 CHECKPOINTS: Final = AnchorPolicy(seconds_max=math.inf, length_max=16)
@@ -170,6 +171,13 @@ class Timeline:
         with self._store.snapshot() as snapshot:
             yield from snapshot.images()
 
+    def state_of(self, image: PageImage) -> PageState:
+        """Return the state of a page that `images` told: what processes do with it now, too."""
+        try:
+            return self._store.arena.state(image.page)
+        except PageNotFound:
+            return PageState(image.state)
+
     def state(self) -> State:
         """Return a copy of all pages as they are now."""
         with self._store.snapshot() as snapshot:
@@ -225,7 +233,8 @@ class Timeline:
         folder       where to; the store's own by default, where log and checkpoints older than the newest `keep` go
         incremental  leave pages that are as they were in the newest checkpoint there, unless the chain grew too long
 
-        Raises OutOfSpace, PagesError, UsageError for a store in memory without a folder, or a `keep` below 1.
+        Raises OutOfSpace, PagesError, UsageError for a store in memory without a folder, or a `keep` below 1;
+        Quarantined while a page is: a checkpoint would make its bytes last, and let go of the log that heals it.
         """
         if keep < 1:
             raise UsageError("number of checkpoints to keep is at least 1", got=str(keep))
@@ -236,6 +245,8 @@ class Timeline:
         parent = self._parent(target) if incremental else None
         marks, names = self._told()
         with self._store.snapshot() as snapshot:
+            if snapshot.quarantined():
+                raise quarantined(snapshot.quarantined()[0])
             facts = CheckpointFacts(
                 uuid=self._store.arena.geometry.uuid,
                 lsn=snapshot.lsn,
@@ -326,8 +337,12 @@ class Timeline:
 
     # -- proof ---------------------------------------------------------------------------------------------------
 
-    def verify(self) -> list[str]:
-        """Return all that is wrong, a sentence each: in the arena, the checkpoints, and between replay and pages."""
+    def verify(self, *, quarantine: bool = False) -> list[str]:
+        """Return all that is wrong, a sentence each: in the arena, the checkpoints, and between replay and pages.
+
+        quarantine  put pages whose bytes are not what the log gives into quarantine: nobody reads them, nothing is
+                    built upon them, until `heal`
+        """
         wrong = audit(self._store.arena)
         folder = self._store.folder
         if folder:
@@ -343,7 +358,20 @@ class Timeline:
             return [*wrong, str(error)]
         except PagesError as error:
             return [*wrong, f"replay is not possible: {error}"]
+        wrong += [f"page {page} is in quarantine" for page in take_quarantined(then, now)]
         if then.digest() != now.digest():
-            differs = diff_states(then, now)
-            wrong.append(f"replay differs from the pages: {differs}")
+            found = diff_states(then, now)
+            wrong.append(f"replay differs from the pages: {found}")
+            if quarantine:
+                damaged = {change.page: now.pages[change.page].lsn for change in found.changed if change.ranges}
+                wrong += [f"page {page} was put into quarantine" for page in put_into_quarantine(self._store, damaged)]
         return wrong
+
+    def heal(self) -> list[int]:
+        """Give the pages in quarantine the bytes that checkpoints and the log give them; return which that were.
+
+        One commit: then they are CLEAN, with one more epoch each. Raises PagesError where the log does not reach back.
+        """
+        with self._store.snapshot() as snapshot:
+            wanted, lsn = snapshot.quarantined(), snapshot.lsn
+        return restore_pages(self._store, wanted, self.replay(Target(lsn=lsn))) if wanted else []

@@ -109,6 +109,28 @@ class CrashDisk:
         self._grow(self._files[self._handles[handle]], size_bytes)
         self._done()
 
+    def nameless(self, folder: Path, size_bytes: int, going: Callable[[], bool]) -> int | None:
+        """Make a file of durable zeros without a name; see `Disk`."""
+        self._may_fail("nameless")
+        if not going():
+            return None
+        self._files[self._next] = _File(bytearray(size_bytes), bytearray(size_bytes))
+        self._handles[self._next + 1] = self._next
+        self._next += 2
+        self._done()
+        return self._next - 1
+
+    def link(self, handle: int, path: Path) -> None:
+        """Name a nameless file; see `Disk`."""
+        self._may_fail("link")
+        if path in self._names:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        self._name(path, self._handles[handle])
+        self._done()
+
+    def start(self, handle: int, offset: int, size_bytes: int) -> None:
+        """Begin to write; see `Disk`. What was written may be on the disk anyway, or not."""
+
     def truncate(self, handle: int, size_bytes: int) -> None:
         """Cut or grow; see `Disk`."""
         self._may_fail("truncate")

@@ -1,6 +1,9 @@
 """A place that is sound when the test is over, and how calls fail."""
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,3 +30,11 @@ def fails() -> Callable[..., None]:
         assert caught.value.errno == number, caught.value
 
     return check
+
+
+@pytest.fixture
+def index_folder() -> Iterator[Path]:
+    """Return a folder for the index, in memory where there is one: a test opens thousands."""
+    folder = Path(tempfile.mkdtemp(prefix="stoker-test-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    yield folder
+    shutil.rmtree(folder)

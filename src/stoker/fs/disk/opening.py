@@ -220,10 +220,15 @@ class _Recovery:
         return bool(seen.wrong)
 
     def _gone(self, gone: layout.Gone) -> None:
-        if gone.segment == IN_FILES:
-            self._gone_files.add((gone.shard, gone.offset))
         entry = self._index.get(gone.shard)
-        if entry is not None and (entry.place.segment, entry.place.offset) == (gone.segment, gone.offset):
+        if gone.segment == IN_FILES:
+            # The index may know an older file of the shard than the one removed: what lies there decides.
+            self._gone_files.add((gone.shard, gone.offset))
+            forgotten = entry is not None and entry.place.segment == IN_FILES
+        else:
+            named = (gone.segment, gone.offset)
+            forgotten = entry is not None and (entry.place.segment, entry.place.offset) == named
+        if forgotten:
             self._index.set(gone.shard, None)
 
     def _judge(self, damage: Found | Unreadable, *, durable: bool) -> None:

@@ -36,13 +36,16 @@ def put(state: DiskState, header: ShardHeader, parts: Sequence[Bytes], *, durabl
     with state.writing():
         with state.locks.hold(header.shard):
             old = state.index.get(header.shard)
-            if old is None or not _is_same(state, old, header):
+            replaces = old is not None and not _is_same(state, old, header)
+            if old is None or replaces:
                 with state.room_for(header.shard_bytes + _ROOM_BYTES):
                     _store(state, header, parts)
-                if old is not None:
-                    _bury(state, old)
-        if durable:
+        if durable or replaces:
             sync(state, [header.shard])
+        if old is not None and replaces:
+            # Only now: what is left of the damaged one may be needed until the new one is on the disk.
+            with state.locks.hold(header.shard):
+                _bury(state, old)
     _see_to_much_waiting(state)
 
 
@@ -88,12 +91,11 @@ def _let_go(state: DiskState, shard: ShardId) -> None:
 
 def _bury(state: DiskState, old: Entry) -> None:
     """Tell the log that a damaged shard was replaced, and remove its file unless the new one took its name."""
-    now = state.index.get(old.header.shard)
-    assert now is not None
     shard, place = old.header.shard, old.place
     if place.segment == IN_FILES:
         state.file_handles.forget((shard, place.offset))
-        if now.place.segment == IN_FILES:
+        now = state.index.get(shard)
+        if now is None or now.place.segment == IN_FILES:
             return
     _bury_all(state, [old])
     if place.segment == IN_FILES:

@@ -23,8 +23,8 @@ from stoker.pages.arena.redo import Redo
 from stoker.pages.arena.ring import Ring
 from stoker.pages.arena.steps import step
 from stoker.pages.arena.table import PageTable
-from stoker.pages.errors import CorruptLog, OutOfSpace, Poisoned
-from stoker.pages.frames import LAST, Frame, FrameType, encode_frame, frame_bytes, parts_of
+from stoker.pages.errors import CorruptLog, OutOfSpace, Poisoned, quarantined
+from stoker.pages.frames import LAST, Frame, FrameType, PageState, encode_frame, frame_bytes, parts_of
 
 PERSISTENT: Final = 1
 """Flag of an arena whose ring is flushed to a journal."""
@@ -116,6 +116,20 @@ class Arena:
             if last and unlink and self.mapping.is_named():
                 unlink_mapping(self.mapping.name)
             return last
+
+    def announce(self, kind: int, page: int) -> int:
+        """Say that this process edits or makes a page, and return the line that tells it; 0 where none is left."""
+        with self.lock.held():
+            try:
+                return self.readers.register(kind, page)
+            except OutOfSpace:
+                return 0
+
+    def withdraw(self, line: int) -> None:
+        """Take a line back that `announce` gave."""
+        if line:
+            with self.lock.held():
+                self.readers.forget(line)
 
     # -- commits -------------------------------------------------------------------------------------------------
 
@@ -274,8 +288,28 @@ class Arena:
         return self._stable(page, lambda facts: facts)
 
     def read(self, page: int) -> tuple[PageFacts, NDArray[np.uint8]]:
-        """Return facts and a copy of the bytes, of one moment. Raises PageNotFound."""
-        return self._stable(page, lambda facts: (facts, self.view(facts.offset, facts.size_bytes).copy()))
+        """Return facts and a copy of the bytes, of one moment. Raises PageNotFound, Quarantined."""
+        return self._stable(page, self._copied)
+
+    def _copied(self, facts: PageFacts) -> tuple[PageFacts, NDArray[np.uint8]]:
+        if facts.state == PageState.QUARANTINED:
+            raise quarantined(facts.page)
+        return facts, self.view(facts.offset, facts.size_bytes).copy()
+
+    def state(self, page: int) -> PageState:
+        """Return a page's state: what the table says, or what living processes do with it. Raises PageNotFound.
+
+        DIRTY and COMPUTING are of processes, not of bytes: nobody logs them, and they end with who is at it.
+        """
+        told = PageState(self.facts(page).state)
+        if told == PageState.QUARANTINED:
+            return told
+        edited, made, killed = self.readers.busy(page)
+        if made:
+            return PageState.COMPUTING
+        if edited:
+            return PageState.DIRTY
+        return PageState.STALE if killed else told
 
     def meta(self, page: int) -> bytes:
         """Return the metadata of a page, encoded. Raises PageNotFound."""

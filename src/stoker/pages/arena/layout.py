@@ -6,7 +6,7 @@ address. The native twin of this table is native/include/stoker/arena.hpp; a tes
 | part | what it holds |
 |---|---|
 | header, 4 KiB | identity and geometry (never changed, under a CRC), locks, counters, heads of the free lists |
-| reader table | a line of 64 bytes for each attached process and each snapshot |
+| reader table | a line of 64 bytes for each attached process, each snapshot, each edit, each thread that makes pages |
 | page table | 128 bytes a slot; slot 0 is not used |
 | retired table | a ring of 32-byte records: extents that snapshots may still read |
 | ring | the log: frames, or a SKIP word where the next frame begins again at the ring's start |
@@ -133,6 +133,7 @@ class Reader(IntEnum):
     START_TICKS = 1
     KIND = 2
     LSN = 3
+    PAGE = 3  # of EDITED and COMPUTED; 0 for none at this moment
 
 
 class Retired(IntEnum):
@@ -146,6 +147,8 @@ class Retired(IntEnum):
 
 ATTACHED: Final = 1
 PINNED: Final = 2
+EDITED: Final = 3
+COMPUTED: Final = 4
 SMALL_CLASSES: Final = 21
 """64, 96, 128, 192 … 65536 bytes; above, an extent's class is 64 + its number of 4 KiB."""
 CLASS_BYTES: Final = tuple(sorted([64 << power for power in range(11)] + [96 << power for power in range(10)]))

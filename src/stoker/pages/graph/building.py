@@ -54,10 +54,25 @@ class Building:
         for page, node in self._derivations.items():
             seen = kept.get(page, {})
             self._pending[page] = [seen.get(source, NEVER) for source in node.inputs]
+        self._take_up_killed()
         gone = [page for page in {*self.graph.nodes(), *self._derivations} if not self._is_there(page)]
         if gone:
             self._forget(sorted(gone))
         self._note(self.graph.nodes())
+
+    def _take_up_killed(self) -> None:
+        """Find pages whose maker was killed in a process: they are stale, and are made by the next wave."""
+        arena = self.store.arena
+        with arena.lock.held():
+            killed = arena.readers.killed()
+        pages = sorted({page for page in killed.values() if page in self._derivations and self._is_there(page)})
+        for page in pages:
+            self._pending[page] = [NEVER] * len(self._derivations[page].inputs)
+        sound = [page for page in pages if arena.facts(page).state != PageState.QUARANTINED]
+        if sound:
+            self._set_stale(sound)
+        for line in killed:  # only now: who is killed before leaves them to the next
+            arena.withdraw(line)
 
     def _is_there(self, page: int) -> bool:
         try:

@@ -14,7 +14,8 @@ from stoker.kernels.deltas import two_level_parts
 from stoker.kernels.waves import ELEMENTS, Fill, NodeKind, WaveEngine
 from stoker.pages.arena.arena import Arena
 from stoker.pages.arena.layout import Word
-from stoker.pages.frames import Codec, Frame, FrameType, parts_of
+from stoker.pages.errors import quarantined
+from stoker.pages.frames import Codec, Frame, FrameType, PageState, parts_of
 from stoker.pages.graph.nodes import BUILT_IN, Bytes, Derivation, Function, Input, Ranges, checked_output
 from stoker.pages.history.diff import changed_ranges
 from stoker.pages.history.state import runs
@@ -69,7 +70,7 @@ class Caller:
     def filled(self, node: Derivation) -> Call | None:
         """Return a page's call with its inputs as the wave sees them; None when somebody changed one meanwhile.
 
-        Raises UsageError for an unbound function, PageNotFound for an input that is gone.
+        Raises UsageError for an unbound function, PageNotFound for an input that is gone, Quarantined.
         """
         for _ in range(_SIZES_TRIED):
             call = self.prepared.get(node.page) or self._prepare(node)
@@ -81,7 +82,8 @@ class Caller:
             self.forget()
         self.drop(node.page)
         for page in (*node.inputs, node.page):
-            self._arena.facts(page)  # raises for one that is gone
+            if self._arena.facts(page).state == PageState.QUARANTINED:  # raises for one that is gone
+                raise quarantined(page)
         return None
 
     def _prepare(self, node: Derivation) -> Call:

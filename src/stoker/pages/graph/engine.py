@@ -18,6 +18,7 @@ import numpy as np
 from stoker.core.clock import monotonic_ns
 from stoker.core.errors import UsageError
 from stoker.kernels.waves import WaveEngine, WaveReport, WaveStep, short_waves
+from stoker.pages.arena.layout import COMPUTED, Reader
 from stoker.pages.batch import page_id
 from stoker.pages.errors import Conflict, DeriveError
 from stoker.pages.frames import PageState
@@ -57,6 +58,10 @@ class Propagation(Building):
         self._closed = False
         self._told = True  # who must hear of a wave: listeners of events, devices, the log's flusher
         self._told_lsn = 0  # of the newest wave that listeners heard of already
+        # A line of the reader table for each thread that calls functions: it tells all processes what is being made.
+        self._lines = [store.arena.announce(COMPUTED, 0) for _ in range(workers + 1 if workers > 1 else 1)]
+        self._line = self._lines.pop()
+        self._engine.tell(self._line + Reader.PAGE if self._line else 0)
         self._teller = Teller(store, self.graph)
         self.events = self._teller.events = Subscriptions(self._listen)
         idle = (self.graph.touched, self._pending, self._errors, store.listeners)
@@ -89,6 +94,9 @@ class Propagation(Building):
             self._all_native = False
             self._judge_short()
             self._caller.forget()
+            for line in (self._line, *self._lines):
+                self.store.arena.withdraw(line)
+            self._line, self._lines = 0, []
             self._engine = cast(WaveEngine, ClosedEngine())
             if self._pool:
                 self._pool.shutdown()
@@ -289,7 +297,7 @@ class Propagation(Building):
             if error is not None:
                 self._take(page, error)
             elif (call := self._call_of(page)) is not None:
-                self._take(page, self._try(page, call))
+                self._take(page, self._try(page, call, self._line))
 
     def _make_in_threads(self, pages: Sequence[int]) -> None:
         assert self._pool is not None
@@ -306,14 +314,20 @@ class Propagation(Building):
             self._take(page, error)
             return None
 
-    def _try(self, page: int, call: Call) -> Exception | None:
+    def _try(self, page: int, call: Call, line: int) -> Exception | None:
         start_ns = monotonic_ns() if self._pool else 0
+        words = self.store.arena.words
         try:
+            if line:
+                words[line + Reader.PAGE] = page
             made = call.function(call.inputs, call.out, **call.parameters)
             if made is not None and made is not call.out:
                 call.take(made, page)
         except Exception as error:
             return error
+        finally:
+            if line:
+                words[line + Reader.PAGE] = 0
         if self._pool:
             spent = monotonic_ns() - start_ns
             self._cost_ns[page] = 0.8 * self._cost_ns.get(page, spent) + 0.2 * spent
@@ -322,9 +336,11 @@ class Propagation(Building):
     def _try_apart(self, page: int, call: Call) -> Exception | None:
         thread = threading.get_ident()
         self._makers.add(thread)
+        line = self._lines.pop() if self._lines else 0
         try:
-            return self._try(page, call)
+            return self._try(page, call, line)
         finally:
+            self._lines.append(line)
             self._makers.discard(thread)
 
     def _take(self, page: int, error: Exception | None) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stoker.kernels.waves import GONE, NEVER, Fill, NodeKind, WaveStep
 from stoker.pages.arena.arena import Arena
 from stoker.pages.arena.layout import Word
-from stoker.pages.errors import PageNotFound
+from stoker.pages.errors import PageNotFound, Quarantined
 from stoker.pages.frames import FrameType, PageState, parts_of
 
 _ATTEMPTS: Final = 8
@@ -282,6 +282,9 @@ class PlainWaves:
         """Leave every page to be called by who asks."""
         return [(page, None) for page in self._calls]
 
+    def tell(self, word: int) -> None:
+        """Nothing is called from here."""
+
     def maker(self) -> int:
         """Nobody goes a short way here."""
         return 0
@@ -306,7 +309,7 @@ class PlainWaves:
     def _copy(self, page: int, into: Bytes | None, staged: Bytes | None) -> Fill:
         try:
             facts, data = self._arena.read(page)
-        except PageNotFound:
+        except (PageNotFound, Quarantined):
             return Fill.MISSING
         data = data if staged is None else staged
         if into is None or into.size != data.size:
@@ -318,7 +321,7 @@ class PlainWaves:
         """Take what was made in the page's output."""
         try:
             _, now = self._arena.read(page)
-        except PageNotFound:
+        except (PageNotFound, Quarantined):
             self._torn = True
             return
         made = self._outputs[page]
@@ -383,7 +386,9 @@ class PlainWaves:
         wanted = [*((page, PageState.STALE) for page in stale), *((page, PageState.CLEAN) for page in self._unchanged)]
         self._states = []
         for page, state in wanted:
-            if self._epoch(page) != GONE and self._arena.facts_at(self._arena.table.find(page)).state != state:
+            if self._epoch(page) == GONE:
+                continue
+            if self._arena.facts_at(self._arena.table.find(page)).state not in {state, PageState.QUARANTINED}:
                 self._states.append((page, int(state)))
 
     def settle(self, lsn: int) -> None:

@@ -34,10 +34,14 @@ from stoker.kernels.replaying import last_frame
 from stoker.pages.disk import Disk, OsDisk, disk_error
 from stoker.pages.errors import ChecksumError, FormatError, PagesError, Poisoned
 from stoker.pages.frames import FORMAT_VERSION, HEADER, HEADER_BYTES, LAST
+from stoker.pages.journal.spare import Spare
 
 MAGIC: Final = b"STKLOG\0\0"
 SEGMENT_HEADER_BYTES: Final = 4096
 COMPACTED: Final = 1
+FIRST_SEGMENT_BYTES: Final = 1 << 20
+_WORTH_A_SPARE: Final = 4
+"""Syncs while a segment was filled, from which on the next one is made of zeros."""
 _HEADER: Final = struct.Struct("<8sII16sQIIQQ")
 _CRC_OFFSET: Final = 508
 _SYNCED: Final = struct.Struct("<QI")
@@ -127,6 +131,8 @@ class Journal:
         self._open: tuple[int, int, int] | None = None  # first LSN, handle, bytes reserved
         self._failed = 0
         self._noted: list[int] = [0, 0]
+        self._spare = Spare(self._disk, folder, self._segment_bytes)
+        self._syncs = 0  # since the segment began
 
     @classmethod
     def create(
@@ -162,8 +168,12 @@ class Journal:
         return self.folder / segment_name(first_lsn)
 
     def _begin_segment(self, first_lsn: int, previous_crc: int, at_least_bytes: int) -> None:
-        """Make a segment whose name and header are durable before any frame is in it."""
-        size_bytes = max(self._segment_bytes, SEGMENT_HEADER_BYTES + at_least_bytes)
+        """Make a segment whose name and header are durable before any frame is in it: of the spare where that is there.
+
+        Where none is, it is twice as large as the one before, from little on: then there will be one soon.
+        """
+        grown = 2 * self._open[2] if self._open else FIRST_SEGMENT_BYTES
+        size_bytes = max(min(self._segment_bytes, grown), SEGMENT_HEADER_BYTES + at_least_bytes)
         path = self._path(first_lsn)
         born = path.with_suffix(".new")
         header = msgspec.structs.replace(
@@ -172,11 +182,13 @@ class Journal:
         try:
             if born.name in self._disk.names(self.folder):
                 self._disk.unlink(born)
-            handle = self._disk.open(born, create=True)
+            spare = self._spared(born, SEGMENT_HEADER_BYTES + at_least_bytes)
+            handle, size_bytes = spare or (self._disk.open(born, create=True), size_bytes)
             self._close_segment()
             self._open = (first_lsn, handle, size_bytes)
-            self._noted = [0, 0]
-            self._disk.reserve(handle, size_bytes)
+            self._noted, self._syncs = [0, 0], 0
+            if not spare:
+                self._disk.reserve(handle, size_bytes)
             self._disk.write(handle, 0, [encode_header(header)])
             self._disk.sync(handle, full=True)
             self._disk.rename(born, path)
@@ -184,6 +196,17 @@ class Journal:
         except OSError as error:
             self._failed = error.errno or errno.EIO
             raise disk_error(error, "segment of the log cannot be made", path) from error
+
+    def _spared(self, born: Path, at_least_bytes: int) -> tuple[int, int] | None:
+        """Return handle and size of the spare, under a name; None where there is none, or it cannot have one."""
+        spare = self._spare.take(at_least_bytes)
+        if spare is not None:
+            try:
+                self._disk.link(spare[0], born)
+            except OSError:
+                self._disk.close(spare[0])
+                return None
+        return spare
 
     def _close_segment(self) -> None:
         if self._open:
@@ -201,20 +224,51 @@ class Journal:
     def append(self, end: JournalEnd, chunks: Sequence[bytes | memoryview], *, durable_lsn: int = 0) -> JournalEnd:
         """Write whole commits behind `end` and return the new end; nothing is durable before `sync`.
 
+        Every frame's checksum is looked at once more: what was damaged in memory is never acknowledged.
+
         durable_lsn  up to which the caller knows everything to be synced; it is noted for recovery
 
         Raises OutOfSpace and PagesError for the disk's failures, and Poisoned ever after.
         """
         self._check()
-        runs = _whole_run(chunks, end, self._segment_bytes, self._header.salt)
-        for run, last_lsn, last_crc in runs or _commits(chunks, end, self._segment_bytes):
-            try:
+        try:
+            self._note(end, durable_lsn)
+            grown = self._append_whole(end, chunks)
+            if grown:
+                return grown
+            for run, last_lsn, last_crc in _commits(chunks, end, self._segment_bytes):
+                if _last_of(run, end, self._header.salt) != (last_lsn, last_crc):
+                    raise PagesError("frames to log are damaged", where=f"behind LSN {end.last_lsn}")
                 self._note(end, durable_lsn)
                 end = self._append_run(end, run, last_lsn, last_crc)
-            except OSError as error:
-                self._failed = error.errno or errno.EIO
-                raise disk_error(error, "log cannot be written", self._path(end.segment_first_lsn)) from error
+        except OSError as error:
+            self._failed = error.errno or errno.EIO
+            raise disk_error(error, "log cannot be written", self._path(end.segment_first_lsn)) from error
         return end
+
+    def _append_whole(self, end: JournalEnd, chunks: Sequence[bytes | memoryview]) -> JournalEnd | None:
+        """Append all frames as one run, where that is what they are and the segment has room; else return None.
+
+        Whether they are is found out while the disk is at work already: what is written of others counts for nothing,
+        and is written over.
+        """
+        views = [memoryview(chunk) for chunk in chunks if len(chunk)]
+        size_bytes = sum(len(view) for view in views)
+        handle = self._handle(end)
+        assert self._open is not None
+        if not views or end.offset_bytes + size_bytes > self._open[2]:
+            return None
+        self._disk.write(handle, end.offset_bytes, views)
+        self._disk.start(handle, end.offset_bytes, size_bytes)
+        last = _last_of(views, end, self._header.salt)
+        if last is None:
+            return None
+        self._see_to_spare(end)
+        return JournalEnd(end.segment_first_lsn, end.offset_bytes + size_bytes, *last)
+
+    def _see_to_spare(self, end: JournalEnd) -> None:
+        if self._syncs >= _WORTH_A_SPARE and self._open and 2 * end.offset_bytes > self._open[2]:
+            self._spare.begin()
 
     def _append_run(self, end: JournalEnd, run: list[memoryview], last_lsn: int, last_crc: int) -> JournalEnd:
         size_bytes = sum(len(piece) for piece in run)
@@ -227,6 +281,7 @@ class Journal:
             end = JournalEnd(end.last_lsn + 1, SEGMENT_HEADER_BYTES, end.last_lsn, end.last_crc)
             handle = self._handle(end)
         self._disk.write(handle, end.offset_bytes, run)
+        self._see_to_spare(end)
         return JournalEnd(end.segment_first_lsn, end.offset_bytes + size_bytes, last_lsn, last_crc)
 
     def _note(self, end: JournalEnd, lsn: int) -> None:
@@ -254,6 +309,7 @@ class Journal:
         self._check()
         try:
             self._disk.sync(self._handle(end), full=full)
+            self._syncs += 1
             if full:
                 self._disk.sync_folder(self.folder)
         except OSError as error:
@@ -287,25 +343,21 @@ class Journal:
             raise Poisoned("log takes nothing more after a failure of its disk", where=str(self.folder))
 
     def close(self) -> None:
-        """Close the open file. Twice is no error."""
+        """Close the open files. Twice is no error."""
+        self._spare.close()
         self._close_segment()
 
 
-def _whole_run(
-    chunks: Sequence[bytes | memoryview], end: JournalEnd, limit_bytes: int, salt: int
-) -> list[tuple[list[memoryview], int, int]]:
-    """Return all frames as one run, where that is what they are; none where they must be looked at one by one."""
-    views = [memoryview(chunk) for chunk in chunks if len(chunk)]
-    if not views or sum(len(view) for view in views) > limit_bytes - SEGMENT_HEADER_BYTES:
-        return []
+def _last_of(views: Sequence[memoryview], end: JournalEnd, salt: int) -> tuple[int, int] | None:
+    """Return LSN and CRC of the last of whole commits that follow `end`; None where that is not what they are."""
     expected, last = end.last_lsn + 1, 0
     for view in views:
         lsn, last, behind = last_frame(view, salt=salt, first_lsn=expected)
         if behind != len(view):
-            return []
+            return None
         expected = lsn + 1
     _, crc, lsn = HEADER.unpack_from(views[-1], last)[:3]
-    return [(views, lsn, crc)] if views[-1][last + 43] & LAST else []
+    return (lsn, crc) if views[-1][last + 43] & LAST else None
 
 
 def _commits(

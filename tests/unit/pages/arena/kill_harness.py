@@ -140,12 +140,14 @@ class Scenario:
     setup       makes the pages that are there before
     operations  of which each is one commit at most, acknowledged when it returns
     pinned      whether another process holds a snapshot meanwhile
+    heals       whether it damages pages past all commits: then `verify` and `heal` must bring back what was committed
     """
 
     name: str
     setup: Callable[[Store], object]
     operations: list[Operation]
     pinned: bool = False
+    heals: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
 
 
@@ -201,11 +203,13 @@ class Kills:
         steps.kill_at(0)
 
     def _look(self, acknowledged: int) -> Iterator[str]:
-        possible = self.states[acknowledged : acknowledged + 2]
-        yield from self._read_without_lock(possible)
-        now = capture(self.store)
-        if now not in possible:
-            yield f"pages are none of what they may be, {acknowledged} acknowledged"
+        if self.scenario.heals:
+            yield from self._heal()
+        else:
+            possible = self.states[acknowledged : acknowledged + 2]
+            yield from self._read_without_lock(possible)
+            if capture(self.store) not in possible:
+                yield f"pages are none of what they may be, {acknowledged} acknowledged"
         yield from audit(self.store.arena)
         yield from lost_extents(self.store)
         yield from self.store.verify()
@@ -216,6 +220,14 @@ class Kills:
             yield f"does not go on: {error!r}"
         yield from audit(self.store.arena)
         yield from self.store.verify()
+
+    def _heal(self) -> Iterator[str]:
+        yield from audit(self.store.arena)
+        self.store.verify(quarantine=True)
+        self.store.heal()
+        healed = {page: told[-1] for page, told in capture(self.store).items()}
+        if healed != {page: told[-1] for page, told in self.states[0].items()}:
+            yield "healed pages are not what was committed"
 
     def _read_without_lock(self, possible: list[Pages]) -> Iterator[str]:
         for page in {page for state in possible for page in state}:

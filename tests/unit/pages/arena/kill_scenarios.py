@@ -69,6 +69,14 @@ def nearly_full(store: Store) -> None:
         store.allocate(16 << 10)
 
 
+def damage(store: Store) -> None:
+    """Change bytes of two pages past all commits, and have that found."""
+    for number in (1, 2):
+        facts = store.arena.facts(page(store, number))
+        store.arena.mapping.data[facts.offset + 50] ^= 8
+    store.verify(quarantine=True)
+
+
 def under_snapshot() -> list:
     return [
         lambda store: store.write(page(store, 0), filled(60, 1)),
@@ -126,6 +134,7 @@ SCENARIOS = {
         ),
         Scenario("copies on write", some_pages, under_snapshot(), pinned=True),
         Scenario("snapshots", some_pages, [snapshots]),
+        Scenario("quarantine", some_pages, [damage, lambda store: store.heal()], heals=True),
         Scenario("laps", some_pages, [lap(index) for index in range(14)], sizes={"log_bytes": 16 << 10}),
         Scenario("nearly full", nearly_full, under_snapshot(), pinned=True),
     )

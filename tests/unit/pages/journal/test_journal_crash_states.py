@@ -7,6 +7,7 @@ import pytest
 from log_makers import FOLDER, commits, journal_on, recovered_bytes
 
 from stoker.pages.journal import JournalEnd, recover
+from stoker.pages.journal.spare import Spare
 from stoker.testing.crash_states import CrashDisk
 
 AT_EACH = 60
@@ -72,6 +73,27 @@ def test_recovery_gives_a_prefix_with_all_that_was_acknowledged(
     states, wrong = broken_promises(run, seed, AT_EACH)
     assert not wrong, wrong[:5]
     assert states >= least
+
+
+@pytest.mark.parametrize(("seed", "group", "size_max", "least"), [(8, 1, 900, 1100)])
+def test_segments_that_were_spares_keep_the_same_promises(
+    monkeypatch: pytest.MonkeyPatch, seed: int, group: int, size_max: int, least: int
+) -> None:
+    taken = []
+
+    def at_once(self: Spare) -> None:
+        if self._handle is None:
+            self.prepare()
+            taken.append(self._handle)
+
+    monkeypatch.setattr(Spare, "begin", at_once)
+    disk = CrashDisk()
+    run = Run(disk, seed, group, False, size_max)
+    states, wrong = broken_promises(run, seed, AT_EACH)
+    assert not wrong, wrong[:5]
+    assert states >= least
+    assert len(taken) > 3
+    assert len(disk.names(FOLDER)) >= len(taken)
 
 
 class NoSync(CrashDisk):

@@ -8,7 +8,7 @@ import pytest
 from stoker.pages.errors import PagesError
 from stoker.pages.frames import LAST, Frame, FrameType, encode_frame
 from stoker.pages.journal import JournalEnd
-from stoker.pages.journal.segments import SEGMENT_HEADER_BYTES, _commits, _whole_run
+from stoker.pages.journal.segments import SEGMENT_HEADER_BYTES, _commits, _last_of
 
 SALT = 5
 START = JournalEnd(1, SEGMENT_HEADER_BYTES, 0, 0)
@@ -44,22 +44,17 @@ def test_runs_are_whole_commits_and_all_of_them(chunks: int) -> None:
             assert sum(map(len, pieces)) <= limit or commits == 1
             before = lsn
         assert all(len(pieces) <= chunks for pieces, *_ in runs)
-    whole = _whole_run(given, START, 1 << 20, SALT)
-    assert [(b"".join(pieces), lsn, crc) for pieces, lsn, crc in whole] == [
-        (b"".join(pieces), lsn, crc) for pieces, lsn, crc in _commits(given, START, 1 << 20)
-    ]
+    assert _last_of([memoryview(part) for part in given], START, SALT) == _commits(given, START, 1 << 20)[0][1:]
 
 
 def test_what_is_no_whole_run_is_left_to_the_slow_way() -> None:
     frames, _ = story(50)
     log = b"".join(frames)
-    assert _whole_run([], START, 1 << 20, SALT) == []
-    assert _whole_run([log], START, SEGMENT_HEADER_BYTES + len(log) - 1, SALT) == []
-    assert _whole_run([log[:-8]], START, 1 << 20, SALT) == []
-    assert _whole_run([log], START, 1 << 20, SALT + 1) == []
-    assert _whole_run([log], JournalEnd(1, 0, 1, 0), 1 << 20, SALT) == []
+    assert _last_of([memoryview(log[:-8])], START, SALT) is None
+    assert _last_of([memoryview(log)], START, SALT + 1) is None
+    assert _last_of([memoryview(log)], JournalEnd(1, 0, 1, 0), SALT) is None
     unfinished = b"".join([*frames, encode_frame(Frame(51, FrameType.EVENT), SALT)])
-    assert _whole_run([unfinished], START, 1 << 20, SALT) == []
+    assert _last_of([memoryview(unfinished)], START, SALT) is None
     with pytest.raises(PagesError, match="inside a commit"):
         _commits([unfinished], START, 1 << 20)
     with pytest.raises(PagesError, match="do not follow"):
