@@ -2,6 +2,7 @@
 
 import click
 
+from stoker.cli.fs_care import disks, drain, explain, maintenance, rebalance, repair, what_if
 from stoker.cli.fs_change import ln, mkdir, mv, rm, xattr
 from stoker.cli.fs_chunkserver import chunkserver
 from stoker.cli.fs_class import storage_class
@@ -44,6 +45,13 @@ for _leaf in (
     promote,
     master,
     status,
+    disks,
+    drain,
+    maintenance,
+    repair,
+    rebalance,
+    explain,
+    what_if,
     metalogger,
     restore,
     chunkserver,

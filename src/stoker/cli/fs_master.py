@@ -3,16 +3,27 @@
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from stoker.cli.fs_glance import care_document, glance, is_well, masters_option
 from stoker.cli.fs_volume import as_json
-from stoker.cli.screen import emit_json, emit_line, emit_text
+from stoker.cli.screen import emit_json, emit_line, emit_text, harmless
+from stoker.core.clock import wall_ns
 from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE, StokerError, UsageError
+from stoker.core.units import parse_bytes
+
+if TYPE_CHECKING:
+    from stoker.fs.care.messages import CareStatus
+    from stoker.fs.care.tending import CareOptions
+    from stoker.fs.meta.service import Metadata
+    from stoker.fs.store import SliceStore
 
 _UNTIL_TOLD = 3600.0
+_PATIENCE_SECONDS = 5.0
+_SECONDS = click.FloatRange(1.0, 1e6)
 
 
 def listen_place(text: str) -> tuple[str, int]:
@@ -31,45 +42,51 @@ def listen_place(text: str) -> tuple[str, int]:
 @click.option("--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT to serve on.")
 @click.option("--advertise", default="", help="HOST:PORT by which others reach this master.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with the token; else STOKER_FS_TOKEN.")
+@click.option("--down-after", type=_SECONDS, default=10.0, show_default=True, help="Seconds a disk may be silent.")
+@click.option("--out-after", type=_SECONDS, default=600.0, show_default=True, help="Seconds down until it is rebuilt.")
+@click.option("--examine-every", type=_SECONDS, default=1800.0, show_default=True, help="Seconds between inventories.")
+@click.option("--repair-rate", default="0", show_default=True, metavar="SIZE", help="Bytes a second; 0: no limit.")
+@click.option("--collect-every", type=_SECONDS, default=3600.0, show_default=True, help="Seconds between collections.")
+@click.option("--grace", type=_SECONDS, default=3600.0, show_default=True, help="Seconds that garbage is kept.")
+@click.option("--repairs", type=click.IntRange(1, 64), default=4, show_default=True, help="Slices repaired at once.")
 @as_json
-def master(  # noqa: PLR0913, PLR0917 - one for each option
-    etcd: str,
-    volume: str,
-    state: Path,
-    snapshots: str,
-    listen: str,
-    advertise: str,
-    token_file: Path | None,
-    as_json: bool,
-) -> int:
+def master(as_json: bool, **given: Any) -> int:
     """Serve a volume whose journal is in etcd, until stopped: one of its masters leads, the others stand by.
 
-    Certificates and user for etcd come from the environment: STOKER_ETCD_CA_FILE, STOKER_ETCD_CERT_FILE,
-    STOKER_ETCD_KEY_FILE, STOKER_ETCD_USER, STOKER_ETCD_PASSWORD_FILE.
+    The one that leads cares for the chunk servers that report to it, too. Certificates and user for etcd come from the
+    environment: STOKER_ETCD_CA_FILE, STOKER_ETCD_CERT_FILE, STOKER_ETCD_KEY_FILE, STOKER_ETCD_USER,
+    STOKER_ETCD_PASSWORD_FILE.
     """
     from stoker.core.registry import missing_extra
     from stoker.fs.wire.keys import read_token
 
     try:
-        from stoker.fs.master.daemon import Master, MasterOptions
+        from stoker.fs.care.care import serve_master
+        from stoker.fs.client.garbage import collect_garbage
+        from stoker.fs.master.daemon import MasterOptions
     except ImportError as error:
         raise missing_extra("the master", "ha", error) from error
-    host, port = listen_place(listen)
+    host, port = listen_place(given["listen"])
     options = MasterOptions(
-        etcd=etcd,
-        volume=volume,
-        state=state,
-        snapshots=snapshots,
+        etcd=given["etcd"],
+        volume=given["volume"],
+        state=given["state"],
+        snapshots=given["snapshots"],
         host=host,
         port=port,
-        advertise=advertise,
-        token=read_token(token_file),
+        advertise=given["advertise"],
+        token=read_token(given["token_file"]),
     )
-    with Master(options) as running:
+    grace_seconds = given["grace"]
+
+    def collect(metadata: "Metadata", store: "SliceStore") -> object:
+        return collect_garbage(metadata, store, grace_seconds, now_ns=wall_ns())
+
+    with serve_master(options, _care_options(given), collect) as running:
         if as_json:
-            emit_line({"address": running.address, "volume": volume})
+            emit_line({"address": running.address, "volume": running.volume})
         else:
-            emit_text(f"serving {volume} on {running.address}")
+            emit_text(f"serving {running.volume} on {running.address}")
         sys.stdout.flush()
         stop = threading.Event()
         while not stop.wait(_UNTIL_TOLD):
@@ -77,26 +94,66 @@ def master(  # noqa: PLR0913, PLR0917 - one for each option
     return EXIT_GOOD
 
 
+def _care_options(given: dict[str, Any]) -> "CareOptions":
+    """Return how the cluster is cared for. Raises UsageError."""
+    from stoker.fs.care.membership import Rules
+    from stoker.fs.care.repairs import RepairOptions
+    from stoker.fs.care.tending import CareOptions
+    from stoker.fs.place.watching import Limits
+
+    try:
+        rate = parse_bytes(given["repair_rate"])
+    except ValueError as error:
+        raise UsageError("size is not readable", where="--repair-rate", got=str(error)) from error
+    usual = Limits()
+    down_ns = int(given["down_after"] * 1e9)
+    limits = Limits(
+        suspect_ns=min(usual.suspect_ns, down_ns), down_ns=down_ns, out_ns=int(given["out_after"] * 1e9)
+    )  # fmt: skip
+    repair = RepairOptions(bytes_per_second=rate, at_once=given["repairs"], pass_seconds=given["examine_every"])
+    return CareOptions(Rules(limits), repair, collect_seconds=given["collect_every"])
+
+
 @click.command("status")
-@click.option("--masters", required=True, help="Addresses of the masters: host:port, several with commas.")
+@masters_option
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with the token; else STOKER_FS_TOKEN.")
 @as_json
 def status(masters: str, token_file: Path | None, as_json: bool) -> int:
-    """Tell who leads, and how far the others follow. Exit code 3 when nobody leads or one does not answer."""
+    """Tell how a cluster is: masters, disks, what is exposed, and what is being repaired.
+
+    Exit code 3 when nobody leads, a master or a disk does not answer, a slice cannot be read, or one that waits for
+    repair can lose no shard more.
+    """
     from stoker.fs.wire.keys import read_token
 
     token = read_token(token_file)
-    told = [_told(address.strip(), token) for address in masters.split(",") if address.strip()]
-    if not told:
+    addresses = [address.strip() for address in masters.split(",") if address.strip()]
+    if not addresses:
         raise UsageError("no address of a master is given", expected="such as host:port,host:port")
+    told = [_told(address, token) for address in addresses]
     leaders = [one["address"] for one in told if one.get("role") == "leads"]
+    care, why = _care_of(addresses, token) if leaders else (None, "nobody leads")
     if as_json:
-        emit_json({"leader": leaders[0] if leaders else None, "masters": told})
+        cluster = care_document(care) if care is not None else None
+        emit_json({"leader": leaders[0] if leaders else None, "masters": told, "cluster": cluster, "failure": why})
     else:
         for one in told:
             emit_text(_line(one))
         emit_text(f"leader  {leaders[0] if leaders else 'nobody'}")
-    return EXIT_GOOD if len(leaders) == 1 and all(one["answers"] for one in told) else EXIT_NEGATIVE
+        emit_text("\n".join(glance(care)) if care is not None else f"disks   not known: {harmless(why)}")
+    good = len(leaders) == 1 and all(one["answers"] for one in told) and care is not None and is_well(care)
+    return EXIT_GOOD if good else EXIT_NEGATIVE
+
+
+def _care_of(addresses: list[str], token: str | None) -> tuple["CareStatus | None", str]:
+    from stoker.fs.care.messages import CARE_OF, CareOf
+    from stoker.fs.master.remote import RemoteMetadata
+
+    try:
+        with RemoteMetadata(addresses, token=token, patience_seconds=_PATIENCE_SECONDS) as metadata:
+            return metadata.converse(CARE_OF, CareOf()), ""
+    except StokerError as error:
+        return None, str(error)
 
 
 def _told(address: str, token: str | None) -> dict[str, Any]:

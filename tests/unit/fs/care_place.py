@@ -10,21 +10,23 @@ from stoker.core.errors import UnavailableError
 from stoker.fs.care.maps import ClassesByNumber, MapSource
 from stoker.fs.care.membership import Rules
 from stoker.fs.care.repairs import RepairOptions
-from stoker.fs.care.tending import CareOptions, Ground, Tending
+from stoker.fs.care.tending import CareOptions, Tending
 from stoker.fs.chunk.operations import Heartbeat
+from stoker.fs.client.garbage import collect_garbage
 from stoker.fs.cluster import ClusterStore, InlineLanes
 from stoker.fs.disk import Disk
 from stoker.fs.disk.interface import ShardHolder, ShardId
 from stoker.fs.disk.state import DiskOptions
 from stoker.fs.meta import Volume, fsck
 from stoker.fs.meta.calls import MakeClass, PutMap, TakeSlices
+from stoker.fs.meta.service import Metadata
 from stoker.fs.meta.slices import Slice
 from stoker.fs.meta.storage_class import StorageClass, coded
 from stoker.fs.place import ClusterMap
 from stoker.fs.place.changing import with_disks
 from stoker.fs.place.map import pack_map
 from stoker.fs.place.watching import SECOND_NS, Limits
-from stoker.fs.store.interface import SliceRange
+from stoker.fs.store.interface import SliceRange, SliceStore
 
 BEGAN_NS = 1_800_000_000 * 10**9
 COLD = coded("cold", 8, 4, cell_bytes=4096)
@@ -83,8 +85,13 @@ class CaredFor:
     def _master(self, number: int) -> Tending:
         maps = MapSource(self.volume)
         store = ClusterStore(self.uuid, maps, self.holder, self.classes, self.lanes)
-        ground = Ground(self.volume, store, maps, self.classes)
-        return Tending(ground, self.lanes, lambda: self.leader == number, self.options, self.wall_ns)
+        leading = lambda: self.leader == number  # noqa: E731
+        return Tending(
+            self.volume, store, maps, self.lanes, leading, self.options, wall_ns=self.wall_ns, collect=self.collect
+        )  # fmt: skip
+
+    def collect(self, metadata: Metadata, store: SliceStore) -> object:
+        return collect_garbage(metadata, store, 60.0, now_ns=self.wall_ns())
 
     def wall_ns(self) -> int:
         return BEGAN_NS + int(self.now * 1e9)

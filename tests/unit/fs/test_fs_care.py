@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 from care_place import PAIR, CaredFor
 
-from stoker.core.errors import StokerError
+from stoker.core.errors import StokerError, StoreError
 from stoker.core.units import KiB
+from stoker.fs.disk.interface import ShardId
+from stoker.fs.meta.calls import READ, WRITE, BeginSession, Create, Write
+from stoker.fs.meta.keys import ROOT
+from stoker.fs.meta.slices import Slice
 from stoker.fs.place import ClusterMap, Disk
 
 
@@ -180,4 +184,84 @@ def test_a_map_that_is_too_large_is_told(tmp_path: Path) -> None:
     with pytest.raises(StokerError, match="too large to be put"):
         cluster.care._put(first, ClusterMap(first.epoch + 1, many, first.pools))
     assert cluster.map == first
+    cluster.close()
+
+
+def test_what_clients_report_is_not_believed_blindly(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 3, PAIR, bytes_per_second=100 * KiB)
+    cluster.live(5)
+    slices = cluster.written(3, 5000)
+    cluster.settle()
+    wrong = [Slice(1, 1, 2**60), Slice(-1, 1, 10), Slice(7, -1, 10), Slice(2**64, 1, 10), Slice(8, 1, 0)]
+    unknown = [Slice(10**6, 1, 10, cluster.storage_class), Slice(10**6, 1, 10, 999)]
+    cluster.care.noted([*wrong, *unknown, *slices])
+    cluster.live(1)
+    status = cluster.care.repairs.status(())
+    assert (status.repaired, status.waiting, status.failed) == (3, 1, 1)
+    assert "no such storage class" in status.error
+    cluster.live(6000)
+    assert cluster.care.repairs.status(()).waiting == 0
+    cluster.readable(slices)
+    cluster.close()
+
+
+def test_a_repair_that_a_disk_refuses_is_tried_again(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 3, PAIR)
+    cluster.live(5)
+    slices = cluster.written(10, 5000)
+    cluster.settle()
+    refusing = cluster.disks[1]
+    state = refusing.disk.status().shards
+    assert state
+    cluster.set(0, draining=True)
+    put = refusing.disk.put
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreError("disk is tired")
+
+    refusing.disk.put = refuse  # type: ignore[method-assign]
+    cluster.live(3)
+    before = cluster.care.repairs.status(())
+    assert before.waiting and "were refused by the disks" in before.error
+    assert cluster.disks[0].disk.status().shards  # nothing is removed before it is elsewhere
+    refusing.disk.put = put  # type: ignore[method-assign]
+    cluster.live(20)
+    cluster.settle()
+    assert cluster.disks[0].disk.status().shards == 0
+    cluster.readable(slices)
+    cluster.close()
+
+
+def test_remains_of_a_slice_are_told_apart_from_a_loss(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path)
+    cluster.live(5)
+    kept, under_way = cluster.written(2)
+    session = cluster.volume.run(BeginSession(10**15)).value
+    ino = cluster.volume.run(Create(ROOT, b"file", 0o644, access=READ | WRITE), session=session).ino
+    cluster.volume.run(Write(ino, (kept,)), session=session)
+    for counted in cluster.disks[:5]:
+        for data in (kept, under_way):
+            counted.disk.remove([ShardId(data.id, data.generation, index) for index in range(12)])
+    cluster.care.repairs.examine_soon()
+    cluster.live(2)
+    status = cluster.care.repairs.status(())
+    assert (status.exposure, status.remains, status.waiting) == ({-1: 1}, 1, 0)
+    cluster.close()
+
+
+def test_garbage_goes_in_time(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 3, PAIR)
+    cluster.live(5)
+    kept, freed, never_shown = (cluster.written(1, 5000)[0] for _ in range(3))
+    session = cluster.volume.run(BeginSession(60 * 10**9)).value
+    ino = cluster.volume.run(Create(ROOT, b"file", 0o644, access=READ | WRITE), session=session).ino
+    cluster.volume.run(Write(ino, (freed,)), session=session)
+    cluster.volume.run(Write(ino, (kept,)), session=session)  # over it
+    cluster.live(130)
+    assert [data.id for data in cluster.store.inventory()] == [kept.id, freed.id, never_shown.id]
+    cluster.live(4000, every=10)
+    held = [data.id for data in cluster.store.inventory()]
+    assert kept.id in held and freed.id not in held
+    assert cluster.care.trouble == {}
+    cluster.readable([kept])
     cluster.close()

@@ -2,8 +2,8 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 from stoker.core.clock import wall_ns
@@ -21,15 +21,19 @@ from stoker.fs.care.messages import (
     Order,
 )
 from stoker.fs.care.opening import OpenedCluster, open_cluster
-from stoker.fs.care.tending import CareOptions, Ground, Tending
+from stoker.fs.care.tending import CareOptions, Collect, Tending
 from stoker.fs.chunk.operations import HEARTBEAT, Heartbeat, Noted
 from stoker.fs.cluster import ThreadLanes
+from stoker.fs.master.daemon import Master, MasterOptions
 from stoker.fs.master.messages import NotLeadingError
+from stoker.fs.master.within import OwnMetadata
 from stoker.fs.meta.service import Metadata
 from stoker.fs.place import ClusterMap, Disk, Mapping
 from stoker.fs.wire.operations import Asker, Handlers
 
 STEP_SECONDS: Final = 0.25
+IN_TOUCH_SECONDS: Final = 4.0
+"""A master that knows less of the others for longer tells no disk that it is there: less than disks wait to be told."""
 _LANES: Final = 24
 _INBOX_MAX: Final = 65_536
 _STRANGERS_TOLD: Final = 20
@@ -39,8 +43,9 @@ Answered = tuple[Any, tuple[()]]
 class Care:
     """The care that goes with one master. Its handlers may be served before it starts; until then they refuse."""
 
-    def __init__(self, options: CareOptions | None = None) -> None:
+    def __init__(self, options: CareOptions | None = None, collect: Collect | None = None) -> None:
         self._options = options or CareOptions()
+        self._collect = collect
         self._lock = threading.Lock()
         self._inbox: deque[Heartbeat] = deque(maxlen=_INBOX_MAX)
         self._opening: Callable[[], Tending] = _never
@@ -82,8 +87,9 @@ class Care:
         volume = metadata.settings.uuid
         store = self._store = open_cluster(metadata, token=token, tls=tls)
         self._volume = volume
-        ground = Ground(metadata, store, store.maps, store.classes)
-        return Tending(ground, self._lanes, leading, self._options, wall_ns)
+        return Tending(
+            metadata, store, store.maps, self._lanes, leading, self._options, wall_ns=wall_ns, collect=self._collect
+        )
 
     def _run(self) -> None:
         while not self._closing.wait(STEP_SECONDS):
@@ -192,3 +198,24 @@ def _reported(disk: Disk, sign: Sign, now_ns: int) -> DiskReport:
         disk, (now_ns - sign.seen_ns) / 1e9, status.capacity_bytes, status.free_bytes, status.used_bytes,
         status.shards, status.bad_shards, status.errors, status.read_only, status.scrub,
     )  # fmt: skip
+
+
+@contextmanager
+def serve_master(
+    options: MasterOptions, care_options: CareOptions, collect: Collect | None = None
+) -> Iterator[Master]:  # fmt: skip
+    """Run a master that cares for its cluster while it leads, until the block ends; `collect` collects garbage."""
+    care = Care(care_options, collect)
+    with ExitStack() as held:
+        held.callback(care.close)
+        running = held.enter_context(Master(options, further=care.handlers()))
+        held.callback(care.close)  # before the master that it asks
+        care.start(
+            OwnMetadata(running),
+            lambda: running.leads,
+            in_touch=lambda: running.in_touch(IN_TOUCH_SECONDS),
+            not_leading=running.core.not_leading,
+            token=options.token,
+            tls=options.tls,
+        )
+        yield running

@@ -23,7 +23,7 @@ STEP_NS_MAX: Final = SECOND_NS
 _STRANGERS_MAX: Final = 4096
 _RUNS_MAX: Final = 16
 _NAME_CHARACTERS_MAX: Final = 255
-_USUAL_DISKS: Final = 12
+_USUAL_DISKS: Final = 32
 """Pools are made for so many disks at least: the first of a cluster come one after the other."""
 
 

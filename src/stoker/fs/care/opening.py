@@ -2,7 +2,6 @@
 
 import ssl
 import time
-from collections.abc import Callable
 
 from stoker.fs.care.holders import WITHIN_SECONDS, Targets
 from stoker.fs.care.maps import ClassesByNumber, MapSource
@@ -32,11 +31,16 @@ class OpenedCluster(ClusterStore):
         self.classes = ClassesByNumber(metadata)
         self.targets = Targets(self.maps, volume, token=token, tls=tls, within_seconds=within_seconds)
         self._notes: Notes | None = None
-        told: Callable[[Short], object] = id
         if isinstance(metadata, RemoteMetadata):
-            told = self._notes = Notes(lambda slices: metadata.converse(NOTE_SHORT, NoteShort(slices)), time.monotonic)
-        super().__init__(volume, self.maps, self.targets, self.classes, lanes, options, told)
+            self._notes = Notes(lambda slices: metadata.converse(NOTE_SHORT, NoteShort(slices)), time.monotonic)
+        super().__init__(volume, self.maps, self.targets, self.classes, lanes, options, self._found_short)
         self.maps.keep_fresh()
+
+    def _found_short(self, short: Short) -> None:
+        """Look for a newer map, which may say why; tell the masters."""
+        self.maps.want()
+        if self._notes is not None:
+            self._notes(short)
 
     def close(self) -> None:
         """Let calls end, tell what is to be told, end connections and threads; twice is harmless."""

@@ -1,19 +1,17 @@
 """Repairs of a whole cluster as one steps through them: passes, the queue, several slices at a time, at a pace."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import msgspec
 
 from stoker.core.errors import NotFoundError, StokerError
-from stoker.fs.care.examining import Examined, Group, examine
+from stoker.fs.care.examining import Examined, Ground, Group, examine
 from stoker.fs.care.waiting import NOTED_SPARE, Bucket, Pace, Queue, Waiting
-from stoker.fs.cluster import ClusterStore, Lanes
+from stoker.fs.cluster import Lanes
 from stoker.fs.cluster.lanes import Task
 from stoker.fs.cluster.repairing import Repaired
-from stoker.fs.meta.slices import Slice
-from stoker.fs.meta.storage_class import StorageClass
+from stoker.fs.meta.slices import CHUNK_BYTES, Slice
 from stoker.fs.place import ClusterMap
 from stoker.fs.place.map import Pool
 
@@ -40,7 +38,8 @@ class RepairStatus(msgspec.Struct, frozen=True):
     """How repair stands. Counts are those since this master leads; times are in seconds, -1 for what is not known.
 
     `exposure` counts slices by how many shards they could lose further, as the last pass found them; below 0 they
-    cannot be read. `waiting_by_spare` are those that wait for repair now.
+    cannot be read. `waiting_by_spare` are those that wait for repair now. `remains` are slices of too few shards that
+    no file shows.
     """
 
     paused: bool = False
@@ -64,17 +63,16 @@ class RepairStatus(msgspec.Struct, frozen=True):
     pass_age_seconds: float = -1.0
     pass_epoch: int = 0
     silent_disks: tuple[int, ...] = ()
+    remains: int = 0
     unsettled_groups: int = 0
 
 
 class Repairs:
     """Repairs while one steps. Not for several threads; the work itself runs in `lanes`."""
 
-    def __init__(
-        self, store: ClusterStore, classes: Callable[[int], StorageClass], lanes: Lanes, options: RepairOptions
-    ) -> None:  # fmt: skip
-        self._store = store
-        self._classes = classes
+    def __init__(self, ground: Ground, lanes: Lanes, options: RepairOptions) -> None:
+        self._ground = ground
+        self._store = ground.store
         self._lanes = lanes
         self._options = options
         self.paused = False
@@ -97,8 +95,8 @@ class Repairs:
     # -- what happens
 
     def note(self, data: Slice) -> None:
-        """Have a slice repaired that somebody found in need of it."""
-        if data.size_bytes > 0:
+        """Have a slice repaired that somebody found in need of it; what can be none is not believed."""
+        if 0 < data.size_bytes <= CHUNK_BYTES and 0 <= data.id < 2**63 and 0 <= data.generation < 2**63:
             self._queue.add(Waiting(data, NOTED_SPARE, self._lanes.clock(), 2 * data.size_bytes))
 
     def examine_soon(self) -> None:
@@ -131,10 +129,7 @@ class Repairs:
         self._urgent = False
         self._pass_after = now + self._options.pass_seconds
         self._pass_facts = self._facts
-        clock = self._lanes.clock
-        self._pass = self._lanes.begin(
-            lambda: examine(self._store, cluster, self._classes, clock, lambda: self._stopping)
-        )  # fmt: skip
+        self._pass = self._lanes.begin(lambda: examine(self._ground, cluster, lambda: self._stopping))
 
     def _take_pass(self, cluster: ClusterMap, now: float) -> None:
         if self._pass is None or not self._pass.done():
@@ -174,6 +169,11 @@ class Repairs:
                 self._queue.failed(item, now)
 
     def _note_done(self, item: Waiting, done: Repaired, now: float) -> None:
+        if done.refused:
+            self._failed += 1
+            self._error = f"slice {done.slice.id}: {len(done.refused)} shards were refused by the disks they belong on"
+            self._queue.failed(item, now)
+            return
         self._repaired += 1
         self._repaired_bytes += item.cost_bytes
         self._rebuilt += len(done.rebuilt)
@@ -230,6 +230,7 @@ class Repairs:
             pass_age_seconds=-1.0 if seen is None else now - seen.began,
             pass_epoch=0 if seen is None else seen.epoch,
             silent_disks=() if seen is None else seen.silent,
+            remains=0 if seen is None else seen.remains,
             unsettled_groups=sum(len(pool.before) for pool in pools),
         )
 

@@ -6,16 +6,18 @@ lead do no harm. Then repair, and what else must be done from time to time.
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from stoker.core.errors import StokerError
+from stoker.fs.care.examining import Ground
 from stoker.fs.care.maps import ClassesByNumber, MapSource
 from stoker.fs.care.membership import Members, Rules
 from stoker.fs.care.repairs import RepairOptions, Repairs
 from stoker.fs.chunk.operations import Heartbeat
 from stoker.fs.cluster import ClusterStore, Lanes
+from stoker.fs.cluster.lanes import Task
 from stoker.fs.meta.calls import ExpireSessions, PutMap, Reclaim
 from stoker.fs.meta.cluster_map import MAP_BYTES_MAX
 from stoker.fs.meta.faults import MetaError
@@ -25,50 +27,63 @@ from stoker.fs.meta.storage_class import StorageClass
 from stoker.fs.place import ClusterMap
 from stoker.fs.place.changing import settled
 from stoker.fs.place.map import pack_map
+from stoker.fs.store.interface import SliceStore
 
 _CLASSES_SECONDS: Final = 5.0
+_TOLD_CHARACTERS_MAX: Final = 400
+
+
+Collect = Callable[[Metadata, SliceStore], object]
+"""Collects garbage of a volume, on positive evidence alone. Raises StokerError where it had to stop."""
 
 
 class CareOptions(msgspec.Struct, frozen=True):
-    """How a cluster is cared for; `tidy_seconds` is how often sessions are ended and chunks freed."""
+    """How a cluster is cared for, and how often: a look at the map, sessions and chunks, garbage."""
 
     rules: Rules = Rules()
     repair: RepairOptions = RepairOptions()
     map_seconds: float = 1.0
     tidy_seconds: float = 30.0
-
-
-class Ground(NamedTuple):
-    """What care stands on: the metadata, the store of their slices, the newest map, the classes."""
-
-    metadata: Metadata
-    store: ClusterStore
-    maps: MapSource
-    classes: ClassesByNumber
+    collect_seconds: float = 3600.0
 
 
 class Tending:
-    """One master's care. `leading` tells whether it is its turn; `wall_ns` gives nanoseconds since 1970."""
+    """One master's care of the volume of `metadata`, whose slices are in `store`, by the maps of `maps`.
 
-    def __init__(
+    `leading` tells whether it is its turn, `wall_ns` gives nanoseconds since 1970, `collect` collects garbage.
+    """
+
+    def __init__(  # noqa: PLR0913 - each by its name
         self,
-        ground: Ground,
+        metadata: Metadata,
+        store: ClusterStore,
+        maps: MapSource,
         lanes: Lanes,
         leading: Callable[[], bool],
         options: CareOptions,
+        *,
         wall_ns: Callable[[], int],
+        collect: Collect | None = None,
     ) -> None:
-        self._metadata, self._store, self.maps, self._classes = ground
+        self._metadata = metadata
+        self._store = store
+        self.maps = maps
+        self._classes = ClassesByNumber(metadata)
+        self._ground = Ground(metadata, store, self._classes, lanes.clock)
         self._lanes = lanes
         self._leading = leading
         self._options = options
         self._wall_ns = wall_ns
         self.members = Members(options.rules)
-        self.repairs = Repairs(self._store, self._classes, lanes, options.repair)
+        self.repairs = Repairs(self._ground, lanes, options.repair)
         self.leads = False
         self.trouble: dict[str, str] = {}
         self._made: Sequence[StorageClass] = ()
         self._due = {"map": 0.0, "classes": 0.0, "tidy": 0.0}
+        self._collect = collect
+        self._collecting: Task | None = None
+        self._collect_after = lanes.clock() + options.collect_seconds
+        self._garbage_error: StokerError | None = None
 
     # -- what happens
 
@@ -103,6 +118,8 @@ class Tending:
             self._guarded("settling", self._settle)
         if self._is_due("tidy", now, self._options.tidy_seconds):
             self._guarded("tidying", self._tidy)
+        if cluster is not None:
+            self._guarded("garbage", self._tend_garbage)
 
     def _is_due(self, what: str, now: float, every_seconds: float) -> bool:
         if now < self._due[what]:
@@ -113,8 +130,8 @@ class Tending:
     def _guarded(self, what: str, work: Callable[[], object]) -> bool:
         try:
             work()
-        except StokerError as error:
-            self.trouble[what] = str(error)
+        except Exception as error:  # what nobody has foreseen must not end the care of a cluster
+            self.trouble[what] = str(error) if isinstance(error, StokerError) else repr(error)[:_TOLD_CHARACTERS_MAX]
             return False
         self.trouble.pop(what, None)
         return True
@@ -123,7 +140,7 @@ class Tending:
         """Take over from who led before: its map is the truth, its queue is found again by a pass."""
         self.maps.refresh()
         self.members.take_over(self.maps.known)
-        self.repairs = Repairs(self._store, self._classes, self._lanes, self._options.repair)
+        self.repairs = Repairs(self._ground, self._lanes, self._options.repair)
         self._learn_classes()
         self.leads = True
 
@@ -184,3 +201,20 @@ class Tending:
             for _ in range(1000):
                 if not self._metadata.run(request).more:
                     break
+
+    def _tend_garbage(self) -> None:
+        """Collect garbage from time to time, beside all else. Raises what the last collection met, until the next."""
+        now = self._lanes.clock()
+        if self._collecting is not None and self._collecting.done():
+            task, self._collecting = self._collecting, None
+            self._garbage_error = None
+            try:
+                task.result()
+            except StokerError as error:
+                self._garbage_error = error
+        if self._collect is not None and self._collecting is None and now >= self._collect_after:
+            self._collect_after = now + self._options.collect_seconds
+            collect = self._collect
+            self._collecting = self._lanes.begin(lambda: collect(self._metadata, self._store))
+        if self._garbage_error is not None:
+            raise self._garbage_error

@@ -14,6 +14,7 @@ NOTED_SPARE: Final = 0
 """Who reports a slice does not know how many shards are left: it goes before those known to be able to lose one."""
 _RETRY_SECONDS: Final = 15.0
 _RETRY_SECONDS_MAX: Final = 600.0
+_FAILURES_MAX: Final = 8
 
 
 class Waiting(msgspec.Struct):
@@ -31,8 +32,8 @@ class Queue:
     """Slices that wait, ordered by how many shards they could lose further, then by how long they have waited."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], Waiting] = {}
-        self._heap: list[tuple[int, float, int, tuple[int, int]]] = []
+        self._known: dict[Slice, Waiting] = {}
+        self._heap: list[tuple[int, float, int, Slice]] = []
         self._turns = itertools.count()
         self.bytes = 0
         self.refused = 0
@@ -43,23 +44,22 @@ class Queue:
 
     def add(self, item: Waiting) -> bool:
         """Have a slice wait; one that does already is moved up if it is worse than was known. False: no room."""
-        key = (item.slice.id, item.slice.generation)
-        known = self._known.get(key)
+        known = self._known.get(item.slice)
         if known is not None:
             if item.spare < known.spare:
                 known.spare = item.spare
-                self._push(key, known)
+                self._push(known)
             return True
         if len(self._known) >= QUEUE_MAX:
             self.refused += 1
             return False
-        self._known[key] = item
+        self._known[item.slice] = item
         self.bytes += item.cost_bytes
-        self._push(key, item)
+        self._push(item)
         return True
 
-    def _push(self, key: tuple[int, int], item: Waiting) -> None:
-        heapq.heappush(self._heap, (item.spare, item.since, next(self._turns), key))
+    def _push(self, item: Waiting) -> None:
+        heapq.heappush(self._heap, (item.spare, item.since, next(self._turns), item.slice))
 
     def take(self, now: float) -> Waiting | None:
         """Return the next one, which waits no more; None when nothing may be tried now."""
@@ -81,9 +81,11 @@ class Queue:
         return found
 
     def failed(self, item: Waiting, now: float) -> None:
-        """Have one wait that could not be repaired: twice as long with each time."""
+        """Have one wait that could not be repaired: twice as long with each time, then leave it to the next pass."""
         pause = min(_RETRY_SECONDS * 2.0 ** min(item.failures, 16), _RETRY_SECONDS_MAX)
         item.failures += 1
+        if item.failures > _FAILURES_MAX:
+            return
         item.not_before = now + pause
         self.add(item)
 

@@ -1,7 +1,7 @@
 """Repair of one slice: what is lost or astray is put where it belongs, and only then is anything forgotten."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -15,12 +15,23 @@ from stoker.fs.disk.interface import Bytes, ShardHeader, ShardHolder, ShardId
 from stoker.fs.meta.slices import Slice
 
 
+@runtime_checkable
+class Fetcher(Protocol):
+    """A holder that fetches shards from others by itself, so that their bytes take no detour."""
+
+    def pull(self, shard: ShardId, source: str, *, durable: bool) -> None:
+        """Fetch a shard from the chunk server at the address `source`, verify and store it."""
+
+    def header(self, shard: ShardId) -> ShardHeader:
+        """Return the header of a shard."""
+
+
 class Repaired(msgspec.Struct, frozen=True):
     """What a repair has done to a slice.
 
     `spare` is how many shards it could lose before; negative means that it was lost. `rebuilt` shards were decoded,
     `copied` ones moved; `removed` counts what was deleted elsewhere; `short` shards still have no place that takes
-    them. `error` says why nothing could be done.
+    them, `refused` are those of them whose place should have. `error` says why nothing could be done.
     """
 
     slice: Slice
@@ -30,10 +41,14 @@ class Repaired(msgspec.Struct, frozen=True):
     removed: int = 0
     short: tuple[int, ...] = ()
     error: str = ""
+    refused: tuple[int, ...] = ()
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A slice as its disks tell of it: where each shard is, how many it could lose further, which group it is of."""
+    """A slice as its disks tell of it: where each shard is, how many it could lose further, which group it is of.
+
+    `can_repair` tells whether a repair could do something now: a disk that is down takes no shard.
+    """
 
     slice: Slice
     disks: dict[int, tuple[int, ...]]
@@ -42,6 +57,7 @@ class Seen(msgspec.Struct, frozen=True):
     group: int
     missing: tuple[int, ...]
     astray: tuple[int, ...]
+    can_repair: bool = True
 
     @property
     def needs_repair(self) -> bool:
@@ -70,6 +86,9 @@ def seen_at(placed: Placed, found: dict[int, list[int]]) -> Seen:
     """Return a slice whose shards were found on these disks."""
     missing = tuple(index for index in range(placed.width) if placed.row[index] not in found.get(index, ()))
     astray = tuple(sorted(index for index, disks in found.items() if set(disks) - {placed.row[index]}))
+    known, row = placed.mapping.cluster.by_id, placed.row
+    takes = any(row[index] in known and known[row[index]].writable for index in missing)
+    leaves = any(row[index] in found[index] for index in astray)
     return Seen(
         placed.data,
         {index: tuple(disks) for index, disks in sorted(found.items())},
@@ -78,6 +97,7 @@ def seen_at(placed: Placed, found: dict[int, list[int]]) -> Seen:
         placed.group,
         missing,
         astray,
+        takes or leaves,
     )
 
 
@@ -112,11 +132,12 @@ class Repair:
         todo = [index for index in lost if self._places.writable(placed.row[index])]
         copied = [index for index in todo if found.get(index)]
         rebuilt = [index for index in todo if not found.get(index)]
-        shards = self._copies(found, copied)
-        rebuilt += [index for index in copied if index not in shards]
-        copied = [index for index in copied if index in shards]
+        pulled = self._pulled(found, copied)
+        shards = self._copies(found, [index for index in copied if index not in pulled])
+        rebuilt += [index for index in copied if index not in shards and index not in pulled]
+        copied = [index for index in copied if index in shards or index in pulled]
         shards |= self._rebuilt(found, rebuilt) if rebuilt else {}
-        stored = self._store(found, shards)
+        stored = pulled | self._store(found, shards)
         removed = self._forget(found, stored)
         return Repaired(
             placed.data,
@@ -125,6 +146,7 @@ class Repair:
             tuple(index for index in copied if index in stored),
             removed,
             tuple(index for index in lost if index not in stored),
+            refused=tuple(index for index in todo if index not in stored),
         )
 
     # -- reading
@@ -176,6 +198,25 @@ class Repair:
                     "shards of a slice do not fit each other", where=self._placed.name, got=f"shard {index}",
                     remedy="restore the file from a backup, then remove it here",
                 )  # fmt: skip
+
+    def _pulled(self, found: dict[int, list[int]], indexes: Sequence[int]) -> dict[int, int]:
+        """Have disks fetch shards from where they lie, by themselves; return those that are there then.
+
+        What cannot be fetched so, for whatever reason, is copied or decoded here.
+        """
+        stored: dict[int, int] = {}
+        known = self._placed.mapping.cluster.by_id
+        for index in indexes:
+            home = self._placed.row[index]
+            for disk in found[index]:
+                address = known[disk].address if disk in known else ""
+                try:
+                    if self._holders.call(home, _fetching(self._placed.shard(index), address)):
+                        stored[index] = home
+                        break
+                except StokerError as error:
+                    self._errors.append((home, error))
+        return stored
 
     def _copies(self, found: dict[int, list[int]], indexes: Sequence[int]) -> dict[int, Bytes]:
         """Return shards that lie elsewhere, as far as one of their copies can be read."""
@@ -269,5 +310,17 @@ def _replacing(header: ShardHeader, data: Bytes) -> Callable[[ShardHolder], Any]
             holder.put(header, [data], durable=True)
         if holder.header(header.shard) != header:
             raise CorruptError("a shard that was stored is another", where=str(header.shard))
+
+    return work
+
+
+def _fetching(shard: ShardId, address: str) -> Callable[[ShardHolder], bool]:
+    """Have a holder that can do so fetch a shard from another's address, verified, and see that it is there."""
+
+    def work(holder: ShardHolder) -> bool:
+        if not isinstance(holder, Fetcher) or not address:
+            return False
+        holder.pull(shard, address, durable=True)
+        return holder.header(shard).shard == shard
 
     return work

@@ -19,8 +19,9 @@ _SUPERUSER: Final = Caller()
 class OwnMetadata:
     """Implements `Metadata` over the master of this process, for upkeep.
 
-    Questions are answered from this master's copy, which may lag behind where it does not lead. What changes something
-    raises NotLeadingError there, and is asked once: it must be such that asking again does no harm.
+    Where it does not lead, questions are answered from its copy, which may lag behind, and what changes something
+    raises NotLeadingError. Requests are asked once and bear no number, so they must be such that asking again does no
+    harm.
     """
 
     def __init__(self, master: Master, within_seconds: float = WITHIN_SECONDS) -> None:
@@ -42,9 +43,8 @@ class OwnMetadata:
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         """Do calls in their order, each answered by itself."""
-        core = self._master.core
-        if only_questions(batch):
-            return core.read(batch, b"")
+        if only_questions(batch) and not self._master.leads:
+            return self._master.core.read(batch, b"")
         return self._master.commit(batch, b"", self._within_seconds)
 
     def end_session(self, number: int) -> None:

@@ -63,6 +63,7 @@ class _Search:
         self.table = _indexed(mapping.table, self.numbers)
         names = sorted({disk.domain(pool.domain) for disk in self.disks})
         self.domains = np.array([names.index(disk.domain(pool.domain)) for disk in self.disks])
+        self.domain_count = len(names)
         self.share_weight = 1.0
         self.pairs = _pairs(self.table, len(self.disks))
         weights = np.array([disk.weight for disk in self.disks], np.float64)
@@ -91,7 +92,10 @@ class _Search:
         change = 2 * (gap[others].sum(axis=0) - gap[others, here].sum() + len(others))
         counts = np.diagonal(self.pairs) - self.shares
         change = change + self.share_weight * 2 * (counts - counts[here] + 1)
-        change[np.isin(self.domains, self.domains[others]) | (np.arange(len(change)) == here)] = np.inf
+        taken = np.zeros(self.domain_count, np.bool_)
+        taken[self.domains[others]] = True
+        change[taken[self.domains]] = np.inf
+        change[here] = np.inf
         best = int(change.argmin())
         if not change[best] < -_SPARE_MAX:
             return False

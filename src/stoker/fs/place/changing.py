@@ -91,13 +91,15 @@ class Loss(msgspec.Struct, frozen=True):
     """What the loss of some disks would mean for a pool of k data shards.
 
     `groups_by_spare` counts placement groups by how many shards they could lose further; below 0 bytes are lost.
-    `moved_bytes` are written to rebuild, `read_bytes` are read for it; `received_bytes` tells how much each disk gets.
+    `spare_of` tells it of each group. `moved_bytes` are written to rebuild, `read_bytes` are read for it;
+    `received_bytes` tells how much each disk gets.
     """
 
     groups_by_spare: dict[int, int]
     moved_bytes: int
     read_bytes: int
     received_bytes: dict[int, int]
+    spare_of: dict[int, int] = {}
 
 
 def what_if(
@@ -112,12 +114,14 @@ def what_if(
     then = Mapping(ClusterMap(cluster.epoch + 1, tuple(given_up), cluster.pools), pool)
     by_spare: dict[int, int] = {}
     received: dict[int, int] = {}
+    spare_of: dict[int, int] = {}
     moved_bytes = read_bytes = 0
     for group in range(pool.groups):
         row, later = now.row(group), then.row(group)
         slots = [slot for slot, disk in enumerate(row) if disk in gone]
         spare = pool.width - k - len(slots)
         by_spare[spare] = by_spare.get(spare, 0) + 1
+        spare_of[group] = spare
         share = -(-group_bytes.get(group, 0) // k)
         if not slots or spare < 0:
             continue
@@ -125,7 +129,7 @@ def what_if(
         for slot in slots:
             moved_bytes += share
             received[later[slot]] = received.get(later[slot], 0) + share
-    return Loss(dict(sorted(by_spare.items())), moved_bytes, read_bytes, received)
+    return Loss(dict(sorted(by_spare.items())), moved_bytes, read_bytes, received, spare_of)
 
 
 def disks_of(cluster: ClusterMap, host: str) -> list[int]:
