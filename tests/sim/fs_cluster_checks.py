@@ -4,7 +4,7 @@ import errno
 from typing import Any
 
 from fs_cluster_clients import BLOCK_BYTES, BLOCKS_MAX, OPTIONS, File, check_content, listed
-from fs_cluster_fibers import SECOND, FiberLanes, Process
+from fs_cluster_fibers import MS, SECOND, FiberLanes, Process
 
 from stoker.fs.care.maps import ClassesByNumber, MapSource
 from stoker.fs.client.client import Client
@@ -51,7 +51,7 @@ class Checks:
         if now_ns - self._looked_ns >= FSCK_EVERY_NS:
             self._looked_ns = now_ns
             for master in masters:
-                if master.process.alive:
+                if master.process.alive and master.core.member.number:
                     faults = fsck(master.core.copy)
                     assert faults == [], faults
             self._maps_go_on()
@@ -171,6 +171,7 @@ class Checks:
     def final(self) -> None:
         """All copies are the same, and hold what was acknowledged; every byte reads."""
         world = self.world
+        self._wait_for_equal()
         contents = []
         for master in world.masters:
             with master.core.copy.snapshot() as snapshot:
@@ -186,6 +187,13 @@ class Checks:
             world.loop.run(world.loop.now_ns + (0 if fiber.done() else SECOND))
         assert fiber.done(), "the last reader does not come to an end"
         fiber.result()
+
+    def _wait_for_equal(self) -> None:
+        """Let standbys come to where the leader is, at a moment when nothing is under way."""
+        for _ in range(2000):
+            if len({one.core.member.number for one in self.world.masters}) == 1:
+                return
+            self.world.loop.run(self.world.loop.now_ns + 5 * MS)
 
     def _read_all(self, process: Process) -> None:
         metadata = RemoteMetadata([one.name for one in self.world.masters])

@@ -202,7 +202,7 @@ class Faults:
     def _undrain(self) -> None:
         operator = self.world.operator
         metadata, _ = operator.opened()
-        while self.world.checks.map is None or any(disk.draining for disk in self.world.checks.map.disks):
+        while not self.world.quiet:
             with suppress(StokerError):
                 operator.turn(metadata, only_back=True)
             self.world.loop.sleep(SECOND)

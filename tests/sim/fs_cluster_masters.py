@@ -15,7 +15,7 @@ from stoker.core.errors import StokerError, TransientError, UnavailableError, Us
 from stoker.fs.care.maps import ClassesByNumber, MapSource
 from stoker.fs.care.membership import Rules, check_beat
 from stoker.fs.care.repairs import RepairOptions
-from stoker.fs.care.tending import CareOptions, Ground, Tending
+from stoker.fs.care.tending import CareOptions, Tending
 from stoker.fs.chunk.operations import Heartbeat
 from stoker.fs.cluster import ClusterStore
 from stoker.fs.disk.interface import ShardHolder
@@ -290,11 +290,9 @@ class SimMaster(Master):
         metadata = OwnMetadata(self)
         metadata.settings  # noqa: B018 - raises while there is no copy yet
         self.maps = MapSource(metadata)
-        classes = ClassesByNumber(metadata)
         lanes = FiberLanes(self.loop, self.process)
-        store = self.world.store_for(self.process, self.maps, classes, lanes)
-        ground = Ground(metadata, store, self.maps, classes)
-        return Tending(ground, lanes, lambda: self.leads, CARE, self.wall_ns)
+        store = self.world.store_for(self.process, self.maps, ClassesByNumber(metadata), lanes)
+        return Tending(metadata, store, self.maps, lanes, lambda: self.leads, CARE, wall_ns=self.wall_ns)
 
 
 class SimConnection:
