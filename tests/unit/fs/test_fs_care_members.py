@@ -238,6 +238,21 @@ def test_more_moves_than_are_remembered_wait_and_the_rest_is_told() -> None:
     assert "moves" not in watch.members.trouble
 
 
+def test_a_disk_is_given_up_however_many_moves_are_remembered() -> None:
+    """While it is silent nothing settles: what waits for the moves to be done would wait for ever."""
+    watch = Watch("abcdef")
+    watch.live(5)
+    for name in "ghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRST":
+        watch.alive[name] = {"host": f"host-{name}"}
+        watch.live(4)
+    assert "changes wait" in watch.members.trouble["moves"]
+    del watch.alive["a"]
+    watch.live(700)
+    assert watch.health("a") == ["out"]
+    assert watch.map is not None
+    assert max(len(one.rows) for pool in watch.map.pools for one in pool.before) == 8
+
+
 @pytest.mark.parametrize(
     "facts",
     [

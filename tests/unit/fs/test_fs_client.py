@@ -491,3 +491,11 @@ def test_a_whole_piece_is_stored_before_anybody_asks(clients: Clients) -> None:
     handle.close()
     with clients.client() as other:
         refused(errno.EINVAL, other.create, Create(ROOT, b"q", 0o600))
+
+
+def test_a_put_whose_bytes_cannot_be_kept_is_refused_as_any_other(clients: Clients) -> None:
+    one = clients.client()
+    clients.store.fault = lambda verb: UnavailableError("disks are gone") if verb == "make_durable" else None
+    told = refused(errno.EIO, lambda: one.put(Put(ROOT, b"never", 0o600, ()), [b"abc"]))
+    assert "disks are gone" in str(told)
+    refused(errno.ENOENT, lambda: one.ask(Lookup(ROOT, b"never")))

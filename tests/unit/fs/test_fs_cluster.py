@@ -411,6 +411,39 @@ def test_a_map_that_changes_during_a_write_loses_nothing() -> None:
     assert shards(cluster, LARGE) == {index: [disk] for index, disk in enumerate(row(cluster, LARGE))}
 
 
+def test_garbage_is_removed_where_it_is_found_though_no_map_leads_there() -> None:
+    cluster = Cluster(20)
+    written(cluster.store, LARGE)
+    place = cluster.store._holders.places().of(LARGE)
+    usual = {*place.row, *place.stand_ins()}
+    home, astray = place.row[3], next(number for number in cluster.holders if number not in usual)
+    name = place.shard(3)
+    cluster.holders[astray].shards[name] = cluster.holders[home].shards[name]
+    cleaner = cluster.opened()
+    assert list(cleaner.inventory()) == [LARGE]
+    cleaner.remove([LARGE])
+    assert list(cleaner.inventory()) == [] and not cluster.holders[astray].shards
+
+
+def test_a_stand_in_is_kept_until_the_shard_where_it_belongs_is_durable() -> None:
+    cluster = Cluster(20)
+    written(cluster.store, LARGE, durable=False)
+    place = cluster.store._holders.places().of(LARGE)
+    home, other, name = place.row[3], place.stand_ins()[0], place.shard(3)
+    cluster.holders[other].shards[name] = cluster.holders[home].shards[name]
+    kept = cluster.holders[home].sync
+
+    def refuse(shards: object) -> None:
+        raise StoreError("fsync failed")
+
+    cluster.holders[home].sync = refuse  # type: ignore[method-assign]
+    assert cluster.store.repair_slice(LARGE).removed == 0
+    assert name in cluster.holders[other].shards
+    cluster.holders[home].sync = kept  # type: ignore[method-assign]
+    assert cluster.store.repair_slice(LARGE).removed == 1
+    assert name not in cluster.holders[other].shards
+
+
 # -- slow disks
 
 

@@ -140,6 +140,9 @@ class Members:
             made = with_disks(cluster, [*changed, *new])
         except UsageError as error:
             self.trouble["moves"] = f"{error.what}: changes wait until the repair is done"
+            given_up = [now for now in changed if now.health == "out" and cluster.by_id[now.id].health != "out"]
+            if given_up:  # or else nothing would ever settle: a pass with silent disks proves nothing
+                return with_disks(cluster, given_up, forgetting=True)
             return self._only_still(cluster, changed)
         self.trouble.pop("moves", None)
         return made

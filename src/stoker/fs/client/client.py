@@ -10,6 +10,7 @@ import msgspec
 
 from stoker.core.clock import sleep, wall_ns
 from stoker.core.errors import StokerError
+from stoker.fs.client.commits import DurabilityError
 from stoker.fs.client.errors import refusing
 from stoker.fs.client.inode import OpenInode
 from stoker.fs.client.layout import CHUNKS_MAX
@@ -323,7 +324,10 @@ class Client:
             kind = self._class_for(request)
             slices = self.works.store_all((one for one in contents if len(one)), number, kind)
             whole = msgspec.structs.replace(request, slices=tuple(slices))
-            answer = self.works.commits.commit(slices, [Call(whole, caller, number)])[0]
+            try:
+                answer = self.works.commits.commit(slices, [Call(whole, caller, number)])[0]
+            except DurabilityError as failed:
+                raise failed.error from failed
             if isinstance(answer, Refusal):
                 raise meta_error(answer.errno, "put", where, answer.detail)
             assert isinstance(answer, Entry)

@@ -274,15 +274,17 @@ class Repair:
         return stored
 
     def _forget(self, found: dict[int, list[int]], stored: dict[int, int]) -> int:
-        """Remove shards that lie elsewhere than they belong, once they are where they belong; return how many."""
+        """Remove shards that lie elsewhere than they belong, once they are where they belong; return how many.
+
+        One that its writer put there may not be durable yet, while the one elsewhere is.
+        """
         removed = 0
         for index, disks in found.items():
             home = self._placed.row[index]
-            if home not in disks and index not in stored:
+            elsewhere = [disk for disk in disks if disk != home]
+            if not elsewhere or (index not in stored and not (home in disks and self._is_durable(index, home))):
                 continue
-            for disk in disks:
-                if disk == home:
-                    continue
+            for disk in elsewhere:
                 try:
                     self._holders.call(disk, _removing(self._placed.shard(index)))
                     removed += 1
@@ -290,9 +292,22 @@ class Repair:
                     self._errors.append((disk, error))
         return removed
 
+    def _is_durable(self, index: int, disk: int) -> bool:
+        """Make a shard durable that was found where it belongs; tell whether it is."""
+        try:
+            self._holders.call(disk, _syncing(self._placed.shard(index)))
+        except StokerError as error:
+            self._errors.append((disk, error))
+            return False
+        return True
+
 
 def _getting(shard: ShardId, ranges: Sequence[tuple[int, int]]) -> Callable[[ShardHolder], Any]:
     return lambda holder: holder.get(shard, ranges) if ranges else []
+
+
+def _syncing(shard: ShardId) -> Callable[[ShardHolder], Any]:
+    return lambda holder: holder.sync([shard])
 
 
 def _removing(shard: ShardId) -> Callable[[ShardHolder], Any]:

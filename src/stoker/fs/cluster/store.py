@@ -66,6 +66,7 @@ class ClusterStore:
         self._known = Remembered(self.options.known_max)
         self._written = Remembered(self.options.known_max)
         self._short: OrderedDict[tuple[int, int], Short] = OrderedDict()
+        self._astray: dict[tuple[int, int], set[int]] = {}
         self._lock = Lock()
 
     # -- SliceStore
@@ -172,7 +173,8 @@ class ClusterStore:
         for data in slices:
             placed = places.of(data)
             every = [placed.shard(index) for index in range(placed.width)]
-            disks = {disk for index in range(placed.width) for disk in placed.homes(index)} | set(placed.stand_ins())
+            disks = _known_places(placed) | self._astray.get((data.id, data.generation), set())
+            disks &= places.cluster.by_id.keys()
             where += [(disk, shard) for disk in disks for shard in every]
             self._written.forget((data.id, data.generation))
             self._known.forget((data.id, data.generation))
@@ -188,14 +190,33 @@ class ClusterStore:
             raise UnavailableError("slices are not removed everywhere", where=f"disks {disks_told}", got=told)
 
     def inventory(self) -> Iterator[Slice]:
-        """See SliceStore: every slice that any disk has a shard of."""
+        """See SliceStore: every slice that any disk has a shard of. Where shards are astray is noted for `remove`."""
+        places = self._holders.places()
         last: Slice | None = None
-        for _, header, _ in self._holders.everything(self._holders.places()):
+        disks: set[int] = set()
+        for disk, header, _ in self._holders.everything(places):
             shard = header.shard
             data = Slice(shard.slice_id, shard.generation, header.slice_bytes, header.storage_class)
-            if data != last:
-                yield data
+            if last is not None and data != last:
+                self._note_astray(places, last, disks)
+                yield last
+                disks = set()
             last = data
+            disks.add(disk)
+        if last is not None:
+            self._note_astray(places, last, disks)
+            yield last
+
+    def _note_astray(self, places: Places, data: Slice, disks: set[int]) -> None:
+        """Note where a slice has shards that follows from no map: damaged ones, say, that no repair can move home."""
+        placed = places.of(data)
+        astray = disks.difference(*(placed.homes(index) for index in range(placed.width)))
+        if astray:  # that of a stand-in is asked anyway, and costs to find
+            self._astray[data.id, data.generation] = astray
+            while len(self._astray) > self.options.known_max:
+                self._astray.pop(next(iter(self._astray)))
+        else:
+            self._astray.pop((data.id, data.generation), None)
 
     def close(self) -> None:
         """See SliceStore; waits for calls that are on their way."""
@@ -265,6 +286,11 @@ class ClusterStore:
             except StokerError as error:
                 reports.append(Repaired(one.slice, one.spare, error=str(error)))
         return reports
+
+
+def _known_places(placed: Placed) -> set[int]:
+    """Return the disks where shards of a slice may lie by the map."""
+    return {disk for index in range(placed.width) for disk in placed.homes(index)} | set(placed.stand_ins())
 
 
 def _syncing(shards: Sequence[ShardId]) -> Callable[[ShardHolder], None]:

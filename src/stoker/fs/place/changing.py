@@ -13,13 +13,18 @@ from stoker.fs.place.map import Before, ClusterMap, Disk, Override, Pool, checke
 from stoker.fs.place.mapping import Mapping
 
 BEFORE_MAX: Final = 8
-"""So many former places of a group are kept; with more changes than that before it is settled none is dropped."""
+"""So many former places of a group are kept; with more changes than that before it is settled none is dropped,
+unless a disk must be given up: while it is silent nothing settles."""
 
 
-def with_disks(old: ClusterMap, disks: Iterable[Disk]) -> ClusterMap:
-    """Return the next map, in which these disks are new or fare otherwise."""
+def with_disks(old: ClusterMap, disks: Iterable[Disk], *, forgetting: bool = False) -> ClusterMap:
+    """Return the next map, in which these disks are new or fare otherwise.
+
+    Raises UsageError where a group would have too many former places, unless `forgetting` lets the oldest go: what is
+    there is found by a search of all disks then.
+    """
     found = {**old.by_id, **{disk.id: disk for disk in disks}}
-    return _moved(old, tuple(found[number] for number in sorted(found)), old.pools)
+    return _moved(old, tuple(found[number] for number in sorted(found)), old.pools, forgetting=forgetting)
 
 
 def without_disks(old: ClusterMap, numbers: Iterable[int]) -> ClusterMap:
@@ -56,22 +61,24 @@ def settled(old: ClusterMap, width: int, domain: Domain, groups: Iterable[int]) 
     return ClusterMap(old.epoch + 1, old.disks, tuple(pools))
 
 
-def _moved(old: ClusterMap, disks: tuple[Disk, ...], pools: tuple[Pool, ...]) -> ClusterMap:
+def _moved(
+    old: ClusterMap, disks: tuple[Disk, ...], pools: tuple[Pool, ...], *, forgetting: bool = False
+) -> ClusterMap:  # fmt: skip
     """Return the next map, whose pools remember where groups were that are elsewhere in it."""
     plain = ClusterMap(old.epoch + 1, disks, pools)
     was = {pool.key: pool for pool in old.pools}
-    moved = [_remembering(Mapping(old, was[pool.key]), Mapping(plain, pool)) for pool in pools]
+    moved = [_remembering(Mapping(old, was[pool.key]), Mapping(plain, pool), forgetting=forgetting) for pool in pools]
     return checked(ClusterMap(plain.epoch, disks, tuple(moved)))
 
 
-def _remembering(old: Mapping, new: Mapping) -> Pool:
+def _remembering(old: Mapping, new: Mapping, *, forgetting: bool) -> Pool:
     before = {one.group: one.rows for one in new.pool.before}
     for group in np.flatnonzero((old.table != new.table).any(axis=1)):
         number = int(group)
         row, now = old.row(number), new.row(number)
         rows = dict.fromkeys((row, *before.get(number, ())))
         rows.pop(now, None)
-        if len(rows) > BEFORE_MAX:
+        if len(rows) > BEFORE_MAX and not forgetting:
             raise UsageError(
                 "placement group has too many former places",
                 where=f"group {number}",
@@ -79,7 +86,7 @@ def _remembering(old: Mapping, new: Mapping) -> Pool:
                 remedy="let the repair move what is there first",
             )
         # A row that it was in before may hold slices still, be it the present one.
-        before[number] = tuple(rows)
+        before[number] = tuple(rows)[:BEFORE_MAX]
     kept = tuple(Before(group, before[group]) for group in sorted(before) if before[group])
     return msgspec.structs.replace(new.pool, before=kept)
 
