@@ -37,7 +37,7 @@ _LOG_BYTES_TOLD: Final = 2000
 @click.option("--attr-ttl", type=float, default=1.0, show_default=True, help="Seconds to believe attributes.")
 @click.option("--entry-ttl", type=float, default=1.0, show_default=True, help="Seconds to believe names.")
 @click.option("--strict", is_flag=True, help="Believe nothing without asking: a write is seen everywhere at once.")
-@click.option("--threads", type=int, default=8, show_default=True, help="Requests worked on at once.")
+@click.option("--threads", type=int, default=16, show_default=True, help="Requests worked on at once.")
 @click.option("--log", type=click.Path(path_type=Path), help="File for what goes wrong. [default: PATH.mount.log]")
 @as_json
 def mount(volume: str, mountpoint: Path, log: Path | None, **chosen: Any) -> int:

@@ -50,7 +50,7 @@ from stoker.fs.meta.engines.urls import open_engine
 engine = open_engine(sys.argv[1])
 for number in range(100_000):
     key = number.to_bytes(4, "big")
-    engine.txn(None, {b"a" + key: key * 100, b"b" + key: key})
+    engine.txn(None, {b"a" + key: key * 100, b"b" + key: key}, durable=sys.argv[2] == "durable")
     print(number, flush=True)
 """
 
@@ -316,11 +316,21 @@ class MetaEngineContract:
         with pytest.raises(UsageError, match=r"taken|already"):
             open_engine(self.url(tmp_path), create=True)
 
-    def test_what_was_acknowledged_survives_a_killed_process(self, tmp_path: Path) -> None:
+    def test_what_is_visible_is_so_at_once_and_can_be_made_durable(self, engine: Engine) -> None:
+        revision = engine.txn(None, {b"a": b"1"}, durable=False)
+        assert isinstance(revision, int)
+        assert engine.get(b"a") == b"1"
+        assert isinstance(engine.txn(ReadSet(0, {b"a": False}), {b"a": b"2"}, durable=False), Conflict)
+        engine.make_durable(revision)
+        assert engine.txn(ReadSet(revision, {b"a": True}), {b"a": b"3"}) == revision + 1
+        assert [change.revision for change in engine.changes(0)] == [revision, revision + 1]
+
+    @pytest.mark.parametrize("kind", ["durable", "visible"])
+    def test_what_was_acknowledged_survives_a_killed_process(self, tmp_path: Path, kind: str) -> None:
         self.need_survival()
         open_engine(self.url(tmp_path), create=True).close()
         writer = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-c", _WRITER, self.url(tmp_path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _WRITER, self.url(tmp_path), kind], stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout is not None
         told = [int(writer.stdout.readline()) for _ in range(_KILLED_AFTER)]

@@ -26,6 +26,7 @@ class LossyMetadata:
         self.submitted = 0
         self.run = volume.run
         self.end_session = volume.end_session
+        self.make_durable = volume.make_durable
         self.close = volume.close
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:

@@ -144,9 +144,9 @@ def test_threads_share_transactions() -> None:
     slow = threading.Event()
     txn = volume.engine.txn
 
-    def held(*arguments: object) -> object:
+    def held(*arguments: object, **named: object) -> object:
         slow.wait(5)
-        return txn(*arguments)  # type: ignore[arg-type]
+        return txn(*arguments, **named)  # type: ignore[arg-type]
 
     volume.engine.txn = held  # type: ignore[method-assign,assignment]
     with ThreadPoolExecutor(16) as pool:
@@ -180,7 +180,7 @@ class _Interrupted:
 def test_who_is_interrupted_when_woken_to_lead_lets_another_lead(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = Volume.format("memory://")
     held, txn = threading.Event(), volume.engine.txn
-    volume.engine.txn = lambda *both: txn(*both) if held.wait(5) else None  # type: ignore[method-assign,assignment]
+    volume.engine.txn = lambda *both, **named: txn(*both, **named) if held.wait(5) else None  # type: ignore[method-assign,assignment]
     committer = volume._committer
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(Tree(volume).create, "/first")
@@ -207,7 +207,7 @@ def test_who_is_interrupted_when_woken_to_lead_lets_another_lead(monkeypatch: py
 def test_an_engine_that_fails_is_told_to_all_who_waited() -> None:
     volume = Volume.format("memory://")
 
-    def full(*_: object) -> int:
+    def full(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, "full")
 
     volume.engine.txn = full  # type: ignore[method-assign,assignment]
@@ -222,7 +222,7 @@ def test_an_engine_that_fails_is_told_to_all_who_waited() -> None:
 def test_conflicts_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = Volume.format("memory://")
     monkeypatch.setattr("stoker.fs.meta.committing._PAUSE_SECONDS", 0.0)
-    volume.engine.txn = lambda *_: Conflict(b"k", 1)  # type: ignore[method-assign,assignment]
+    volume.engine.txn = lambda *_, **__: Conflict(b"k", 1)  # type: ignore[method-assign,assignment]
     with pytest.raises(TransientError, match="faster than by this one"):
         volume.run(Mkdir(ROOT, b"d", 0o755))
 
@@ -465,10 +465,10 @@ def test_a_waiting_thread_that_is_interrupted_holds_up_nobody() -> None:
     leading, go = threading.Event(), threading.Event()
     txn = volume.engine.txn
 
-    def held(*arguments: object) -> object:
+    def held(*arguments: object, **named: object) -> object:
         leading.set()
         go.wait(20)
-        return txn(*arguments)  # type: ignore[arg-type]
+        return txn(*arguments, **named)  # type: ignore[arg-type]
 
     volume.engine.txn = held  # type: ignore[method-assign,assignment]
 

@@ -4,6 +4,7 @@ import errno
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, TypeGuard, TypeVar, cast
 
 import msgspec
@@ -79,6 +80,7 @@ class Client:
         self._light: dict[int, set[OpenFile]] = {}  # by inode, what is open to read and not in the session
         self._flushing: set[int] = set()
         self._closed = False
+        self._loose = False  # something was made or emptied that may not be durable yet
         self.session = Session(metadata, options.session_seconds, self._lost, clock)
         self.session.number  # noqa: B018 - begins it
         self._pool: Executor = ThreadPoolExecutor(options.threads, "stoker-fs-pool") if threads else Inline()
@@ -217,7 +219,7 @@ class Client:
         self._settle(request)
         generations = self._generations()
         entry, number = self._opened(request, caller)
-        return self._handle(entry, number, access, caller, generations)
+        return self._handle(entry, number, access, caller, generations, changed=truncate)
 
     def create(self, request: Create, *, caller: Caller = _SUPERUSER) -> tuple[Entry, OpenFile]:
         """Make a file, or find it, and open it as the request's `access` says."""
@@ -225,7 +227,7 @@ class Client:
             raise meta_error(errno.EINVAL, "create", request.name.decode(errors="backslashreplace"))
         generations = self._generations()
         entry, number = self._opened(request, caller)
-        handle = self._handle(entry, number, request.access, caller, generations)
+        handle = self._handle(entry, number, request.access, caller, generations, changed=entry.made)
         return self._righted(entry, {}), handle
 
     def _opened(self, request: Open | Create, caller: Caller) -> tuple[Entry, int]:
@@ -234,15 +236,18 @@ class Client:
 
         opened = self._in_session(task, request)
         if not isinstance(request, Open) or request.truncate:
+            self._loose = True
             self.works.entries.forget()
         return opened
 
     def _handle(
-        self, entry: Entry, number: int, access: int, caller: Caller, generations: dict[int, int]
-    ) -> OpenFile:  # fmt: skip
+        self, entry: Entry, number: int, access: int, caller: Caller, generations: dict[int, int], *, changed: bool
+    ) -> OpenFile:
         with self._mutex:
             inode = self._inode_of(number, entry.ino, entry.attr)
         inode.opened(entry.attr, generations.get(entry.ino, 0))
+        if changed:
+            inode.note_change()
         return OpenFile(self, self.works, inode, access, caller)
 
     def _open_light(self, ino: int, caller: Caller) -> OpenFile | None:
@@ -396,7 +401,11 @@ class Client:
                 self._flushing.discard(id(inode))
 
     def flush_old(self) -> None:
-        """Show bytes that have waited long enough."""
+        """Show bytes that have waited long enough; files that were only made are kept too."""
+        if self._loose:
+            self._loose = False
+            with suppress(StokerError):  # promised to nobody: who asks for it is told
+                self.metadata.make_durable()
         now_ns, limit_ns = self._clock(), int(self.options.flush_seconds * 1e9)
         for inode in list(self._inodes.values()):
             since_ns = inode.dirty_since_ns

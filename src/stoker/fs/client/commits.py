@@ -2,6 +2,7 @@
 
 Bytes become durable before any file shows them, so a power failure leaves a file with its old bytes or its new ones.
 As in the metadata's own group commit there is no thread and no timer: the first of those who waited commits for all.
+While one group is shown, the bytes of the next become durable: they wait for two devices, or for one in turns.
 """
 
 import threading
@@ -26,13 +27,14 @@ class DurabilityError(Exception):
 
 
 class _Ticket:
-    __slots__ = ("answers", "calls", "done", "error", "slices")
+    __slots__ = ("answers", "calls", "done", "error", "slices", "taken")
 
     def __init__(self, slices: Sequence[Slice], calls: Sequence[Call]) -> None:
         self.slices = slices
         self.calls = calls
         self.answers: list[Answer] = []
         self.error: BaseException | None = None
+        self.taken = False  # is in a group that somebody commits
         self.done = False
 
 
@@ -57,23 +59,38 @@ class CommitGroup:
         ticket = _Ticket(slices, calls)
         with self._changed:
             self._waiting.append(ticket)
-            while self._busy and not ticket.done:
+            while not ticket.done and (self._busy or ticket.taken):
                 self._changed.wait()
-            if not ticket.done:
-                self._busy = True
-                group, self._waiting = self._waiting[:_GROUP_TICKETS_MAX], self._waiting[_GROUP_TICKETS_MAX:]
-                if ticket not in group:
-                    group.append(ticket)
-                    self._waiting.remove(ticket)
-        if not ticket.done:
+            group = [] if ticket.done else self._take(ticket)
+        if group:
             self._lead(group)
         if ticket.error is not None:
             raise ticket.error
         return ticket.answers
 
+    def _take(self, own: _Ticket) -> list[_Ticket]:
+        """Take those who wait, one's own ticket among them; the lock is held."""
+        self._busy = True
+        group, self._waiting = self._waiting[:_GROUP_TICKETS_MAX], self._waiting[_GROUP_TICKETS_MAX:]
+        if own not in group:
+            group.append(own)
+            self._waiting.remove(own)
+        for ticket in group:
+            ticket.taken = True
+        return group
+
+    def _pass_on(self) -> None:
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+
     def _lead(self, group: list[_Ticket]) -> None:
         try:
-            self._do(self._durable(group))
+            try:
+                ready = self._durable(group)
+            finally:
+                self._pass_on()
+            self._do(ready)
         except BaseException as error:
             for ticket in group:
                 told = error if isinstance(error, Exception) else TransientError("commit was interrupted")
@@ -82,7 +99,6 @@ class CommitGroup:
                 raise
         finally:
             with self._changed:
-                self._busy = False
                 self.commits += 1
                 self.served += len(group)
                 for ticket in group:

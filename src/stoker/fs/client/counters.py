@@ -26,3 +26,4 @@ class Counters(msgspec.Struct):
     flush_failures: int = 0
     dropped_bytes: int = 0
     relieved: int = 0
+    compacted: int = 0

@@ -38,6 +38,9 @@ class _Asked:
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         return self._client.submit(batch)
 
+    def make_durable(self) -> None:
+        self._client.metadata.make_durable()
+
     def end_session(self, number: int) -> None:
         self._client.metadata.end_session(number)
 

@@ -50,16 +50,19 @@ def collect_garbage(
     *,
     now_ns: int,
     dry_run: bool = False,
+    lost: bool = True,
     tell: Callable[[Removed], object] = id,
 ) -> Collected:
     """Remove freed slices and lost ones that are older than the grace; `tell` hears of each before it goes.
 
+    Without `lost` the store's inventory is not looked through, so that the pass costs only what was freed.
     Raises what the metadata or the store raise: what was removed until then stays removed, all else stays.
     """
     if grace_seconds < 0:
         raise UsageError("grace is negative", got=str(grace_seconds))
     done = Collected()
     grace_ns = int(grace_seconds * 1e9)
+    metadata.make_durable()  # what freed them must not be undone by a power failure once they are gone
     for page in _freed(metadata):
         old = [one for one in page if now_ns - one.time_ns >= grace_ns]
         done.waiting += len(page) - len(old)
@@ -71,8 +74,9 @@ def collect_garbage(
             store.remove([one.slice for one in old])
             # A crash before this leaves rows of slices that are gone: the next pass removes them once more.
             metadata.run(ForgetFreed(tuple(one.slice.id for one in old)))
-    _collect_lost(metadata, store, grace_ns, done, dry_run=dry_run, tell=tell)
-    if not dry_run:
+    if lost:
+        _collect_lost(metadata, store, grace_ns, done, dry_run=dry_run, tell=tell)
+    if lost and not dry_run:
         _merge_taken(metadata)
     return done
 

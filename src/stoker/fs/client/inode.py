@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from stoker.core.errors import NotFoundError, StokerError
 from stoker.fs.client.buffer import Buffer
 from stoker.fs.client.commits import DurabilityError
+from stoker.fs.client.compaction import Layers, compact
 from stoker.fs.client.errors import as_refusal, stale
 from stoker.fs.client.gather import gather, ranges_of
 from stoker.fs.client.layout import Layout
@@ -55,6 +56,9 @@ class OpenInode:
         self._in_doubt: Sequence[Call] | None = None  # what was asked with runs of which nobody knows if they show
         self._lost_error: MetaError | None = None
         self._losses = 0
+        self._layers = Layers()
+        self._changes = 0  # made or emptied by opening: durable only with what is shown later
+        self._changes_kept = 0
 
     # -- facts
 
@@ -168,17 +172,43 @@ class OpenInode:
 
     # -- committing
 
-    def commit(self, last: Sequence[Call] = (), answers: list[Answer] | None = None) -> None:
-        """Show all that was written, durably, and do the calls `last` in the same transaction.
+    def commit(self, last: Sequence[Call] = (), answers: list[Answer] | None = None) -> bool:
+        """Show all that was written, durably, and do the calls `last` in the same transaction; tell if there was any.
 
         `answers` gets those of `last` when they were done, even where an error is raised. Raises MetaError: what may
         succeed later is kept, and the next commit tries again; the rest is given up, told to each handle once.
         """
+        shown = self._commit(last, answers)
+        with self._lock:
+            due = [] if last else self._layers.due()  # a file that was closed cannot be changed
+        for place in due:
+            self._works.pool.submit(self._compact, place)
+        return shown
+
+    def _compact(self, place: int) -> None:
+        """Store a place again that shows many slices, unless the file is being committed: then the next commit asks."""
+        if not self._commit_lock.acquire(blocking=False):
+            return
+        try:
+            with self._lock:
+                if self._stale or place not in self._layers.due():
+                    return
+                self._layers.done(place)
+            if compact(self._works, self.ino, self.session, place):
+                self._works.counters.compacted += 1
+                self.changed()
+        except (StokerError, DurabilityError):
+            return  # all shows as before; what was stored is garbage once the session is over
+        finally:
+            self._commit_lock.release()
+
+    def _commit(self, last: Sequence[Call], answers: list[Answer] | None) -> bool:
         with self._commit_lock:
             with self._lock:
                 runs = self._sealed()
+                changes = self._changes
             if not runs:
-                return
+                return False
             told: list[Answer] = [] if answers is None else answers
             try:
                 self._store_runs(runs)
@@ -194,6 +224,20 @@ class OpenInode:
                 if isinstance(error, MetaError) and error.errno == errno.ESTALE:
                     self._works.session.lose(self.session)
                 raise as_refusal(error, "write", self.where) from error
+            self._changes_kept = max(self._changes_kept, changes)
+            return True
+
+    def note_change(self) -> None:
+        """Note that opening has made or emptied the file, which is not durable yet."""
+        with self._lock:
+            self._changes += 1
+
+    def keep_changes(self) -> None:
+        """Have what opening has changed survive a power failure, unless it does. Raises StoreError."""
+        changes = self._changes
+        if changes > self._changes_kept:
+            self._works.metadata.make_durable()
+            self._changes_kept = max(self._changes_kept, changes)
 
     def _sealed(self) -> list[Run]:
         self._seal_append()
@@ -223,6 +267,8 @@ class OpenInode:
         """Ask which runs are shown already, after an attempt of which nobody knows how it ended; return the others."""
         slices = [run.pieces[0].slice for run in runs]
         shown = self._works.shown_slices([data for data in slices if data is not None])
+        if shown:
+            self._works.metadata.make_durable()  # they show; that it survives was not answered
         done = [run for run, data in zip(runs, slices, strict=True) if data in shown]
         with self._lock:
             self._release(done)
@@ -255,6 +301,7 @@ class OpenInode:
                 continue
             if isinstance(answer, Number):
                 group[0].at = answer.value
+            self._layers.note(group)
             self._release(group)
         if refused is not None:
             raise meta_error(refused[0].errno, "write", self.where, refused[0].detail)

@@ -189,12 +189,16 @@ class OpenFile:
         self._check(READ | WRITE, "flush")
         if self.access & WRITE:
             self._inode.commit()
+            with refusing("flush", self._inode.where):
+                self._inode.keep_changes()
         self._tell()
 
     def fsync(self) -> None:
         """Return when all that was written to the file survives a power failure, and others see it."""
         self._check(READ | WRITE, "fsync")
-        self._inode.commit()
+        if not self._inode.commit():
+            with refusing("fsync", self._inode.where):
+                self._works.metadata.make_durable()
         self._tell()
 
     def _tell(self) -> None:
@@ -232,6 +236,7 @@ class OpenFile:
             try:
                 if self.access & WRITE:
                     self._inode.commit([call], answers)
+                    self._inode.keep_changes()
             finally:
                 # A refusal tells that the session is over: then it is closed as well.
                 if not answers and not self._light:

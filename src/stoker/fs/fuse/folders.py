@@ -112,8 +112,9 @@ def _close(state: State, number: int) -> None:
 
 
 def fsyncdir(state: State, _head: Head, number: int) -> Reply:
-    """Names are durable when they are made: nothing is left to do."""
+    """Return when the names survive a power failure: those of files that were made by opening may not yet."""
     state.handles.get(number, OpenDirectory)
+    state.client.metadata.make_durable()
     return EMPTY
 
 

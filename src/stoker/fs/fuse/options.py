@@ -24,4 +24,4 @@ class MountOptions(msgspec.Struct, frozen=True):
     read_only: bool = False
     allow_other: bool = False
     strict: bool = False
-    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16

@@ -6,42 +6,35 @@ from typing import Final
 
 from stoker.core.clock import wall_ns
 from stoker.core.errors import StokerError
+from stoker.fs.client.garbage import GRACE_SECONDS, Collected, collect_garbage
 from stoker.fs.meta import Volume
-from stoker.fs.meta.calls import ForgetFreed, ListFreed
 from stoker.fs.store.interface import SliceStore
 
 _EVERY_SECONDS: Final = 30.0
-_GRACE_SECONDS: Final = 60.0
-"""How long bytes stay after the transaction that let them go: who reads knows what shows for a second at most."""
-_SLICES_AT_ONCE: Final = 1000
-
-
-def collect(volume: Volume, store: SliceStore, *, grace_seconds: float, clock: Callable[[], int] = wall_ns) -> int:
-    """Remove the bytes of slices that nothing refers to since `grace_seconds`; return how many.
-
-    They are removed first and forgotten then: a crash between leaves a slice that is removed again.
-    """
-    after = removed = 0
-    before_ns = clock() - int(grace_seconds * 1e9)
-    while True:
-        page = volume.run(ListFreed(after, _SLICES_AT_ONCE)).slices
-        if not page:
-            return removed
-        after = page[-1].slice.id
-        old = [one.slice for one in page if one.time_ns <= before_ns]
-        if old:
-            store.remove(old)
-            volume.run(ForgetFreed(tuple(data.id for data in old)))
-            removed += len(old)
+_FREED_GRACE_SECONDS: Final = 60.0
+"""How long bytes stay that were let go. Everybody who can read them shares this process's client, which believes what
+shows for a second at most, and keeps open what it removes itself."""
+_LOST_EVERY_NS: Final = int(GRACE_SECONDS * 1e9)
 
 
 class Upkeep:
     """A thread that tidies a volume now and then, until it is stopped. `complain` hears of failures."""
 
-    def __init__(self, volume: Volume, store: SliceStore, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        store: SliceStore,
+        complain: Callable[[str], None],
+        *,
+        clock: Callable[[], int] = wall_ns,
+        every_seconds: float = _EVERY_SECONDS,
+    ) -> None:
         self._volume = volume
         self._store = store
         self._complain = complain
+        self._clock = clock
+        self._every_seconds = every_seconds
+        self._looked_ns = clock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stoker-fuse-upkeep", daemon=True)
 
@@ -53,10 +46,22 @@ class Upkeep:
         self._stopped.set()
         self._thread.join()
 
+    def tidy(self) -> list[Collected]:
+        """End sessions that are over and remove what was freed a minute ago; each hour, what was never shown as well.
+
+        Returns what the passes did. Raises StokerError: what was not done is done by the next.
+        """
+        self._volume.tidy()
+        now_ns = self._clock()
+        done = [collect_garbage(self._volume, self._store, _FREED_GRACE_SECONDS, now_ns=now_ns, lost=False)]
+        if now_ns - self._looked_ns >= _LOST_EVERY_NS:
+            done.append(collect_garbage(self._volume, self._store, GRACE_SECONDS, now_ns=now_ns))
+            self._looked_ns = now_ns
+        return done
+
     def _run(self) -> None:
-        while not self._stopped.wait(_EVERY_SECONDS):
+        while not self._stopped.wait(self._every_seconds):
             try:
-                self._volume.tidy()
-                collect(self._volume, self._store, grace_seconds=_GRACE_SECONDS)
+                self.tidy()
             except StokerError as error:
                 self._complain(f"the volume could not be tidied: {error}")

@@ -423,6 +423,9 @@ class RemoteMetadata:
             if self._own == own:
                 self._own = 0
 
+    def make_durable(self) -> None:
+        """Do nothing: masters answer what is durable."""
+
     def end_session(self, number: int) -> None:
         """Close what a session has open, give back its locks, and end it."""
         while self.run(EndSession(number)).more:

@@ -277,6 +277,19 @@ class CopyRange(Request[Number], frozen=True):
     length_bytes: int
 
 
+class Compact(Request[Done], frozen=True):
+    """Show the bytes of a range, within one chunk, in fewer slices: `pieces` are stored slices at offsets of the file.
+
+    Nothing that can be seen changes, nor a hole. Refused (EAGAIN) when the data is no longer of this `version`.
+    """
+
+    ino: int
+    offset_bytes: int
+    length_bytes: int
+    version: int
+    pieces: tuple[tuple[int, Slice], ...]
+
+
 # -- locks
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from stoker.core.errors import TransientError, UsageError
 from stoker.fs.meta.answers import Answer
-from stoker.fs.meta.calls import Call
+from stoker.fs.meta.calls import Call, Close, Create, Open, Question
 from stoker.fs.meta.keys import MOVED
 from stoker.fs.meta.kv import Conflict, Engine
 from stoker.fs.meta.machine import run_all
@@ -27,13 +27,14 @@ _PAUSE_SECONDS_MAX: Final = 0.1
 class _Ticket:
     """Calls that wait: settled when answered or failed, or else woken to commit for all who wait."""
 
-    __slots__ = ("answers", "batch", "error", "leads", "wake")
+    __slots__ = ("answers", "batch", "error", "leads", "revision", "wake")
 
     def __init__(self, batch: Sequence[Call]) -> None:
         self.batch = batch
         self.answers: list[Answer] | None = None
         self.error: BaseException | None = None
         self.leads = False  # woken to commit for all who wait
+        self.revision = 0  # what the answers rest on
         self.wake = threading.Lock()
         self.wake.acquire()
 
@@ -53,7 +54,7 @@ class Committer:
         self._busy = False
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
-        """Run calls in their order and return their answers once they are durable.
+        """Run calls in their order and return their answers once they are durable; see `waits_for_disk`.
 
         Raises StoreError when the engine fails: whether the calls were done is then unknown, and a numbered call may
         be sent again. Raises TransientError when other processes were always faster.
@@ -73,6 +74,9 @@ class Committer:
         if ticket.error is not None:
             raise ticket.error
         assert ticket.answers is not None
+        if waits_for_disk(batch):
+            # Also where nothing was written: what the answer rests on may be another's, and not durable yet.
+            self._engine.make_durable(ticket.revision)
         return ticket.answers
 
     def _abandon(self, ticket: _Ticket) -> None:
@@ -98,8 +102,10 @@ class Committer:
         """
         tickets = self._take()
         try:
-            answers = iter(self._commit([call for ticket in tickets for call in ticket.batch]))
+            found, revision = self._commit([call for ticket in tickets for call in ticket.batch])
+            answers = iter(found)
             for ticket in tickets:
+                ticket.revision = revision
                 ticket.answers = [next(answers) for _ in ticket.batch]
         except BaseException as error:
             # Whoever waits must hear of it, and an interrupt must also end the thread that it came to.
@@ -123,7 +129,8 @@ class Committer:
                 count += len(tickets[-1].batch)
         return tickets
 
-    def _commit(self, batch: Sequence[Call]) -> list[Answer]:
+    def _commit(self, batch: Sequence[Call]) -> tuple[list[Answer], int]:
+        """Return the answers, and the revision that is to be durable before they may be relied on."""
         for attempt in range(_ATTEMPTS_MAX):
             if attempt:
                 time.sleep(min(_PAUSE_SECONDS * attempt, _PAUSE_SECONDS_MAX))
@@ -135,15 +142,28 @@ class Committer:
                     raise _moved(self._engine.url, moved)
                 answers = run_all(view, batch, self._clock())
             if not view.writes:
-                return answers
-            if not isinstance(self._engine.txn(view.read_set(), view.writes), Conflict):
-                return answers
+                return answers, snapshot.revision
+            done = self._engine.txn(view.read_set(), view.writes, durable=False)
+            if not isinstance(done, Conflict):
+                return answers, done
         raise TransientError(
             "metadata is changed by other processes faster than by this one",
             where=self._engine.url,
             got=f"{_ATTEMPTS_MAX} conflicts",
             remedy="try again",
         )
+
+
+def waits_for_disk(batch: Sequence[Call]) -> bool:
+    """Tell whether calls are to be durable when they are answered.
+
+    A file that is made and opened, opened, or closed is seen by everybody at once. That it survives a power failure is
+    promised by the next transaction that waits, as that of its content does, or by `make_durable`.
+    """
+    return not all(
+        isinstance(call.request, Open | Close | Question) or (isinstance(call.request, Create) and call.request.access)
+        for call in batch
+    )
 
 
 def _moved(url: str, place: bytes) -> UsageError:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from stoker.core.errors import CorruptError
-from stoker.fs.meta.answers import Answer, Done, Entry, Extents, FreedSlice, FreedSlices, Number, Shown
+from stoker.fs.meta.answers import Answer, Done, Entry, Extents, Number, Shown
 from stoker.fs.meta.calls import (
     KEEP_SIZE,
     PUNCH_HOLE,
@@ -13,10 +13,9 @@ from stoker.fs.meta.calls import (
     WRITE,
     ZERO_RANGE,
     Close,
+    Compact,
     CopyRange,
     Fallocate,
-    ForgetFreed,
-    ListFreed,
     Open,
     ReadExtents,
     Reclaim,
@@ -55,7 +54,6 @@ from stoker.fs.meta.records import (
     pack_opens,
     pack_references,
     pack_taken,
-    unpack_freed,
     unpack_opens,
     unpack_references,
 )
@@ -63,9 +61,12 @@ from stoker.fs.meta.slices import (
     CHUNK_BYTES,
     Extent,
     Slice,
+    check_extents,
+    covered,
     laid,
     moved,
     pack_extents,
+    same_ends,
     spread,
     unpack_extents,
     within,
@@ -212,8 +213,9 @@ def _replace(
 ) -> None:  # fmt: skip
     if len(new) > max(_EXTENTS_MAX, len(old)):
         raise Refused(errno.ENOSPC)
-    references.count(old, -1)
-    references.count(new, 1)
+    head, tail = same_ends(old, new)
+    references.count(old[head : len(old) - tail], -1)
+    references.count(new[head : len(new) - tail], 1)
     context.view.put(chunk_key(ino, index), pack_extents(new) if new else None)
 
 
@@ -326,6 +328,26 @@ def _lay(context: Context, references: _References, ino: int, new: Iterable[tupl
     for index, extents in by_chunk.items():
         old = _chunk(context, ino, index)
         _replace(context, references, ino, index, old, laid(old, extents))
+
+
+def compact(context: Context, request: Compact) -> Answer:
+    """Show the bytes of a range in fewer slices. Refuses (EAGAIN) when the data has changed meanwhile."""
+    ino, start, length = request.ino, request.offset_bytes, request.length_bytes
+    attr = _writable(context, ino)
+    if attr.version != request.version:
+        raise Refused(errno.EAGAIN)
+    _check_slices(context, [data for _, data in request.pieces])
+    if start < 0 or length <= 0 or start // CHUNK_BYTES != (start + length - 1) // CHUNK_BYTES:
+        raise Refused(errno.EINVAL)
+    new = [piece for offset, data in request.pieces for piece in spread(data, offset)]
+    before = [extent for _, extent in _shown(context, ino, start, length)]
+    after = sorted(extent for index, extent in new if index == start // CHUNK_BYTES)
+    if len(after) != len(new) or check_extents(after) or covered(after) != covered(before):
+        raise Refused(errno.EINVAL)
+    references = _References()
+    _lay(context, references, ino, new)
+    references.settle(context, ino)
+    return Done()
 
 
 def _check_slices(context: Context, slices: Sequence[Slice]) -> None:
@@ -473,19 +495,3 @@ def reclaim(context: Context, request: Reclaim) -> Answer:
             return Done(more=True)
         context.view.delete(doomed_key(ino))
     return Done(more=len(doomed) > 1)
-
-
-def list_freed(context: Context, request: ListFreed) -> Answer:
-    """Return slices that were freed and not yet forgotten."""
-    after = freed_key(request.after) if request.after else b""
-    rows = context.view.scan(b"g", after, max(request.limit, 1))
-    return FreedSlices(tuple(FreedSlice(*unpack_freed(number_in(key), value)) for key, value in rows))
-
-
-def forget_freed(context: Context, request: ForgetFreed) -> Answer:
-    """Forget freed slices, whose bytes are deleted. Refuses (EINVAL) a slice that was not freed."""
-    for slice_id in request.ids:
-        if context.view.get(freed_key(slice_id)) is None:
-            raise Refused(errno.EINVAL)
-        context.view.delete(freed_key(slice_id))
-    return Done()

@@ -105,7 +105,7 @@ class Writer(Protocol):
         """Return the keys of a range with the revisions that last wrote them."""
 
     def apply(self, revision: int, writes: Writes, record: bytes | None) -> None:
-        """Write; `record` goes into the history, None empties it. Durable when the write transaction ends."""
+        """Write; `record` goes into the history, None empties it. Done when the write transaction ends."""
 
 
 class Engine(ABC):
@@ -129,7 +129,10 @@ class Engine(ABC):
 
     @abstractmethod
     def _writing(self) -> AbstractContextManager[Writer]:
-        """Give the one write transaction: durable when left well, undone when left by an exception."""
+        """Give the one write transaction: visible when left well, undone when left by an exception.
+
+        It is durable then, or once `make_durable` was called with its revision.
+        """
 
     @abstractmethod
     def _history(self, after: int, limit: int) -> tuple[int, list[tuple[int, bytes]]]:
@@ -138,6 +141,12 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close; twice is harmless."""
+
+    def make_durable(self, revision: int) -> None:  # noqa: B027 - most engines have nothing to do
+        """Return when all that was committed up to a revision, by any process, survives a power failure.
+
+        Nothing is to be done by an engine whose commits are durable when they are made. Raises StoreError.
+        """
 
     # -- what all share
 
@@ -160,9 +169,11 @@ class Engine(ABC):
         with self.snapshot() as newest:
             return newest.scan(prefix, after, limit)
 
-    def txn(self, reads: ReadSet | None, writes: Writes) -> int | Conflict:
+    def txn(self, reads: ReadSet | None, writes: Writes, *, durable: bool = True) -> int | Conflict:
         """Write all or nothing, durably, unless what was read has changed; return the revision or the conflict.
 
+        Without `durable` it is visible at once and survives the end of the process, but a power failure only once
+        `make_durable` was called with its revision, or a later durable transaction has returned.
         Without writes the reads are checked, and their being unchanged is answered with the newest revision.
         Raises UsageError for keys and values beyond the limits, NoSpaceError, StoreError.
         """
@@ -177,6 +188,8 @@ class Engine(ABC):
                 revision += 1
                 writer.apply(revision, writes, record)
         self._tell()
+        if durable:
+            self.make_durable(revision)
         return revision
 
     def bulk_load(self, pairs: Iterable[Pair]) -> int:
@@ -192,6 +205,7 @@ class Engine(ABC):
             revision = writer.revision + 1
             writer.apply(revision, loaded, None)
         self._tell()
+        self.make_durable(revision)
         return revision
 
     def changes(self, after: int, limit: int = 1000) -> list[Change]:

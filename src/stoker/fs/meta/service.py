@@ -14,7 +14,8 @@ class Metadata(Protocol):
     """Answers requests about names and files. Every method may be called from many threads at once.
 
     What changes something is durable when it is answered, and done once even where the answer had to be asked for
-    again. Raises MetaError with the errno of a request that is refused.
+    again; but for opening, making by opening, and closing, which may be durable only when `make_durable` or another
+    change returns that was asked for later. Raises MetaError with the errno of a request that is refused.
     """
 
     @property
@@ -26,6 +27,9 @@ class Metadata(Protocol):
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         """Do calls in their order, each answered by itself; a Refusal carries an errno."""
+
+    def make_durable(self) -> None:
+        """Return when all that can be seen now survives a power failure."""
 
     def end_session(self, number: int) -> None:
         """Close what a session has open, give back its locks, and end it."""

@@ -166,6 +166,29 @@ def moved(extent: Extent, index: int, shift_bytes: int) -> Iterator[tuple[int, E
         taken += stop - start
 
 
+def covered(extents: Sequence[Extent]) -> list[tuple[int, int]]:
+    """Return where extents, which are in order, have bytes: from where to where, neighbours as one."""
+    found: list[tuple[int, int]] = []
+    for extent in extents:
+        if found and found[-1][1] == extent.position:
+            found[-1] = (found[-1][0], extent.end)
+        else:
+            found.append((extent.position, extent.end))
+    return found
+
+
+def same_ends(old: Sequence[Extent], new: Sequence[Extent]) -> tuple[int, int]:
+    """Return how many extents two lists have alike at their beginnings, and behind those at their ends."""
+    shorter = min(len(old), len(new))
+    head = 0
+    while head < shorter and old[head] == new[head]:
+        head += 1
+    tail = 0
+    while tail < shorter - head and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    return head, tail
+
+
 def check_extents(extents: Sequence[Extent]) -> str:
     """Return what is wrong with the extents of a chunk, an empty text when nothing is."""
     end = 0

@@ -7,12 +7,12 @@ the session that took their numbers is over: what is shown must be shown in it, 
 import errno
 from typing import Final
 
-from stoker.fs.meta.answers import Answer, Judged, Number
-from stoker.fs.meta.calls import FREED, LOST, TAKEN, USED, JudgeSlices, MergeTaken
+from stoker.fs.meta.answers import Answer, Done, FreedSlice, FreedSlices, Judged, Number
+from stoker.fs.meta.calls import FREED, LOST, TAKEN, USED, ForgetFreed, JudgeSlices, ListFreed, MergeTaken
 from stoker.fs.meta.context import Context
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import freed_key, number_in, slice_key, taken_key
-from stoker.fs.meta.records import pack_taken, unpack_taken
+from stoker.fs.meta.records import pack_taken, unpack_freed, unpack_taken
 
 _OVER: Final = 2**64 - 1
 """The session of numbers that were taken in several sessions, all of which are over."""
@@ -68,3 +68,19 @@ def merge_taken(context: Context, request: MergeTaken) -> Answer:
         return Number(0)
     # One row before the last: the next piece joins its first to it.
     return Number(max(number_in(rows[-1][0]) - 1, 1))
+
+
+def list_freed(context: Context, request: ListFreed) -> Answer:
+    """Return slices that were freed and not yet forgotten."""
+    after = freed_key(request.after) if request.after else b""
+    rows = context.view.scan(b"g", after, max(request.limit, 1))
+    return FreedSlices(tuple(FreedSlice(*unpack_freed(number_in(key), value)) for key, value in rows))
+
+
+def forget_freed(context: Context, request: ForgetFreed) -> Answer:
+    """Forget freed slices, whose bytes are deleted. Refuses (EINVAL) a slice that was not freed."""
+    for slice_id in request.ids:
+        if context.view.get(freed_key(slice_id)) is None:
+            raise Refused(errno.EINVAL)
+        context.view.delete(freed_key(slice_id))
+    return Done()

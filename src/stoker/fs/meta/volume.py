@@ -30,6 +30,9 @@ _SUPERUSER: Final = Caller()
 class Volume:
     """An open volume. All methods may be called from many threads; what they change is durable when they return.
 
+    But for opening, making by opening, and closing: these are seen at once, and durable when `make_durable` or any
+    other change returns that was asked for later.
+
     A child process that was forked must open it anew.
     """
 
@@ -96,6 +99,10 @@ class Volume:
         """Give a snapshot to ask several things of one state."""
         with self.engine.snapshot() as snapshot:
             yield Context(View(snapshot), self._clock(), caller, 0)
+
+    def make_durable(self) -> None:
+        """Return when all that can be seen now survives a power failure. Raises StoreError."""
+        self.engine.make_durable(self.engine.revision())
 
     # -- sessions and upkeep
 

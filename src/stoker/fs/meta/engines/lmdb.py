@@ -368,6 +368,8 @@ def _make(path: Path, url: str) -> None:
                 txn.put(b"magic", MAGIC)
                 txn.put(b"version", SCHEMA_VERSION.to_bytes(4, "big"))
                 txn.put(b"facts", _FACTS.pack(0, 0, 0))
+        for made in temporary.iterdir():
+            made.chmod(0o600)  # the names of all files are in it, whoever may see them
         temporary.rename(path)  # refused where a folder that is not empty has come meanwhile
     except lmdb.Error as error:
         raise _told(error, url) from error

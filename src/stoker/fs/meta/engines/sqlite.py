@@ -1,4 +1,8 @@
-"""Keys and values in one SQLite file, in WAL mode; each commit is on the disk when it returns (`synchronous=FULL`).
+"""Keys and values in one SQLite file, in WAL mode (`synchronous=NORMAL`: SQLite syncs when it folds the log).
+
+A commit is visible, and survives the end of the process, once its log is written; it is durable when that is synced,
+which is done here, outside the write transaction: who commits meanwhile does not wait, and those who wait share a sync.
+A sync covers what all processes have written before it, so nothing durable ever rests on something that is not.
 
 One connection writes, behind a lock; snapshots read on connections of their own, which a pool keeps. Several processes
 may open the file at once: SQLite lets one of them write at a time.
@@ -148,12 +152,77 @@ class _SqliteWriter:
         connection.execute("UPDATE about SET value=? WHERE name='history_bytes'", (total_bytes,))
 
     def _trim(self, total_bytes: int) -> int:
-        sizes = self._connection.execute("SELECT r, size FROM history ORDER BY r").fetchall()
-        dropped = trimmed(iter(sizes), total_bytes)
-        self._connection.execute("DELETE FROM history WHERE r<=?", (dropped[-1],))
-        self._connection.execute("UPDATE about SET value=? WHERE name='floor'", (dropped[-1],))
-        gone_bytes: int = sum(size for revision, size in sizes if revision <= dropped[-1])
-        return total_bytes - gone_bytes
+        # Row by row: few go, and reading all of them would cost more than the transaction.
+        with closing(self._connection.execute("SELECT r, size FROM history ORDER BY r")) as sizes:
+            last = trimmed(sizes, total_bytes)[-1]
+        gone_bytes = self._connection.execute("SELECT SUM(size) FROM history WHERE r<=?", (last,)).fetchone()[0]
+        self._connection.execute("DELETE FROM history WHERE r<=?", (last,))
+        self._connection.execute("UPDATE about SET value=? WHERE name='floor'", (last,))
+        return total_bytes - int(gone_bytes)
+
+
+class _LogSync:
+    """Syncs the log for those who wait for it, together. `syncs` counts.
+
+    Once a sync has failed, all do: the kernel forgets what it could not write.
+    """
+
+    def __init__(self, path: Path, url: str) -> None:
+        self._path = path
+        self._url = url
+        self._state = threading.Condition()
+        self._handle = -1
+        self._written = 0
+        self._synced = -1
+        self._busy = False
+        self._failed = ""
+        self.syncs = 0
+
+    def wait(self, revision: int) -> None:
+        """Return when what was committed up to a revision is durable. Raises StoreError."""
+        with self._state:
+            self._written = max(self._written, revision)
+            while self._synced < revision and self._busy:
+                self._state.wait()
+            if self._synced >= revision:
+                return
+            self.check()
+            self._busy, covered = True, self._written
+        done = False
+        try:
+            self._sync()
+            done = True
+        except OSError as error:
+            self._failed = error.strerror or str(error)
+        finally:
+            with self._state:
+                self._busy = False
+                self.syncs += 1
+                if done:
+                    self._synced = max(self._synced, covered)
+                self._state.notify_all()
+        self.check()
+
+    def check(self) -> None:
+        """Raise StoreError when a sync has failed: nothing is to be written any more."""
+        if self._failed:
+            raise StoreError("sync of the metadata's log failed", where=self._url, got=self._failed)
+
+    def _sync(self) -> None:
+        if self._handle < 0:
+            # The log stays this very file while a connection is open. SQLite holds no locks on it that closing undoes.
+            self._handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            sync_folder(self._path.parent)
+        os.fdatasync(self._handle)
+
+    def close(self) -> None:
+        """Give the handle back."""
+        with self._state:
+            while self._busy:
+                self._state.wait()
+            if self._handle >= 0:
+                os.close(self._handle)
+            self._handle = -1
 
 
 class SqliteEngine(Engine):
@@ -171,12 +240,13 @@ class SqliteEngine(Engine):
         self._pool: list[sqlite3.Connection] = []
         self._closed = False
         self._writer = self._connect()
+        self._log = _LogSync(path.with_name(path.name + "-wal"), url)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
         )
-        connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
+        connection.execute(f"PRAGMA synchronous={'NORMAL' if self._durable else 'OFF'}")
         return connection
 
     def take_reader(self) -> sqlite3.Connection:
@@ -221,6 +291,7 @@ class SqliteEngine(Engine):
         with self._lock, self.told():
             if self._closed:
                 raise StoreError("engine is closed", where=self.url)
+            self._log.check()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield _SqliteWriter(self._writer, self.url)
@@ -229,6 +300,15 @@ class SqliteEngine(Engine):
                 # Left by a conflict or an error: whatever stands in the transaction is undone.
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
+
+    def make_durable(self, revision: int) -> None:
+        """Sync the log, with all who wait for that."""
+        if self._durable and revision:
+            self._log.wait(revision)
+
+    def syncs(self) -> int:
+        """Return how often the log was synced for those who waited."""
+        return self._log.syncs
 
     def _history(self, after: int, limit: int) -> tuple[int, list[tuple[int, bytes]]]:
         with closing(self.snapshot()) as snapshot, self.told():
@@ -248,6 +328,7 @@ class SqliteEngine(Engine):
             for connection in [*self._pool, self._writer]:
                 connection.close()
             self._pool.clear()
+        self._log.close()
 
 
 def _told(error: sqlite3.Error, url: str) -> StokerError:
@@ -299,6 +380,8 @@ def _make(path: Path, url: str) -> None:
     _refuse_remains(path, url)
     temporary = unfinished(path)
     try:
+        # The names of all files are in it, whoever may see them: nobody but the owner reads it, or its log.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(temporary, isolation_level=None)
         try:
             connection.executescript(_SCHEMA)
