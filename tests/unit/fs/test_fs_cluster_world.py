@@ -1,7 +1,7 @@
 """A cluster under seeds of bad days: whatever was acknowledged is read whole at any moment, and repaired in the end."""
 
 import pytest
-from fs_cluster_world import World
+from fs_cluster_days import World
 
 EVENTS = 100
 
