@@ -53,6 +53,7 @@ def test_feed_answers_within_its_budget_and_removes_what_it_made(target: Path, p
     assert place.tree("target") == before
 
 
+@pytest.mark.slow
 def test_a_kept_dataset_is_used_again_and_replaced_only_by_its_owner(target: Path, place: Place) -> None:
     first = place.stoker("feed", "target", *COSMOFLOW, *SMALL, "--keep", "--json")
     assert first.code in (0, 3), first.errors

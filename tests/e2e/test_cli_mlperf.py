@@ -141,6 +141,7 @@ def test_a_rank_that_hangs_is_a_time_out(ready: Place) -> None:
     assert running.leaves_no_process()
 
 
+@pytest.mark.slow
 def test_two_runs_read_in_different_orders(ready: Place) -> None:
     good(mlperf(ready, *RUN, SAME_DISK, "--loops", "2"))
     seeds = [
@@ -257,6 +258,7 @@ def test_a_killed_run_is_incomplete_and_leaves_no_process(ready: Place) -> None:
     assert [run["status"] for run in json.loads(listed.out)["runs"]] == ["incomplete"]
 
 
+@pytest.mark.slow
 def test_checkpoints_are_written_and_read_into_a_leaf_of_their_own(tmp_path: Path) -> None:
     place = place_in(tmp_path)
     initialise(tmp_path / "results", "acme")

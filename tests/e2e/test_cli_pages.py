@@ -102,6 +102,7 @@ def test_looking_needs_no_right_to_write(bus: Place) -> None:
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
+@pytest.mark.slow
 def test_every_command_prints_json(bus: Place) -> None:
     pages = bus.stoker("pages", "ls", "bus", "--json").document["pages"]
     assert [(row["name"], row["size_bytes"], row["epoch"]) for row in pages] == [

@@ -114,6 +114,7 @@ def test_a_stopped_rank_is_named_within_the_deadline(lab: Lab, dataset: str, tmp
     assert run.result().status == "failed"
 
 
+@pytest.mark.slow
 def test_a_host_that_is_cut_off_is_named_and_keeps_nothing_running(lab: Lab, dataset: str, tmp_path: Path) -> None:
     run = Run(lab, dataset, tmp_path, [])
     run.steps()

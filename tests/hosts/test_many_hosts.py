@@ -90,6 +90,7 @@ def stoker(lab: Lab, folder: Path, *words: str, seconds: float = 60) -> subproce
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", LAUNCHERS)
 def test_eight_ranks_on_three_hosts_that_take_unlike_numbers(
     lab: Lab, dataset: str, tmp_path: Path, own: list[str]

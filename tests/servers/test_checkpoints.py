@@ -177,6 +177,7 @@ def test_one_run_writes_and_another_reads(tmp_path: Path) -> None:
     assert code == 2 and "another model" in errors
 
 
+@pytest.mark.slow
 def test_mistakes_get_one_sentence(tmp_path: Path) -> None:
     base = [str(STOKER), "run", "checkpointing"]
     for words, code, told in (

@@ -47,6 +47,7 @@ def no_secret(endpoint: Any, folder: Path) -> bool:
     return not any(secret in path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_dataset_and_a_run_in_a_bucket(seaweedfs_endpoint: Any, tmp_path: Path) -> None:
     client_of(seaweedfs_endpoint, "stoker-tests")
     told = {"BUCKET": "stoker-tests", "S3_ENDPOINT_URIS": seaweedfs_endpoint.url, "MLPSTORAGE_DATA_DIR": "mlperf"}

@@ -137,6 +137,7 @@ def test_a_killed_rank_is_named_and_what_the_others_measured_is_kept(pods) -> No
     assert [rank.rank for rank in result.ranks] == [0, 1, 2, 3] and result.metrics.steps > 0
 
 
+@pytest.mark.slow
 def test_a_pod_that_hangs_is_named_within_the_deadline(pods) -> None:  # type: ignore[no-untyped-def]
     both = pods("--epochs", "1000000", "--rank-deadline", "2s")
     both.start(0)
@@ -151,6 +152,7 @@ def test_a_pod_that_hangs_is_named_within_the_deadline(pods) -> None:  # type: i
     os.kill(pids[3], signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_conductor_stops_all_at_one_step(pods) -> None:  # type: ignore[no-untyped-def]
     both = pods("--epochs", "1000000")
     both.start(0)

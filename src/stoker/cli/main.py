@@ -22,7 +22,7 @@ COMMANDS = {
     "dlio": "Run a DLIO workload: the same YAML, the same overrides, the same output files.",
     "mlperf": "MLPerf Storage 3.0: the same tree of commands, options and results.",
     "pages": "Look at stores of pages: versioned shared memory with a log.",
-    "fs": "Make and look at volumes of the file system (names and attributes; no data path yet).",
+    "fs": "The distributed file system: volumes, mounts, masters, chunk servers, and their care.",
     "check": "Judge saved results and trees by the rules of MLPerf Storage.",
     "bundle": "Seal a folder of results: a hash tree over its files, signed, checked offline.",
     "report": "Turn a saved result into one self-contained HTML page.",

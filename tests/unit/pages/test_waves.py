@@ -218,6 +218,7 @@ print("whole")
 """
 
 
+@pytest.mark.slow
 def test_a_death_in_a_wave_leaves_all_of_it_or_nothing() -> None:
     if native_kernels() is None:
         pytest.skip("native kernels are not installed: the long way's steps are tested elsewhere")

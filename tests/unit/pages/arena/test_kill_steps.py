@@ -41,6 +41,7 @@ def test_a_kill_at_every_single_step_leaves_the_store_sound(name: str, kernels: 
     assert sum(one["kills"] for one in killed("kill_scenarios.py", kernels, 1, name).values()) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_kills_over_a_folder_lose_nothing_with_and_without_the_shared_memory() -> None:
     found = killed("kill_folders.py", "auto", 13)
