@@ -132,6 +132,6 @@ def test_when_a_process_does_not_start_nothing_is_left(tmp_path: Path) -> None:
         [STOKER, "fs", "demo", "--dir", str(folder), "--keep"], capture_output=True, text=True, timeout=120,
         env={**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"},
     )  # fmt: skip
-    assert done.returncode == 5  # nothing was shown that could hold or not
+    assert done.returncode == 5
     assert "etcd" in done.stderr
     gone(folder)
