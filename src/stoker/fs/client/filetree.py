@@ -5,7 +5,7 @@ import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from stoker.fs.client.client import Client
 from stoker.fs.client.many import WINDOW_BYTES, LinkMet, Wanted, read_many
@@ -17,6 +17,9 @@ from stoker.fs.meta.faults import MetaError, meta_error
 from stoker.fs.meta.machine import Settings
 from stoker.fs.meta.tree import Path, Tree
 from stoker.fs.store.interface import Bytes
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 A = TypeVar("A")
 _MODES = {"rb": READ, "r+b": READ | WRITE, "wb": WRITE, "w+b": READ | WRITE, "xb": WRITE, "ab": WRITE}
@@ -103,7 +106,10 @@ class FileTree(Tree):
 
     def read_bytes(self, path: Path) -> Bytes:
         """Return the content of a file."""
-        return next(self.read_each([path], errors="raise"))  # type: ignore[return-value]
+        content = next(self.read_each([path], errors="raise"))
+        if isinstance(content, MetaError):
+            raise content
+        return content
 
     def write_bytes(
         self, path: Path, data: Bytes | Iterable[Bytes], *, exclusive: bool = False, permissions: int = 0o666
@@ -216,9 +222,9 @@ class TreeFile(io.RawIOBase):
         self._place += len(data)
         return data
 
-    def readinto(self, into: object) -> int:
+    def readinto(self, into: "WriteableBuffer") -> int:
         """Fill `into` with the next bytes; return how many."""
-        view = memoryview(into).cast("B")  # type: ignore[arg-type]
+        view = memoryview(into).cast("B")
         filled = 0
         for part in self.handle.read_parts(self._place, len(view)):
             view[filled : filled + len(part)] = part
@@ -226,9 +232,9 @@ class TreeFile(io.RawIOBase):
         self._place += filled
         return filled
 
-    def write(self, data: object) -> int:
+    def write(self, data: "ReadableBuffer") -> int:
         """Write all bytes at the place, or at the end of a file opened with `ab`."""
-        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        view = memoryview(data).cast("B")
         at = self.handle.write(self._place, view, append=self.mode[0] == "a")
         self._place = at + len(view)
         return len(view)

@@ -185,8 +185,9 @@ class _Recovery:
         doubtful: list[Found | Unreadable] = []
         try:
             for seen in scan.walk(start):
-                if self._apply(seen):
-                    doubtful.append(seen)  # type: ignore[arg-type]
+                damaged = self._apply(seen)
+                if damaged is not None:
+                    doubtful.append(damaged)
         except CorruptError as error:
             self._incomplete(str(error))
             return
@@ -196,28 +197,28 @@ class _Recovery:
             self._judge(damage, durable=not is_last or _end(damage.place) <= scan.synced_bytes)
         facts.end = layout.aligned(scan.end, layout.RECORD_ALIGN_BYTES)
 
-    def _apply(self, seen: Seen) -> bool:
-        """Note what a record says; return whether it is damaged."""
+    def _apply(self, seen: Seen) -> Found | Unreadable | None:
+        """Note what a record says; return it when it is damaged."""
         if isinstance(seen, Unreadable):
-            return True
+            return seen
         if isinstance(seen, Removed):
             self._index.note_gone(seen.place.segment, _names(seen.removals))
             for gone in seen.removals:
                 self._gone(gone)
-            return False
+            return None
         header = seen.header
         if header.volume != self._state.identity.volume:
             self._incomplete(f"shard {header.shard} of volume {header.volume} in segment {seen.place.segment}")
-            return False
+            return None
         old = self._index.get(header.shard)
         if old is not None and old.place == seen.place:
-            return False
+            return None
         if seen.origin and seen.origin in self._index.facts.segments:
             self._index.facts.half_compacted = seen.origin
         if not seen.wrong or old is None or old.bad:
             bare = msgspec.structs.replace(header, crcs=b"")
             self._index.set(header.shard, Entry(bare, seen.place, bad=bool(seen.wrong)))
-        return bool(seen.wrong)
+        return seen if seen.wrong else None
 
     def _gone(self, gone: layout.Gone) -> None:
         entry = self._index.get(gone.shard)
