@@ -216,6 +216,6 @@ def serve_master(
             in_touch=lambda: running.in_touch(IN_TOUCH_SECONDS),
             not_leading=running.core.not_leading,
             token=options.token,
-            tls=options.tls,
+            tls=options.tls.for_client() if options.tls is not None else None,
         )
         yield running

@@ -42,6 +42,7 @@ from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import Call
 from stoker.fs.meta.keys import VOLUME, number_in, session_rows
 from stoker.fs.wire import RpcServer, ServerOptions
+from stoker.fs.wire.keys import TlsFiles
 from stoker.fs.wire.operations import Asker, Handlers
 from stoker.storage.api import Store
 from stoker.storage.opening import open_store
@@ -55,7 +56,8 @@ class MasterOptions(msgspec.Struct, frozen=True):
     """Where a master works: addresses of etcd, the volume's name, the folder of its copy, where it listens.
 
     `snapshots` is the URL of a store that all masters of the volume share. `advertise` is the address by which others
-    reach it, if that is not the one it listens on.
+    reach it, if that is not the one it listens on. With `tls` it serves encrypted, and shows the same certificate to
+    the other masters and to chunk servers.
     """
 
     etcd: str
@@ -66,7 +68,7 @@ class MasterOptions(msgspec.Struct, frozen=True):
     port: int = 0
     advertise: str = ""
     token: str | None = None
-    tls: Any = None
+    tls: TlsFiles | None = None
     timing: Timing = Timing()
     keeping: KeeperOptions = KeeperOptions()
 
@@ -108,7 +110,8 @@ class Master:
         self._undo.append(self._resign)
         self._keeper = Keeper(self._core, etcd, self._store, folder, self.number, self._runner, options.keeping)
         self._undo.append(self._keeper.close)
-        listener = Listener(self.name, self.address, self._leader, self._told, options.token)
+        tls = options.tls.for_client() if options.tls is not None else None
+        listener = Listener(self.name, self.address, self._leader, self._told, options.token, tls)
         self._undo.append(listener.close)
 
     def _serve(self, options: MasterOptions) -> None:
@@ -121,7 +124,7 @@ class Master:
             host=options.host,
             port=options.port,
             token=options.token,
-            tls=options.tls,
+            tls=options.tls.for_server() if options.tls is not None else None,
             options=ServerOptions(workers=_WORKERS),
         )
         self._undo.append(lambda: server.close(_GRACE_SECONDS))
