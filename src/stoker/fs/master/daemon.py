@@ -38,6 +38,7 @@ from stoker.fs.master.messages import (
     unpack_calls,
 )
 from stoker.fs.master.standby import Heard, Listener, should_claim
+from stoker.fs.master.surveying import SURVEY, Survey, Surveys
 from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import Call
 from stoker.fs.meta.keys import VOLUME, number_in, session_rows
@@ -83,6 +84,7 @@ class Master:
         self._undo: list[Callable[[], None]] = []
         self._heard = Heard(None, monotonic_ns(), lost=False)
         self._core: MasterCore | None = None
+        self._surveys = Surveys()
         try:
             self._start(options, clock)
         except BaseException:
@@ -100,6 +102,7 @@ class Master:
         self._undo.append(self._store.close)
         folder = CopyFolder(options.state, self.number)
         self._undo.append(folder.close)
+        self._undo.append(self._surveys.close)
         self._serve(options)
         self.name = self.address
         member = Member(self.name, keys, Following(folder.copy), _nonce, address=self.address, timing=options.timing)
@@ -117,7 +120,8 @@ class Master:
     def _serve(self, options: MasterOptions) -> None:
         """Listen before anything else: the port decides the name by which others know this master."""
         handlers: Handlers = {
-            SUBMIT: self._submit, BEAT: self._beat, DESCRIBE: self._describe, STATUS: self._status, **self._further,
+            SUBMIT: self._submit, BEAT: self._beat, DESCRIBE: self._describe, STATUS: self._status,
+            SURVEY: self._survey, **self._further,
         }  # fmt: skip
         server = RpcServer(
             handlers,
@@ -268,6 +272,9 @@ class Master:
             etcd=tuple(msgspec.to_builtins(status) for status in self._etcd.members()),
             failure="" if failure is None else str(failure),
         ), ()
+
+    def _survey(self, request: Survey, _payload: memoryview, _asker: Asker) -> Answered:
+        return self._surveys.page(self.core.copy, request), ()
 
     # -- the end
 

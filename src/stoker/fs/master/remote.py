@@ -295,6 +295,11 @@ class RemoteMetadata:
         return cls(addresses, token=token, tls=tls)
 
     @property
+    def masters(self) -> Masters:
+        """Return the connections to the masters."""
+        return self._masters
+
+    @property
     def settings(self) -> Settings:
         """Return what the volume is."""
         return self._settings
