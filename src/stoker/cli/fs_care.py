@@ -188,7 +188,7 @@ def rebalance(dry_run: bool, masters: str, as_json: bool) -> int:
 
 @click.command("repair")
 @click.option("--now", "wanted", flag_value="examine", help="Look over all disks at once, not only in time.")
-@click.option("--pause", "wanted", flag_value="pause", help="Repair nothing until --resume, or until another leads.")
+@click.option("--pause", "wanted", flag_value="pause", help="Repair nothing until --resume, whichever master leads.")
 @click.option("--resume", "wanted", flag_value="resume", help="Go on.")
 @_of_cluster
 def repair(wanted: str | None, masters: str, as_json: bool) -> int:

@@ -51,7 +51,13 @@ def listen_place(text: str) -> tuple[str, int]:
 @click.option("--down-after", type=_SECONDS, default=10.0, show_default=True, help="Seconds a disk may be silent.")
 @click.option("--out-after", type=_SECONDS, default=600.0, show_default=True, help="Seconds down until it is rebuilt.")
 @click.option("--examine-every", type=_SECONDS, default=1800.0, show_default=True, help="Seconds between inventories.")
-@click.option("--repair-rate", default="0", show_default=True, metavar="SIZE", help="Bytes a second; 0: no limit.")
+@click.option(
+    "--repair-rate",
+    default="0",
+    show_default=True,
+    metavar="SIZE",
+    help="Bytes a second that repair moves in the whole cluster; 0: no limit.",
+)
 @click.option("--collect-every", type=_SECONDS, default=3600.0, show_default=True, help="Seconds between collections.")
 @click.option("--grace", type=_SECONDS, default=3600.0, show_default=True, help="Seconds that garbage is kept.")
 @click.option("--repairs", type=click.IntRange(1, 64), default=4, show_default=True, help="Slices repaired at once.")
