@@ -423,6 +423,7 @@ class Client:
         facts["waiting_bytes_peak"] = self.works.budget.peak_bytes
         facts["memory_bytes"] = self.works.blocks.cache.held_bytes
         facts["commits"] = self.works.commits.commits
+        facts["packs"] = self.works.commits.packs
         facts["commits_served"] = self.works.commits.served
         facts["session_renewals"] = self.session.renewals
         facts["sessions_lost"] = self.session.lost

@@ -40,7 +40,9 @@ class Keeping(NamedTuple):
     """Stores bytes as one slice, durably: its parts, the session that shows it, its class."""
 
 
-class _Ticket:
+class Ticket:
+    """What one thread wants: slices that are stored, loose bytes, and the calls that are made of where those are."""
+
     __slots__ = ("answers", "calls", "done", "error", "leads", "loose", "parts", "slices", "wake")
 
     def __init__(
@@ -65,7 +67,7 @@ class CommitGroup:
         self._metadata = metadata
         self._keeping = keeping
         self._mutex = threading.Lock()
-        self._waiting: deque[_Ticket] = deque()
+        self._waiting: deque[Ticket] = deque()
         self._busy = False
         self.commits = 0
         self.served = 0
@@ -77,7 +79,7 @@ class CommitGroup:
         Raises DurabilityError when the first cannot be done, and what the metadata raises: whether the calls were done
         is then unknown.
         """
-        return self._ask(_Ticket(slices, lambda _: calls, ()))
+        return self._ask(Ticket(slices, lambda _: calls, ()))
 
     def commit_loose(
         self, slices: Sequence[Slice], loose: Sequence[Loose], calls: Callable[[Sequence[Part]], Sequence[Call]]
@@ -86,9 +88,14 @@ class CommitGroup:
 
         `calls` is called once, by the thread that commits; it must not raise.
         """
-        return self._ask(_Ticket(slices, calls, loose))
+        return self._ask(Ticket(slices, calls, loose))
 
-    def _ask(self, ticket: _Ticket) -> list[Answer]:
+    @property
+    def waiting(self) -> int:
+        """How many wait for the next group."""
+        return len(self._waiting)
+
+    def _ask(self, ticket: Ticket) -> list[Answer]:
         with self._mutex:
             self._waiting.append(ticket)
             leads, self._busy = not self._busy, True
@@ -104,7 +111,7 @@ class CommitGroup:
             raise ticket.error
         return ticket.answers
 
-    def _abandon(self, ticket: _Ticket) -> None:
+    def _abandon(self, ticket: Ticket) -> None:
         """Take out a ticket whose thread was interrupted; when it had been woken to lead, wake another."""
         with self._mutex:
             waits = ticket in self._waiting
@@ -126,10 +133,21 @@ class CommitGroup:
         with self._mutex:
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_TICKETS_MAX))]
         try:
+            self.commit_all(group, self._pass_on)
+        finally:
+            for ticket in group[1:]:
+                ticket.wake.release()
+
+    def commit_all(self, group: list[Ticket], durable: Callable[[], None] = lambda: None) -> None:
+        """Commit tickets as one group, whose outcomes they then hold; `durable` is called when the bytes are.
+
+        Raises nothing but what interrupts the thread.
+        """
+        try:
             try:
                 ready = self._durable(self._packed(group))
             finally:
-                self._pass_on()
+                durable()
             self._do(ready)
         except BaseException as error:
             for ticket in group:
@@ -143,12 +161,10 @@ class CommitGroup:
                 self.served += len(group)
             for ticket in group:
                 ticket.done = True
-            for ticket in group[1:]:
-                ticket.wake.release()
 
     # -- loose bytes
 
-    def _packed(self, group: list[_Ticket]) -> list[_Ticket]:
+    def _packed(self, group: list[Ticket]) -> list[Ticket]:
         """Store the loose bytes of all; return those for whom it was done. One who fails does not fail the others."""
         for ticket in group:
             ticket.parts = [Part(Slice(0, 0, 0), 0, 0)] * len(ticket.loose)
@@ -157,7 +173,7 @@ class CommitGroup:
             self._store_pack([one for one in pack if one[0].error is None])
         return [ticket for ticket in group if ticket.error is None]
 
-    def _store_pack(self, members: Sequence[tuple[_Ticket, int]]) -> None:
+    def _store_pack(self, members: Sequence[tuple[Ticket, int]]) -> None:
         """Store bytes as one slice; where that fails each by itself, so that each has its own error."""
         if not members:
             return
@@ -180,7 +196,7 @@ class CommitGroup:
 
     # -- slices that are stored, and the calls
 
-    def _durable(self, group: list[_Ticket]) -> list[_Ticket]:
+    def _durable(self, group: list[Ticket]) -> list[Ticket]:
         """Make the slices of all durable; return those for whom it was done. One who fails does not fail the others."""
         slices = [data for ticket in group for data in ticket.slices]
         if not slices:
@@ -194,7 +210,7 @@ class CommitGroup:
             return [ticket for ticket in group if self._durable([ticket])]
         return group
 
-    def _do(self, group: list[_Ticket]) -> None:
+    def _do(self, group: list[Ticket]) -> None:
         asked = [ticket.calls(ticket.parts) for ticket in group]
         calls = [call for some in asked for call in some]
         answers = iter(self._metadata.submit(calls) if calls else ())
