@@ -277,6 +277,31 @@ def test_passes_that_find_the_same_come_less_often(tmp_path: Path) -> None:
     cluster.close()
 
 
+def test_what_failed_is_tried_at_once_when_the_map_changes(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 3, PAIR)
+    cluster.live(5)
+    slices = cluster.written(10, 5000)
+    cluster.settle()
+    cluster.set(0, draining=True)
+    puts = {one: one.disk.put for one in cluster.disks[1:]}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreError("disk is tired")
+
+    for one in puts:
+        one.disk.put = refuse  # type: ignore[method-assign]
+    cluster.live(200)
+    assert cluster.care.repairs.status(()).waiting
+    for one, put in puts.items():
+        one.disk.put = put  # type: ignore[method-assign]
+    cluster.add_disk()
+    cluster.live(10)  # each waits for up to two minutes otherwise
+    assert not cluster.care.repairs.status(()).waiting
+    cluster.settle()
+    cluster.readable(slices)
+    cluster.close()
+
+
 def test_remains_of_a_slice_are_told_apart_from_a_loss(tmp_path: Path) -> None:
     cluster = CaredFor(tmp_path)
     cluster.live(5)

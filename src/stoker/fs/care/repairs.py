@@ -119,6 +119,7 @@ class Repairs:
         if facts != self._facts:
             self._facts, self._facts_since, self._urgent = facts, now, True
             self._fruitless = 0
+            self._queue.hurry()
         self._take_pass(cluster, now)
         self._take_repairs(now)
         if self._stopping:
