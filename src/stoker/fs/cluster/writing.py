@@ -11,6 +11,7 @@ from stoker.core.errors import AlreadyExistsError, NoSpaceError, StokerError, St
 from stoker.fs.cluster.asking import Holders, by_disk
 from stoker.fs.cluster.lanes import Task
 from stoker.fs.cluster.placing import Placed, Places, codec_of
+from stoker.fs.cluster.works import Putting
 from stoker.fs.code.layout import encode_slice
 from stoker.fs.disk.checksums import cell_crcs
 from stoker.fs.disk.interface import Bytes, ShardHeader, ShardHolder, ShardId
@@ -75,7 +76,7 @@ class Writing:
             if fresh and self._places.writable(disk) and self._holders.health.allows(disk):
                 self._asked.add((index, disk))
                 header, shard = self._headers[index], self._shards[index]
-                self._pending[self._holders.begin(disk, _putting(header, shard, durable=self._durable))] = (index, disk)
+                self._pending[self._holders.begin(disk, Putting(header, shard, durable=self._durable))] = (index, disk)
                 return
 
     def _take(self, task: Task) -> None:
@@ -111,10 +112,6 @@ class Writing:
     def _full(self) -> bool:
         known = self._places.cluster.by_id
         return any(disk in known and known[disk].full for disk in self._placed.row)
-
-
-def _putting(header: ShardHeader, parts: Sequence[Bytes], *, durable: bool) -> Callable[[ShardHolder], None]:
-    return lambda holder: holder.put(header, parts, durable=durable)
 
 
 def _removing(shards: Sequence[ShardId]) -> Callable[[ShardHolder], None]:
