@@ -13,7 +13,7 @@ import msgspec
 from stoker.core.errors import CorruptError, StokerError, UnavailableError
 from stoker.fs.chunk.target import Target
 from stoker.fs.cluster.health import Health
-from stoker.fs.cluster.lanes import Lanes, Task, ThreadLanes
+from stoker.fs.cluster.lanes import Awaited, Lanes, Task, ThreadLanes
 from stoker.fs.cluster.placing import Placed, Places
 from stoker.fs.cluster.works import Work
 from stoker.fs.disk.interface import ShardHeader, ShardHolder, ShardId
@@ -210,7 +210,7 @@ class Holders:
             more = page.more
 
 
-class Following:
+class Following(Awaited):
     """A `Task`: a request under way. When its answer is lost, a lane asks once more."""
 
     def __init__(self, holders: Holders, disk: int, begun: Begun[Any], read_bytes: int) -> None:

@@ -6,9 +6,10 @@ itself, and nobody need wait for it.
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol
 
 _THREADS: Final = 64
 
@@ -23,15 +24,16 @@ class Task(Protocol):
         """Return what the call returned, or raise what it raised; only of one that is done."""
 
 
-@runtime_checkable
-class Awaited(Protocol):
+class Awaited(ABC):
     """A task that no lane runs: its answer comes from elsewhere into `future`, or is too late at `until`."""
 
     @property
+    @abstractmethod
     def future(self) -> "Future[Any]":
         """Where it comes."""
 
     @property
+    @abstractmethod
     def until(self) -> float:
         """When it is too late, by the lanes' clock."""
 

@@ -86,7 +86,8 @@ class ClusterStore:
                 expected=f"{data.size_bytes} bytes, of 1 to {CHUNK_BYTES}",
             )  # fmt: skip
         key = (data.id, data.generation)
-        placed = self._holders.places().of(data)
+        places = self._holders.places()
+        placed = places.of(data)
         writing = Writing(self._holders, placed, parts, durable=durable, again=self._written.get(key) is not None)
         short = writing.run()
         self._written.put(key, writing.stored)
@@ -95,11 +96,14 @@ class ClusterStore:
         if short:
             self._holders.health.count("short_writes")
             self._note(Short(data, tuple(short), "shards found no place where they belong"))
-        self._note_moved(placed)
+        self._note_moved(places, placed)
 
-    def _note_moved(self, placed: Placed) -> None:
+    def _note_moved(self, before: Places, placed: Placed) -> None:
         """Note a slice whose group has moved while it was written: its shards may be where nobody looks later."""
-        now = self._holders.places().of(placed.data)
+        places = self._holders.places()
+        if places is before:
+            return
+        now = places.of(placed.data)
         moved = tuple(index for index in range(placed.width) if now.row[index] != placed.row[index])
         if moved:
             self._note(Short(placed.data, moved, "the placement group moved during the write"))
