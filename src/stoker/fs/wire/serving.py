@@ -9,7 +9,7 @@ from stoker.core.errors import CorruptError, StokerError, TransientError, UsageE
 from stoker.core.units import KiB
 from stoker.fs.wire.bodies import opened, with_body
 from stoker.fs.wire.budget import Budget, BufferPool
-from stoker.fs.wire.faults import RoomError, fault_of
+from stoker.fs.wire.faults import UNKNOWN_OPERATION, RoomError, fault_of
 from stoker.fs.wire.frames import (
     BODY_IN_PAYLOAD,
     PAYLOAD_BYTES_MAX,
@@ -205,7 +205,7 @@ class ServedConnection:
         """Return what is asked for. Raises UsageError for what the server does not do, or not so."""
         found = self._serving.handlers.get(head.operation)
         if found is None:
-            raise UsageError("the server does not know the operation", got=str(head.operation))
+            raise UsageError(UNKNOWN_OPERATION, got=str(head.operation))
         operation = found[0]
         in_front = head.body_bytes if prefix.flags & BODY_IN_PAYLOAD else 0
         if not 0 <= in_front <= min(operation.body_bytes_max, prefix.payload_bytes):
@@ -294,7 +294,10 @@ class ServedConnection:
         assert self._hello is not None
         left_seconds = request.until - self._serving.clock()
         hello = self._hello
-        return Asker(self._address, hello.role, hello.volume, self._certificate, left_seconds, request.head.trace)
+        head = request.head
+        return Asker(
+            self._address, hello.role, hello.volume, self._certificate, left_seconds, head.trace, head.answer_bytes_max
+        )
 
     def _answer(self, request: _Request, answer: Any, payload: Payload, done: Callable[[], None]) -> Outgoing:
         """Return an answer as it is sent. Raises RoomError for one that is larger than the client has room for."""
