@@ -176,6 +176,7 @@ class Client:
         """Let open files know what a request has changed."""
         if not isinstance(request, Question):
             self.works.entries.forget()
+            self.works.folders.changed(request)
         if isinstance(request, SetAttr | Fallocate):
             ino = request.ino
         elif isinstance(request, CopyRange):

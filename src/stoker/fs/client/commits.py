@@ -9,6 +9,7 @@ small files cost one request to each disk, and one wait.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -22,6 +23,9 @@ from stoker.fs.meta.slices import Slice
 from stoker.fs.store.interface import Bytes
 
 _GROUP_TICKETS_MAX: Final = 256
+_GATHER_SECONDS: Final = 0.001
+"""A group that is much smaller than those before it waits so long: who was served just now comes again, and a group
+costs several times as much. Who writes alone never waits."""
 
 
 class DurabilityError(Exception):
@@ -69,6 +73,7 @@ class CommitGroup:
         self._mutex = threading.Lock()
         self._waiting: deque[Ticket] = deque()
         self._busy = False
+        self._usual = 0  # twice the size of the latest groups
         self.commits = 0
         self.served = 0
         self.packs = 0
@@ -130,6 +135,8 @@ class CommitGroup:
 
     def _lead(self) -> None:
         """Commit for those who wait, oneself first among them."""
+        if len(self._waiting) < self._usual // 2:
+            time.sleep(_GATHER_SECONDS)
         with self._mutex:
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_TICKETS_MAX))]
         try:
@@ -159,6 +166,7 @@ class CommitGroup:
             with self._mutex:
                 self.commits += 1
                 self.served += len(group)
+                self._usual = (self._usual + 2 * len(group)) // 2
             for ticket in group:
                 ticket.done = True
 

@@ -12,6 +12,7 @@ from stoker.fs.client.budget import Budget
 from stoker.fs.client.commits import CommitGroup, Keeping
 from stoker.fs.client.counters import Counters
 from stoker.fs.client.entries import EntryCache
+from stoker.fs.client.folders import Folders
 from stoker.fs.client.numbers import SliceNumbers
 from stoker.fs.client.options import ClientOptions
 from stoker.fs.client.session import Session
@@ -65,6 +66,7 @@ class Works:
         keep = Keeping(lambda slices: self.patiently(lambda: store.make_durable(slices)), self.store_durably)
         self.commits = CommitGroup(metadata, keep)
         self.blocks = BlockReader(store, options, self.counters)
+        self.folders = Folders(0.0 if options.strict else options.attribute_seconds)
         self.entries = EntryCache(0.0 if options.strict else options.entry_seconds)
         self._sleep = sleep
 
