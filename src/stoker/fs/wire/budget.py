@@ -1,5 +1,6 @@
 """Bounds of memory: how many bytes may be under way, and buffers that are used again."""
 
+import mmap
 import sys
 import threading
 from collections import deque
@@ -64,13 +65,14 @@ class Budget:
 class BufferPool:
     """Lends buffers of at least the size that is wanted, and keeps some of those that come back for the next.
 
-    Memory that was just given to the process costs a fault for each page; 4 MiB have a thousand of them.
+    Memory that was just given to the process costs a fault for each page; 4 MiB have a thousand of them. Each begins
+    with a page, so that what was received can be written past the page cache.
     """
 
     def __init__(self, kept_bytes_max: int = 64 * MiB) -> None:
         self._kept_bytes_max = kept_bytes_max
         self._kept_bytes = 0
-        self._free: dict[int, list[bytearray]] = {}
+        self._free: dict[int, list[mmap.mmap]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -78,7 +80,7 @@ class BufferPool:
         """Return the memory that waits to be used again."""
         return self._kept_bytes
 
-    def lend(self, count: int) -> bytearray:
+    def lend(self, count: int) -> mmap.mmap:
         """Return a buffer of `count` bytes or more, with anything in it."""
         size = max(_CLASS_BYTES_MIN, 1 << (count - 1).bit_length() if count else 0)
         with self._lock:
@@ -86,12 +88,12 @@ class BufferPool:
             if free:
                 self._kept_bytes -= size
                 return free.pop()
-        return bytearray(size)
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
-    def give_back(self, buffer: bytearray) -> None:
+    def give_back(self, buffer: mmap.mmap) -> None:
         """Take a buffer back. One that somebody still looks at is left to them instead of being written over."""
         with suppress(BufferError):
-            buffer.append(buffer.pop())  # what is looked at cannot change its size
+            buffer.resize(len(buffer))  # what is looked at cannot change its size
             with self._lock:
                 if self._kept_bytes + len(buffer) <= self._kept_bytes_max:
                     self._kept_bytes += len(buffer)
