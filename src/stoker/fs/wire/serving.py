@@ -1,5 +1,6 @@
 """One client's connection at the server: its requests are read, done by workers, and answered in any order."""
 
+import mmap
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -51,7 +52,7 @@ class _Request(NamedTuple):
     operation: Operation[Any, Any]
     handler: Handler
     head: RequestHead
-    buffer: bytearray | None
+    buffer: mmap.mmap | None
     payload_bytes: int
     until: float
 
@@ -234,7 +235,7 @@ class ServedConnection:
             self._room.give(room_bytes)
         raise TransientError("the server has no room for the request", where=operation.name)
 
-    def _receive_payload(self, count: int, done: Callable[[], None]) -> bytearray | None:
+    def _receive_payload(self, count: int, done: Callable[[], None]) -> mmap.mmap | None:
         if not count:
             return None
         buffer = self._serving.pool.lend(count)
