@@ -16,11 +16,12 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from benchmarks.contest import Contest, markdown
-from benchmarks.filesystems.ours import NATIVE_WORKS, OURS, Native
+from benchmarks.filesystems.ours import OURS, Native, native_works
 from benchmarks.filesystems.peers import juicefs, local_disk, moosefs, seaweedfs
 from benchmarks.filesystems.works import WORKS, Sizes
 from benchmarks.fsmeta import sync_seconds
 from benchmarks.harness import Contender, PeerError, Turn, machine, race
+from benchmarks.memory import touch_memory
 from stoker.core.clock import utc_text
 from stoker.core.errors import StokerError
 from stoker.core.units import MiB
@@ -49,6 +50,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="file systems whose names have one of these words (comma between)")
     parser.add_argument("--work", default="", help="works whose names have one of these words (comma between)")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="folder on a disk")
+    parser.add_argument("--cold-memory", action="store_true", help="do not touch the free memory before")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args(words)
 
@@ -81,14 +83,14 @@ def contests(options: argparse.Namespace, sizes: Sizes, scratch: Path) -> list[C
 
 
 def _can(work: str, folder: Path | Native) -> bool:
-    return not isinstance(folder, Native) or work in NATIVE_WORKS
+    return not isinstance(folder, Native) or work in native_works(folder)
 
 
 def _turns(work: str, folder: Path | Native, sizes: Sizes) -> Callable[[], Turn]:
     def turn() -> Turn:
         try:
             if isinstance(folder, Native):
-                return NATIVE_WORKS[work](folder, sizes)
+                return native_works(folder)[work](folder, sizes)
             return WORKS[work](folder, sizes)
         except (OSError, AssertionError, StokerError) as error:
             raise PeerError(f"{type(error).__name__}: {error}") from error
@@ -101,16 +103,22 @@ def main(words: list[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     options = parsed(words)
     sizes = QUICK if options.quick else FULL if options.full else DEFAULT
+    memory = "memory as it was" if options.cold_memory else touch_memory()
     before = sync_seconds(options.scratch)
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="stoker-fs-", ignore_cleanup_errors=True) as scratch:
         documents = [contest.document() for contest in contests(options, sizes, Path(scratch))]
     command = shlex.join(["python", "-m", "benchmarks.filesystems", *words])
-    facts = {"sync_seconds": [before, sync_seconds(options.scratch)], "load_average": os.getloadavg()[1]}
+    facts = {
+        "memory": memory,
+        "sync_seconds": [before, sync_seconds(options.scratch)],
+        "load_average": os.getloadavg()[1],
+    }
     document = {"utc": utc_text(), "command": command, "machine": machine(), **facts, "tables": documents}
     told = ", ".join(f"{key} {value}" for key, value in document["machine"].items())
     syncs = " and ".join(f"{1000 * seconds:.1f}" for seconds in document["sync_seconds"])
     head = f"## File systems side by side\n\nCommand: `{command}`, {document['utc']}. Machine: {told}.\n"
-    head += f"One fdatasync of the disk took {syncs} ms before and after; load average {document['load_average']:.1f}."
+    head += f"One fdatasync of the disk took {syncs} ms before and after; load average {document['load_average']:.1f}; "
+    head += f"{memory}."
     text = "\n\n".join([head, *map(markdown, documents)])
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "filesystems.json").write_text(json.dumps(document, indent=1) + "\n")

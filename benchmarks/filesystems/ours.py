@@ -2,7 +2,8 @@
 
 The cluster is three etcd servers, two masters and three chunk servers, all on loopback, with two copies; the mount and
 the native client use the same one. What is fsync'd, or answered by the native client, is durable: on the disk, in two
-copies, and in the log of two etcd servers.
+copies, and in the log of two etcd servers. Erasure coding needs twelve disks: 8+4 and two copies are compared on a
+cluster of their own, for large files alone.
 """
 
 import random
@@ -27,21 +28,25 @@ from benchmarks.filesystems.works import (
 from benchmarks.harness import PeerError, Turn
 from stoker.core.errors import StokerError
 from stoker.fs.client import FileTree
-from stoker.fs.demo.cluster import ClusterOptions, LoopbackCluster
+from stoker.fs.demo.cluster import EIGHT_AND_FOUR, TWO_COPIES, ClusterOptions, LoopbackCluster
 from stoker.fs.demo.show import mounted
 from stoker.fs.meta import Volume
+from stoker.fs.meta.calls import ListClasses, Mkdir, SetClass
+from stoker.fs.meta.keys import ROOT
 from stoker.fs.meta.storage_class import coded
 
-CHUNK_SERVERS = 3
-_OPTIONS = ClusterOptions(disks=CHUNK_SERVERS, metalogger=False, classes=(coded("copies", 1, 1),))
-_running: dict[Path, LoopbackCluster] = {}
+_THREE = ClusterOptions(disks=3, metalogger=False, classes=(coded(TWO_COPIES, 1, 1),))
+_TWELVE = ClusterOptions(disks=12, metalogger=False)
+_running: dict[tuple[Path, int], LoopbackCluster] = {}
 
 
 @dataclass(frozen=True)
 class Native:
-    """The native client: a fresh one, which knows nothing yet, for each turn."""
+    """The native client: a fresh one, which knows nothing yet, for each turn; and the folder it works in."""
 
     fresh: Callable[[], AbstractContextManager[FileTree]]
+    home: str = ""
+    large_only: bool = False
 
 
 @contextmanager
@@ -63,22 +68,23 @@ def _stoker() -> list[str]:
 
 
 @contextmanager
-def _cluster(scratch: Path) -> Iterator[LoopbackCluster]:
+def _cluster(scratch: Path, options: ClusterOptions = _THREE) -> Iterator[LoopbackCluster]:
     """Give a cluster, the one that runs already if there is one."""
-    known = _running.get(scratch)
+    key = (scratch, options.disks)
+    known = _running.get(key)
     if known is not None:
         yield known
         return
     try:
-        started = LoopbackCluster(scratch / "cluster", _OPTIONS)
+        started = LoopbackCluster(scratch / f"cluster-{options.disks}", options)
     except StokerError as error:
         raise PeerError(str(error)) from error
     with started:
-        _running[scratch] = started
+        _running[key] = started
         try:
             yield started
         finally:
-            del _running[scratch]
+            del _running[key]
 
 
 @contextmanager
@@ -95,10 +101,27 @@ def cluster_native(scratch: Path) -> Iterator[Native]:
         yield Native(cluster.tree)
 
 
+def _of_twelve(name: str) -> Callable[[Path], AbstractContextManager[Native]]:
+    """Return what gives the native client of twelve chunk servers, in a folder of this storage class."""
+
+    @contextmanager
+    def place(scratch: Path) -> Iterator[Native]:
+        with _cluster(scratch, _TWELVE) as cluster:
+            metadata = cluster.metadata
+            (number,) = (one.id for one in metadata.run(ListClasses()).classes if one.name == name)
+            made = metadata.run(Mkdir(ROOT, name.encode(), 0o777))
+            metadata.run(SetClass(made.ino, number))
+            yield Native(cluster.tree, f"/{name}", large_only=True)
+
+    return place
+
+
 OURS: dict[str, Callable[[Path], AbstractContextManager[Path | Native]]] = {
     "stoker, SQLite + local disk, FUSE, 1 copy": one_disk,
     "stoker, masters + 3 chunk servers, FUSE, 2 copies": cluster_mounted,
     "stoker, masters + 3 chunk servers, native client, 2 copies": cluster_native,
+    "stoker, masters + 12 chunk servers, native client, 2 copies": _of_twelve(TWO_COPIES),
+    "stoker, masters + 12 chunk servers, native client, 8+4": _of_twelve(EIGHT_AND_FOUR),
 }
 
 
@@ -109,7 +132,7 @@ def write_large(native: Native, sizes: Sizes) -> Turn:
     """Write a file in order, 1 MiB at a time, durable when it returns."""
     piece = random.Random(1).randbytes(PIECE_BYTES)
     count = sizes.large_bytes // PIECE_BYTES
-    with native.fresh() as tree, measured() as measure, tree.open("/native-large", "wb") as file:
+    with native.fresh() as tree, measured() as measure, tree.open(f"{native.home}/native-large", "wb") as file:
         for _ in range(count):
             file.write(piece)
         file.fsync()
@@ -119,11 +142,11 @@ def write_large(native: Native, sizes: Sizes) -> Turn:
 def read_large(native: Native, sizes: Sizes) -> Turn:
     """Read the file in order, 1 MiB at a time, by a client that has nothing of it."""
     with native.fresh() as tree:
-        if not tree.exists("/native-large"):
+        if not tree.exists(f"{native.home}/native-large"):
             write_large(native, sizes)
     drop_caches()
     got, buffer = 0, bytearray(PIECE_BYTES)
-    with native.fresh() as tree, measured() as measure, tree.open("/native-large") as file:
+    with native.fresh() as tree, measured() as measure, tree.open(f"{native.home}/native-large") as file:
         while count := file.readinto(buffer):
             got += count
     assert got == sizes.large_bytes, f"{got} bytes came of {sizes.large_bytes}"
@@ -174,9 +197,16 @@ def _samples(native: Native, sizes: Sizes) -> list[str]:
     return paths
 
 
-NATIVE_WORKS: dict[str, Callable[[Native, Sizes], Turn]] = {
+_LARGE: dict[str, Callable[[Native, Sizes], Turn]] = {
     "sequential write, durable": write_large,
     "sequential read, cold": read_large,
+}
+_SMALL: dict[str, Callable[[Native, Sizes], Turn]] = {
     "create + write 4 KiB + sync + close, 16 clients": create_small,
     "epoch over small files, cold": epoch,
 }
+
+
+def native_works(native: Native) -> dict[str, Callable[[Native, Sizes], Turn]]:
+    """Return what a native client is asked to do."""
+    return _LARGE if native.large_only else {**_LARGE, **_SMALL}

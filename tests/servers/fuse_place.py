@@ -29,9 +29,9 @@ def need_fuse() -> None:
 class Mounts:
     """Mount points of one volume, and the process that serves them."""
 
-    def __init__(self, folder: Path, count: int, uid: int = 0) -> None:
+    def __init__(self, folder: Path, count: int, uid: int = 0, url: str = "") -> None:
         self.folder = folder
-        self.url = f"sqlite://{folder}/volume.db?sync=off"
+        self.url = url or f"sqlite://{folder}/volume.db?sync=off"
         self.points = [folder / f"mount{index}" for index in range(count)]
         self.log = folder / "server.log"
         Volume.format(self.url, owner=Caller(uid, uid)).close()
@@ -66,10 +66,10 @@ class Mounts:
 
 
 @contextmanager
-def mounted(folder: Path, count: int = 1, uid: int = 0) -> Iterator[Mounts]:
+def mounted(folder: Path, count: int = 1, uid: int = 0, url: str = "") -> Iterator[Mounts]:
     """Give mounts of a new volume; afterwards nothing is mounted, and nothing was complained of."""
     need_fuse()
-    mounts = Mounts(folder, count, uid)
+    mounts = Mounts(folder, count, uid, url)
     try:
         yield mounts
         assert not mounts.log.read_text(), mounts.log.read_text()

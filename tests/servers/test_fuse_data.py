@@ -12,6 +12,8 @@ import pytest
 from fuse_fsx import Exercise
 from fuse_place import Mounts, mounted, sound
 
+from stoker.fs.journal.servers import EtcdServers, etcd_program
+
 pytestmark = pytest.mark.timeout(7200)
 FSX_STEPS = int(os.environ.get("STOKER_FSX_STEPS", "1000000"))
 
@@ -43,6 +45,21 @@ def test_a_file_is_what_was_written_a_million_times(mounts: Mounts, count: int, 
 
 @pytest.mark.slow
 def test_pjdfstest_passes_whole(mounts: Mounts) -> None:
+    _pass_pjdfstest(mounts)
+
+
+@pytest.mark.slow
+def test_pjdfstest_passes_whole_over_a_journal_in_etcd(tmp_path: Path) -> None:
+    if etcd_program() is None:
+        pytest.skip("etcd is not installed: apt install etcd-server")
+    (tmp_path / "etcd").mkdir()
+    with EtcdServers(tmp_path / "etcd") as servers:
+        servers.wait()
+        with mounted(tmp_path, url=f"etcd://{servers.addresses}/pjdfstest") as mounts:
+            _pass_pjdfstest(mounts)
+
+
+def _pass_pjdfstest(mounts: Mounts) -> None:
     """STOKER_PJDFSTEST names a checkout of github.com/pjd/pjdfstest, built: `tests/` and the program beside it."""
     suite = os.environ.get("STOKER_PJDFSTEST", "")
     if not suite or not (Path(suite) / "pjdfstest").exists() or not shutil.which("prove"):

@@ -98,6 +98,10 @@ class CrashDisk:
             position = end
         self._done()
 
+    def write_around(self, handle: int, offset: int, pieces: Sequence[memoryview]) -> None:
+        """Write past a cache: durable no sooner than what is written through it."""
+        self.write(handle, offset, pieces)
+
     def _grow(self, file: _File, size_bytes: int) -> None:
         if size_bytes > len(file.seen):
             file.seen.extend(bytes(size_bytes - len(file.seen)))

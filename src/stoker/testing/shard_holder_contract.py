@@ -21,7 +21,7 @@ import pytest
 from stoker.core.errors import AlreadyExistsError, CorruptError, NotFoundError, UsageError
 from stoker.core.units import KiB, MiB
 from stoker.fs.disk.checksums import cell_crcs
-from stoker.fs.disk.interface import SHARD_BYTES_MAX, ShardHeader, ShardHolder, ShardId, ShardPage
+from stoker.fs.disk.interface import SHARD_BYTES_MAX, Found, ShardHeader, ShardHolder, ShardId, ShardPage, Wanted
 
 VOLUME: Final = "0b7c5a1e-30a4-4c53-9d0e-6f1f3a0d7c11"
 OTHER_VOLUME: Final = "e58f2c34-8a6b-4f3d-a1c7-2f9d5b0e4a22"
@@ -147,6 +147,28 @@ class ShardHolderContract:
         holder.remove([shard])
         holder.sync([])
         holder.remove([])
+
+    def test_many_shards_are_read_together(self, holder: ShardHolder) -> None:
+        """Each gives its own, in the order asked for: bytes, its header where that is wanted, or its own error."""
+        shards = {ShardId(number, 1, 0): content(size, number) for number, size in enumerate(SIZES)}
+        for shard, data in shards.items():
+            holder.put(header_of(shard, data), [data], durable=False)
+        wanted = [
+            Wanted(shard, [(len(data) // 2, len(data) - len(data) // 2), (0, len(data) // 3)], checked=True)
+            for shard, data in reversed(shards.items())
+        ]
+        found = holder.get_many([*wanted[:3], Wanted(ShardId(99, 1, 0), [(0, 1)]), *wanted[3:], wanted[0]])
+        missing = found.pop(3)
+        assert isinstance(missing, NotFoundError) and "99.1.0" in str(missing)
+        for one, outcome in zip([*wanted, wanted[0]], found, strict=True):
+            data = shards[one.shard]
+            assert isinstance(outcome, Found) and outcome.header is not None
+            assert [bytes(part) for part in outcome.parts] == [data[at : at + count] for at, count in one.ranges]
+            told = msgspec.structs.replace(outcome.header, volume=VOLUME, crcs=b"")
+            assert told == msgspec.structs.replace(header_of(one.shard, data), crcs=b"")
+        outside = holder.get_many([Wanted(ShardId(3, 1, 0), [(4096, 1)]), Wanted(ShardId(3, 1, 0), [(4095, 1)])])
+        assert isinstance(outside[0], UsageError | CorruptError) and isinstance(outside[1], Found)
+        assert holder.get_many([]) == []
 
     def test_what_is_removed_is_gone(self, holder: ShardHolder) -> None:
         """Alone, and it may be put anew."""

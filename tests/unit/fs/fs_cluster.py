@@ -41,7 +41,7 @@ SINGLE = StorageClass(0, "single", cell_bytes=4096)
 CLASSES = {one.id: one for one in (SINGLE, COLD, PAIR, THREE)}
 
 
-class MemoryHolder:
+class MemoryHolder(ShardHolder):
     """Shards in memory: verified when they come and when they go, as on a disk."""
 
     def __init__(self, number: int) -> None:

@@ -91,7 +91,7 @@ def test_many_ranges_of_a_slice_cost_one_request_for_each_shard() -> None:
     found = cluster.store.read([*ranges, SliceRange(SMALL, 10, 10), SliceRange(LARGE, 5, 0)])
     wanted = [content(LARGE)[one.offset : one.offset + one.length] for one in ranges]
     assert [bytes(part) for part in found] == [*wanted, content(SMALL)[10:20], b""]
-    assert sum(len(holder.calls) for holder in cluster.holders.values()) == 3 * 8 + 1
+    assert sum(len(holder.calls) for holder in cluster.holders.values()) == 2 * 8 + 1  # 512 ranges at a time
 
 
 def test_copies_share_the_reads() -> None:
@@ -473,7 +473,8 @@ def test_a_copy_that_is_slow_is_read_from_the_other() -> None:
     for holder in cluster.holders.values():
         holder.seconds = 0.003
     written(cluster.store, *slices)
-    readable(cluster.store, *slices)
+    for data in slices:
+        readable(cluster.store, data)
     cluster.holders[2].seconds = 9.0
     start = lanes.now
     for data in slices:

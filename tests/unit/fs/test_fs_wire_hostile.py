@@ -310,7 +310,7 @@ def test_buffers_are_used_again_unless_somebody_looks_at_them() -> None:
     kept = memoryview(first)[5:10]
     pool.give_back(first)
     assert pool.lend(100_000) is not first and pool.kept_bytes == 0 and len(kept) == 5
-    pool.give_back(bytearray(2 * MiB))
+    pool.give_back(pool.lend(2 * MiB))
     assert pool.kept_bytes == 0
 
 
@@ -324,7 +324,7 @@ def test_memory_that_was_given_is_used_again_once_nobody_looks_at_it() -> None:
     second = buffers.give(500_000)
     second[:] = b"b" * 500_000
     assert part == b"aa" and bytes(as_numbers) == b"a" * 100
-    third = buffers.give(500_000)  # more than is kept: it is the caller's alone
+    third = buffers.give(500_000)
     third[:] = b"c" * 500_000
     assert part == b"aa" and second[0] == ord("b")
     where = address(second)
@@ -332,6 +332,10 @@ def test_memory_that_was_given_is_used_again_once_nobody_looks_at_it() -> None:
     assert address(buffers.give(300_000)) == where
     del part
     assert len({where, address(buffers.give(500_000))}) == 1 and bytes(as_numbers) == b"a" * 100
+    given = [buffers.give(400_000) for _ in range(9)]
+    places = {address(view) for view in given}
+    del given, third
+    assert buffers.kept_bytes == MiB and address(buffers.give(400_000)) in places
 
 
 def address(view: memoryview) -> int:

@@ -6,11 +6,15 @@ import msgspec
 
 from stoker.core.units import KiB, MiB
 from stoker.fs.disk.interface import SHARD_BYTES_MAX, HolderStatus, ShardHeader, ShardId, ShardPage
+from stoker.fs.wire.messages import Fault
 from stoker.fs.wire.operations import Operation
 
 SHARDS_AT_ONCE_MAX: Final = 4096
 """Shards that one request may name."""
 RANGES_AT_ONCE_MAX: Final = 1024
+GET_MANY_SHARDS_MAX: Final = 256
+GET_MANY_BYTES_MAX: Final = 8 * MiB
+"""What one answer about many shards holds of them: their cells are in the server's memory meanwhile."""
 PAGE_MAX: Final = 1024
 """Headers in one page of a listing."""
 _HEADER_BODY_BYTES_MAX: Final = 96 * KiB
@@ -32,11 +36,37 @@ class Get(msgspec.Struct, frozen=True):
 
 
 class Cells(msgspec.Struct, frozen=True):
-    """The payload holds runs of whole cells: for each its first cell, and the checksums that were stored with them."""
+    """The payload holds runs of whole cells: for each its first cell, and the checksums that were stored with them.
+
+    The rest is of the shard's header, too. Older servers do not tell it: then `k` is 0.
+    """
 
     cell_bytes: int
     shard_bytes: int
     runs: list[tuple[int, bytes]]
+    storage_class: int = 0
+    k: int = 0
+    m: int = 0
+    slice_bytes: int = 0
+
+
+class GetMany(msgspec.Struct, frozen=True):
+    """Send for each of these shards the cells that `Get` would send, one behind the other."""
+
+    wanted: list[Get]
+
+
+class OneOfMany(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the payload holds of one shard, or why it holds nothing of it."""
+
+    cells: Cells | None = None
+    fault: Fault | None = None
+
+
+class ManyCells(msgspec.Struct, frozen=True):
+    """One for each shard that was asked for, in the same order."""
+
+    found: list[OneOfMany]
 
 
 class Shards(msgspec.Struct, frozen=True):
@@ -113,7 +143,10 @@ STATUS: Final = Operation(0x107, "status", Nothing, HolderStatus, idempotent=Tru
 CHECK: Final = Operation(0x108, "check", ShardId, Checked, idempotent=True)
 SCRUB: Final = Operation(0x109, "scrub", Scrub, Nothing, idempotent=True)
 PULL: Final = Operation(0x10A, "pull", Pull, Nothing, idempotent=True)
-CHUNK_OPERATIONS: Final = (PUT, GET, HEADER, SYNC, REMOVE, LISTING, STATUS, CHECK, SCRUB, PULL)
+GET_MANY: Final = Operation(
+    0x10B, "get_many", GetMany, ManyCells, answer_bytes_max=GET_MANY_BYTES_MAX, own_checksums=True, idempotent=True,
+)  # fmt: skip
+CHUNK_OPERATIONS: Final = (PUT, GET, HEADER, SYNC, REMOVE, LISTING, STATUS, CHECK, SCRUB, PULL, GET_MANY)
 
 HEARTBEAT: Final = Operation(0x180, "heartbeat", Heartbeat, Noted, idempotent=True)
 """Asked of the masters."""

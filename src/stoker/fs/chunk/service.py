@@ -1,13 +1,14 @@
 """What a chunk server does for those who ask: each operation over one disk. Knows nothing of sockets."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final, Protocol
 
-from stoker.core.errors import CorruptError, TransientError, UsageError
+from stoker.core.errors import CorruptError, StokerError, TransientError, UsageError
 from stoker.fs.chunk import operations as ops
 from stoker.fs.chunk.cells import covering_runs
 from stoker.fs.chunk.fencing import Fence
+from stoker.fs.chunk.many import cells_of
 from stoker.fs.disk.interface import (
     SHARD_BYTES_MAX,
     Bytes,
@@ -18,7 +19,8 @@ from stoker.fs.disk.interface import (
     ShardPage,
     check_header,
 )
-from stoker.fs.wire.budget import Budget
+from stoker.fs.wire.budget import Budget, GivenBuffers
+from stoker.fs.wire.faults import RoomError, fault_of
 from stoker.fs.wire.operations import Asker, FileSpan, FileSpans, Handler, Operation
 
 PULLED_BYTES_MAX: Final = 2 * SHARD_BYTES_MAX
@@ -39,11 +41,23 @@ class CellSpan(Protocol):
         """Let go of the file."""
 
 
+class UnverifiedReader(Protocol):
+    """A shard that is open for reading, whose bytes are verified at the other end."""
+
+    header: ShardHeader
+
+    def unverified(self, offset: int, length: int, memory: Callable[[int], memoryview]) -> memoryview:
+        """Return bytes as they lie on the disk, perhaps in `memory`."""
+
+
 class ServedDisk(ShardHolder, Protocol):
     """A holder of shards that also tells where their bytes lie, reads them over, and takes orders for it."""
 
     def span(self, shard: ShardId, offset: int, length: int) -> CellSpan:
         """Return where the cells that cover a range lie."""
+
+    def reading(self, shard: ShardId) -> AbstractContextManager[UnverifiedReader]:
+        """Give a shard that is open for reading."""
 
     def verify(self, shard: ShardId) -> int | None:
         """Read a whole shard; return its first damaged cell."""
@@ -72,6 +86,7 @@ class ChunkService:
         self._disk, self._fence, self._source_at, self._scrub = disk, fence, source_at, scrub
         self._suspects: set[ShardId] = set()
         self._pulling = Budget(PULLED_BYTES_MAX)
+        self._buffers = GivenBuffers()
 
     def handlers(self) -> Mapping[Operation[Any, Any], Handler]:
         """Return what is to be done for each operation."""
@@ -86,6 +101,7 @@ class ChunkService:
             ops.CHECK: self._check,
             ops.SCRUB: self._set_scrub,
             ops.PULL: self._pull,
+            ops.GET_MANY: self._get_many,
         }
 
     def _put(self, asked: ops.Put, payload: memoryview, asker: Asker) -> tuple[ops.Nothing, Sequence[Bytes]]:
@@ -101,9 +117,36 @@ class ChunkService:
             spans = self._spans(asked, held)
             told = [(span.first_cell, bytes(span.crcs)) for span in spans if span.length]
             files = [FileSpan(span.handle, span.offset, span.length) for span in spans if span.length]
-            header = spans[0].header
-            cells = ops.Cells(header.cell_bytes, header.shard_bytes, told)
+            cells = cells_of(spans[0].header, told)
             return cells, FileSpans(files, held.pop_all().close, lambda _: self._suspects.add(asked.shard))
+
+    def _get_many(self, asked: ops.GetMany, payload: memoryview, asker: Asker) -> tuple[ops.ManyCells, list[Bytes]]:
+        """Collect cells in memory: to send so many small ones each by itself would cost more than to copy them."""
+        _check_count(len(asked.wanted), ops.GET_MANY_SHARDS_MAX, "shards")
+        _check_count(sum(len(one.ranges) for one in asked.wanted), ops.RANGES_AT_ONCE_MAX, "ranges")
+        left_bytes = min(asker.room_bytes, ops.GET_MANY_BYTES_MAX)
+        found: list[ops.OneOfMany] = []
+        parts: list[Bytes] = []
+        for one in asked.wanted:
+            try:
+                cells, some = self._cells(one, left_bytes)
+            except StokerError as error:
+                found.append(ops.OneOfMany(fault=fault_of(error, "get")))
+                continue
+            found.append(ops.OneOfMany(cells))
+            left_bytes -= sum(len(part) for part in some)
+            parts += some
+        return ops.ManyCells(found), parts
+
+    def _cells(self, asked: ops.Get, room_bytes: int) -> tuple[ops.Cells, list[memoryview]]:
+        """Return the cells of one shard. Raises RoomError when they are more than there is room for."""
+        with self._disk.reading(asked.shard) as reader:
+            header = reader.header
+            runs = covering_runs(asked.ranges, header.cell_bytes, header.shard_bytes)
+            if sum(run.stop - run.start for run in runs) > room_bytes:
+                raise RoomError("answer is larger than there is room for", where=str(asked.shard))
+            parts = [reader.unverified(run.start, run.stop - run.start, self._buffers.give) for run in runs]
+            return cells_of(header, [(run.first, header.crcs[4 * run.first : 4 * run.end]) for run in runs]), parts
 
     def _look_over(self, shard: ShardId) -> None:
         """Raise what is wrong with a shard that could not be sent to its end the last time."""

@@ -1,20 +1,25 @@
 """Calls to holders, counted and timed: what reading, writing and repair have in common."""
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
 from stoker.core.errors import CorruptError, StokerError, UnavailableError
+from stoker.fs.chunk.target import Target
 from stoker.fs.cluster.health import Health
-from stoker.fs.cluster.lanes import Lanes, Task
+from stoker.fs.cluster.lanes import Awaited, Lanes, Task, ThreadLanes
 from stoker.fs.cluster.placing import Placed, Places
+from stoker.fs.cluster.works import Work
 from stoker.fs.disk.interface import ShardHeader, ShardHolder, ShardId
 from stoker.fs.meta.storage_class import StorageClass
 from stoker.fs.place import ClusterMap
+from stoker.fs.wire import Begun
 
 T = TypeVar("T")
 _LISTED: Final = 1000
@@ -98,8 +103,11 @@ class Holders:
         """Return what tells whether a disk should be asked: by the map and by how it fared."""
         return lambda disk: places.answers(disk) and self.health.allows(disk)
 
-    def call(self, disk: int, work: Callable[[ShardHolder], T], *, read: bool = False) -> T:
-        """Do something with a holder, and note how it fared. Whatever it raises is a StokerError."""
+    def call(self, disk: int, work: Callable[[ShardHolder], T], *, read_bytes: int = 0) -> T:
+        """Do something with a holder, and note how it fared. Whatever it raises is a StokerError.
+
+        `read_bytes`, unless 0, is how much of shards is read: how long that took counts.
+        """
         start = self.lanes.clock()
         try:
             found = work(self._holders(disk))
@@ -108,12 +116,26 @@ class Holders:
             if isinstance(error, StokerError):
                 raise
             raise UnavailableError("holder of shards failed", where=f"disk {disk}", got=repr(error)[:200]) from error
-        self.health.answered(disk, self.lanes.clock() - start, read=read)
+        self.health.answered(disk, self.lanes.clock() - start, read_bytes=read_bytes)
         return found
 
-    def begin(self, disk: int, work: Callable[[ShardHolder], Any], *, read: bool = False) -> Task:
-        """Begin to do something with a holder."""
-        return self.lanes.begin(lambda: self.call(disk, work, read=read))
+    def begin(self, disk: int, work: Callable[[ShardHolder], Any], *, read_bytes: int = 0) -> Task:
+        """Begin to do something with a holder: of one behind a connection without a lane, if it can be asked at once.
+
+        Only who waits with threads can wait for a connection, too.
+        """
+        if isinstance(work, Work) and isinstance(self.lanes, ThreadLanes):
+            begun = self._begun(disk, work)
+            if begun is not None:
+                return Following(self, disk, begun, read_bytes)
+        return self.lanes.begin(lambda: self.call(disk, work, read_bytes=read_bytes))
+
+    def _begun(self, disk: int, work: Work) -> Begun[Any] | None:
+        try:
+            holder = self._holders(disk)
+            return work.begin(holder) if isinstance(holder, Target) else None
+        except Exception:
+            return None  # it comes again in the lane, and is counted there
 
     def each(self, works: Mapping[int, Callable[[ShardHolder], Any]]) -> tuple[dict[int, Any], dict[int, StokerError]]:
         """Do something with each of some holders, side by side; return what they gave, and their errors."""
@@ -186,6 +208,55 @@ class Holders:
                 yield disk, header, header.shard in bad
                 after = header.shard
             more = page.more
+
+
+class Following(Awaited):
+    """A `Task`: a request under way. When its answer is lost, a lane asks once more."""
+
+    def __init__(self, holders: Holders, disk: int, begun: Begun[Any], read_bytes: int) -> None:
+        self._holders, self._disk, self._begun, self._read_bytes = holders, disk, begun, read_bytes
+        self._lane: Task | None = None
+        start = holders.lanes.clock()
+        begun.future.add_done_callback(lambda future: self._came(future, holders.lanes.clock() - start))
+
+    @property
+    def future(self) -> "Future[Any]":
+        """Where the answer comes, or that of the lane."""
+        return self._begun.future if self._lane is None else cast("Future[Any]", self._lane)
+
+    @property
+    def until(self) -> float:
+        """When it is too late; a lane sees to that by itself."""
+        return self._begun.until if self._lane is None else math.inf
+
+    def done(self) -> bool:
+        """Tell whether it has returned or raised; has a lane ask again where nothing was answered."""
+        if self._lane is None:
+            if not self._begun.done():
+                return False
+            if not self._begun.lost:
+                return True
+            self._lane = self._holders.lanes.begin(self._again)
+        return self._lane.done()
+
+    def result(self) -> Any:
+        """Return what was asked for, or raise what went wrong."""
+        if self._lane is not None:
+            return self._lane.result()
+        if not self._begun.future.done():
+            self._holders.health.failed(self._disk, UnavailableError("no answer in time"))
+        return self._begun.result()
+
+    def _again(self) -> Any:
+        return self._holders.call(self._disk, lambda _: self._begun.again(), read_bytes=self._read_bytes)
+
+    def _came(self, future: "Future[Any]", seconds: float) -> None:
+        """Note how the holder fared, also where nobody waits any more; called by the connection's thread."""
+        error = future.exception()
+        if error is None:
+            self._holders.health.answered(self._disk, seconds, read_bytes=self._read_bytes)
+        elif isinstance(error, Exception) and not self._begun.is_no_answer(error):
+            self._holders.health.failed(self._disk, error)
 
 
 def _listing(after: ShardId | None, limit: int) -> Callable[[ShardHolder], Any]:

@@ -11,9 +11,10 @@ from typing import Final
 import msgspec
 
 from stoker.core.errors import CorruptError, NotFoundError, StokerError, UnavailableError
+from stoker.fs.chunk.cells import covering_runs
 from stoker.fs.cluster.placing import Placed, codec_of
 from stoker.fs.code.layout import Span, clipped, joined_ranges, rebuild_range
-from stoker.fs.disk.interface import Bytes
+from stoker.fs.disk.interface import Bytes, Wanted
 
 Ranges = tuple[tuple[int, int], ...]
 _NEAR, _FAR, _EVERYWHERE = range(3)
@@ -51,6 +52,7 @@ class Gathering:
         wanted = joined_ranges(span for spans in self._spans for span in spans)
         self._wanted = {index: tuple(ranges) for index, ranges in wanted.items()}
         self._have: dict[int, list[tuple[int, int, memoryview]]] = {}
+        self._exact: dict[tuple[int, int, int], memoryview] = {}
         self._asking: dict[int, list[Fetch]] = {}
         self._complete: set[int] = set()
         self._lost: set[int] = set()
@@ -89,6 +91,13 @@ class Gathering:
         self._asking.setdefault(index, []).append(fetch)
         return [fetch]
 
+    def wanted(self, fetch: Fetch) -> Wanted:
+        """Return a fetch as a holder is asked for it."""
+        layout = self.placed.layout
+        runs = covering_runs(fetch.ranges, layout.cell_bytes, layout.shard_bytes(fetch.index))
+        room_bytes = sum(run.stop - run.start for run in runs)
+        return Wanted(self.placed.shard(fetch.index), fetch.ranges, fetch.checked, room_bytes)
+
     # -- what happens
 
     def first(self) -> list[Fetch]:
@@ -102,10 +111,10 @@ class Gathering:
         self._asking[fetch.index].remove(fetch)
         self._late.discard(fetch.index)
         pieces = self._have.setdefault(fetch.index, [])
-        pieces += [
-            (start, length, memoryview(part).cast("B"))
-            for (start, length), part in zip(fetch.ranges, parts, strict=True)
-        ]  # fmt: skip
+        for (start, length), part in zip(fetch.ranges, parts, strict=True):
+            data = memoryview(part).cast("B")
+            pieces.append((start, length, data))
+            self._exact[fetch.index, start, length] = data
         return []
 
     def failed(self, fetch: Fetch, error: StokerError) -> list[Fetch]:
@@ -191,6 +200,9 @@ class Gathering:
         return all(self._piece(index, start, length) is not None for start, length in self._clipped(index, ranges))
 
     def _piece(self, index: int, start: int, length: int) -> memoryview | None:
+        exact = self._exact.get((index, start, length))
+        if exact is not None:
+            return exact
         for low, size, data in self._have.get(index, ()):
             if low <= start and start + length <= low + size:
                 return data[start - low : start - low + length]

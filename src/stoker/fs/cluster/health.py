@@ -19,6 +19,8 @@ _LATENCIES: Final = 256
 _LATENCIES_MIN: Final = 16
 _FRESH_MIN: Final = 16
 """After so many reads the percentile is computed anew."""
+_CLASS_BITS: Final = 3
+"""Reads of sizes within a factor of eight are compared with each other."""
 
 
 class Breaker(msgspec.Struct, frozen=True):
@@ -51,6 +53,15 @@ class Counts(msgspec.Struct, frozen=True):
     failed_by_disk: dict[int, int]
 
 
+class _Latencies:
+    """How long recent reads of about one size took."""
+
+    def __init__(self, hedge_seconds: float) -> None:
+        self.seconds: deque[float] = deque(maxlen=_LATENCIES)
+        self.fresh = 0
+        self.hedge_seconds = hedge_seconds
+
+
 class Health:
     """The breakers, latencies and counters of one client. Safe from many threads."""
 
@@ -58,10 +69,8 @@ class Health:
         self._clock = clock
         self._lock = Lock()
         self._breakers: dict[int, Breaker] = {}
-        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._bounds = hedge_seconds_min, hedge_seconds_max
-        self._hedge_seconds = hedge_seconds_max
-        self._fresh = 0
+        self._latencies: dict[int, _Latencies] = {}
         self._counts: Counter[str] = Counter()
         self._corrupt: Counter[int] = Counter()
         self._failed: Counter[int] = Counter()
@@ -71,13 +80,22 @@ class Health:
         with self._lock:
             return self._breakers.get(disk, Breaker()).allows(self._clock())
 
-    def answered(self, disk: int, seconds: float, *, read: bool) -> None:
-        """Note a call that came back; latencies are those of reads."""
+    def answered(self, disk: int, seconds: float, *, read_bytes: int) -> None:
+        """Note a call that came back; of one that read, how long that took."""
         with self._lock:
             self._breakers.pop(disk, None)
-            if read:
-                self._latencies.append(seconds)
-                self._fresh += 1
+            if read_bytes:
+                latencies = self._of_size(read_bytes)
+                latencies.seconds.append(seconds)
+                latencies.fresh += 1
+
+    def _of_size(self, read_bytes: int) -> _Latencies:
+        """Return the latencies of reads of about this size; the lock is held."""
+        number = read_bytes.bit_length() // _CLASS_BITS
+        found = self._latencies.get(number)
+        if found is None:
+            found = self._latencies[number] = _Latencies(self._bounds[1])
+        return found
 
     def failed(self, disk: int, error: Exception) -> None:
         """Note a call that did not: only a holder that cannot be reached or used counts against it."""
@@ -88,19 +106,21 @@ class Health:
                 self._failed[disk] += 1
                 self._breakers[disk] = self._breakers.get(disk, Breaker()).failed(self._clock())
 
-    def hedge_seconds(self) -> float:
+    def hedge_seconds(self, read_bytes: int) -> float:
         """Return after how long another shard is asked for: the 95th percentile of recent reads, within bounds.
 
-        Four times the median at most: where a disk of a few is slow, it is the 95th percentile by itself.
+        The reads are those of about this size. Four times the median at most: where a disk of a few is slow, it is the
+        95th percentile by itself.
         """
         low, high = self._bounds
         with self._lock:
-            if len(self._latencies) >= _LATENCIES_MIN and self._fresh >= _FRESH_MIN:
-                self._fresh = 0
-                ordered = sorted(self._latencies)
+            latencies = self._of_size(read_bytes)
+            if len(latencies.seconds) >= _LATENCIES_MIN and latencies.fresh >= _FRESH_MIN:
+                latencies.fresh = 0
+                ordered = sorted(latencies.seconds)
                 slow, usual = ordered[int(0.95 * (len(ordered) - 1))], ordered[len(ordered) // 2]
-                self._hedge_seconds = min(max(min(slow, 4 * usual), low), high)
-            return self._hedge_seconds
+                latencies.hedge_seconds = min(max(min(slow, 4 * usual), low), high)
+            return latencies.hedge_seconds
 
     def count(self, what: str) -> None:
         """Count one more of something, named as the field of Counts."""

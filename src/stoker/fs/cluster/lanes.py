@@ -4,7 +4,9 @@ Whoever begins calls waits for the first that is done, or for a while. What was 
 itself, and nobody need wait for it.
 """
 
+import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Final, Protocol
@@ -20,6 +22,20 @@ class Task(Protocol):
 
     def result(self) -> Any:
         """Return what the call returned, or raise what it raised; only of one that is done."""
+
+
+class Awaited(ABC):
+    """A task that no lane runs: its answer comes from elsewhere into `future`, or is too late at `until`."""
+
+    @property
+    @abstractmethod
+    def future(self) -> "Future[Any]":
+        """Where it comes."""
+
+    @property
+    @abstractmethod
+    def until(self) -> float:
+        """When it is too late, by the lanes' clock."""
 
 
 class Lanes(Protocol):
@@ -50,8 +66,15 @@ class ThreadLanes:
 
     def wait(self, tasks: Collection[Task], seconds: float | None) -> None:
         """Return when one of the tasks is done, or so many seconds have passed."""
-        futures: list[Future[Any]] = [task for task in tasks if isinstance(task, Future)]
-        wait(futures, seconds, FIRST_COMPLETED)
+        futures: list[Future[Any]] = []
+        until = math.inf if seconds is None else self.clock() + seconds
+        for task in tasks:
+            if isinstance(task, Future):
+                futures.append(task)
+            elif isinstance(task, Awaited):
+                futures.append(task.future)
+                until = min(until, task.until)
+        wait(futures, None if until == math.inf else max(0.0, until - self.clock()), FIRST_COMPLETED)
 
     def clock(self) -> float:
         """Return seconds of the monotonic clock."""

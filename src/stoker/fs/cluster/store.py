@@ -18,6 +18,7 @@ from stoker.fs.cluster.lanes import Lanes, ThreadLanes
 from stoker.fs.cluster.placing import Placed, Places
 from stoker.fs.cluster.reading import Reading
 from stoker.fs.cluster.repairing import Repair, Repaired, Seen, seen_at, seen_slices
+from stoker.fs.cluster.works import Syncing
 from stoker.fs.cluster.writing import Writing
 from stoker.fs.disk.interface import Bytes, ShardHolder, ShardId
 from stoker.fs.meta.slices import CHUNK_BYTES, Slice
@@ -26,7 +27,7 @@ from stoker.fs.place import ClusterMap
 from stoker.fs.store.interface import SliceRange
 
 _SHORT_MAX: Final = 100_000
-_RANGES_AT_ONCE: Final = 256
+_RANGES_AT_ONCE: Final = 2048
 """So many ranges of a batch are on their way at once."""
 
 
@@ -85,7 +86,8 @@ class ClusterStore:
                 expected=f"{data.size_bytes} bytes, of 1 to {CHUNK_BYTES}",
             )  # fmt: skip
         key = (data.id, data.generation)
-        placed = self._holders.places().of(data)
+        places = self._holders.places()
+        placed = places.of(data)
         writing = Writing(self._holders, placed, parts, durable=durable, again=self._written.get(key) is not None)
         short = writing.run()
         self._written.put(key, writing.stored)
@@ -94,11 +96,14 @@ class ClusterStore:
         if short:
             self._holders.health.count("short_writes")
             self._note(Short(data, tuple(short), "shards found no place where they belong"))
-        self._note_moved(placed)
+        self._note_moved(places, placed)
 
-    def _note_moved(self, placed: Placed) -> None:
+    def _note_moved(self, before: Places, placed: Placed) -> None:
         """Note a slice whose group has moved while it was written: its shards may be where nobody looks later."""
-        now = self._holders.places().of(placed.data)
+        places = self._holders.places()
+        if places is before:
+            return
+        now = places.of(placed.data)
         moved = tuple(index for index in range(placed.width) if now.row[index] != placed.row[index])
         if moved:
             self._note(Short(placed.data, moved, "the placement group moved during the write"))
@@ -135,7 +140,7 @@ class ClusterStore:
         done: set[ShardId] = set()
         errors: list[StokerError] = []
         wanted = by_disk(where)
-        synced, failed = self._holders.each({disk: _syncing(shards) for disk, shards in wanted.items()})
+        synced, failed = self._holders.each({disk: Syncing(shards) for disk, shards in wanted.items()})
         done.update(shard for disk in synced for shard in wanted[disk])
         for disk, error in failed.items():
             if not isinstance(error, NotFoundError) or len(wanted[disk]) == 1:
@@ -143,7 +148,7 @@ class ClusterStore:
                 continue
             for shard in wanted[disk]:
                 try:
-                    self._holders.call(disk, _syncing([shard]))
+                    self._holders.call(disk, Syncing([shard]))
                     done.add(shard)
                 except StokerError as single:
                     errors.append(single)
@@ -291,10 +296,6 @@ class ClusterStore:
 def _known_places(placed: Placed) -> set[int]:
     """Return the disks where shards of a slice may lie by the map."""
     return {disk for index in range(placed.width) for disk in placed.homes(index)} | set(placed.stand_ins())
-
-
-def _syncing(shards: Sequence[ShardId]) -> Callable[[ShardHolder], None]:
-    return lambda holder: holder.sync(shards)
 
 
 def _removing(shards: Sequence[ShardId]) -> Callable[[ShardHolder], None]:

@@ -5,12 +5,13 @@ it. One that finds no place is short: the slice is acknowledged only with as man
 repair makes the rest. What is not acknowledged is removed again, unless it is the repetition of a write that was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from stoker.core.errors import AlreadyExistsError, NoSpaceError, StokerError, StoreError, UnavailableError
 from stoker.fs.cluster.asking import Holders, by_disk
 from stoker.fs.cluster.lanes import Task
 from stoker.fs.cluster.placing import Placed, Places, codec_of
+from stoker.fs.cluster.works import Putting
 from stoker.fs.code.layout import encode_slice
 from stoker.fs.disk.checksums import cell_crcs
 from stoker.fs.disk.interface import Bytes, ShardHeader, ShardHolder, ShardId
@@ -68,15 +69,19 @@ class Writing:
 
     def _put(self, index: int) -> None:
         """Begin to store a shard where it belongs, else with the first stand-in that can take it."""
-        taken = {disk for _, disk in self._asked}
-        stand_ins = [disk for disk in self._placed.stand_ins() if disk not in taken]
-        for disk in (self._placed.row[index], *stand_ins):
+        for disk in self._candidates(index):
             fresh = (index, disk) not in self._asked
             if fresh and self._places.writable(disk) and self._holders.health.allows(disk):
                 self._asked.add((index, disk))
                 header, shard = self._headers[index], self._shards[index]
-                self._pending[self._holders.begin(disk, _putting(header, shard, durable=self._durable))] = (index, disk)
+                self._pending[self._holders.begin(disk, Putting(header, shard, durable=self._durable))] = (index, disk)
                 return
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        """Return where a shard may go, in turn; where stand-ins are takes a while to find out, and is rarely asked."""
+        yield self._placed.row[index]
+        taken = {disk for _, disk in self._asked}
+        yield from (disk for disk in self._placed.stand_ins() if disk not in taken)
 
     def _take(self, task: Task) -> None:
         index, disk = self._pending.pop(task)
@@ -111,10 +116,6 @@ class Writing:
     def _full(self) -> bool:
         known = self._places.cluster.by_id
         return any(disk in known and known[disk].full for disk in self._placed.row)
-
-
-def _putting(header: ShardHeader, parts: Sequence[Bytes], *, durable: bool) -> Callable[[ShardHolder], None]:
-    return lambda holder: holder.put(header, parts, durable=durable)
 
 
 def _removing(shards: Sequence[ShardId]) -> Callable[[ShardHolder], None]:

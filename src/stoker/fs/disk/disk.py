@@ -10,7 +10,17 @@ from typing import Self
 from stoker.fs.disk import compacting, reading, scrubbing, writing
 from stoker.fs.disk.files import Files, SystemFiles, telling
 from stoker.fs.disk.identity import lock_folder, make_identity, read_identity
-from stoker.fs.disk.interface import FORMAT, Bytes, HolderStatus, ShardHeader, ShardId, ShardPage
+from stoker.fs.disk.interface import (
+    FORMAT,
+    Bytes,
+    HolderStatus,
+    Outcome,
+    ShardHeader,
+    ShardId,
+    ShardPage,
+    Wanted,
+    get_each,
+)
 from stoker.fs.disk.opening import open_state
 from stoker.fs.disk.reading import Span
 from stoker.fs.disk.scrubbing import ScrubReport
@@ -30,6 +40,13 @@ class ShardReader:
     def read(self, ranges: Sequence[tuple[int, int]]) -> list[Bytes]:
         """Return the bytes of each range (offset, length), verified. Raises CorruptError, UsageError, StoreError."""
         return reading.read_ranges(self._state, self._source, ranges)
+
+    def unverified(self, offset: int, length: int, memory: Callable[[int], memoryview]) -> memoryview:
+        """Return bytes of the shard as they lie on the disk, for who verifies them; in `memory` unless read already.
+
+        Raises CorruptError where they end early, StoreError.
+        """
+        return reading.read_unverified(self._state, self._source, offset, length, memory)
 
 
 class Disk:
@@ -76,6 +93,10 @@ class Disk:
         """See ShardHolder."""
         with self.reading(shard) as reader:
             return reader.read(ranges)
+
+    def get_many(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+        """See ShardHolder."""
+        return get_each(self, wanted)
 
     def header(self, shard: ShardId) -> ShardHeader:
         """See ShardHolder."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from stoker.core.errors import DeniedError, NoSpaceError, NotFoundError, StokerError, StoreError
+from stoker.fs.disk.direct import write_around
 from stoker.pages.disk import OsDisk
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -33,6 +34,9 @@ class Files(Protocol):
 
     def write(self, handle: int, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
         """Write all pieces, one behind the other, from an offset on."""
+
+    def write_around(self, handle: int, offset: int, pieces: Sequence[memoryview]) -> None:
+        """Write as `write` does, past the page cache where that can be; nobody else uses the handle meanwhile."""
 
     def fill(self, handle: int, offset: int, memory: memoryview) -> int:
         """Fill memory with bytes of a file; return how many: fewer where it ends."""
@@ -77,6 +81,15 @@ class SystemFiles(OsDisk):
     def open_reading(self, path: Path) -> int:
         """See Files."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def write_around(self, handle: int, offset: int, pieces: Sequence[memoryview]) -> None:
+        """See Files."""
+        done = write_around(handle, offset, pieces)
+        left, skipped = list(pieces), done
+        while left and skipped >= len(left[0]):
+            skipped -= len(left.pop(0))
+        if left:
+            self.write(handle, offset + done, [left[0][skipped:], *left[1:]])
 
     def fill(self, handle: int, offset: int, memory: memoryview) -> int:
         """See Files."""

@@ -8,11 +8,11 @@ verifies the cells that cover it, on the disk and once more at the other end of 
 
 import re
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from stoker.core.errors import UsageError
+from stoker.core.errors import StokerError, TransientError, UnavailableError, UsageError
 from stoker.core.units import KiB, MiB
 
 Bytes = bytes | bytearray | memoryview
@@ -106,6 +106,30 @@ class HolderStatus(msgspec.Struct, frozen=True):
     scrub: ScrubStatus
 
 
+class Wanted(NamedTuple):
+    """Ranges (offset, length) of a shard that are asked for together with those of others.
+
+    With `checked` its header is wanted, too. `room_bytes` is the size of the cells that cover the ranges, as far as
+    whoever asks knows it; 0 where they do not.
+    """
+
+    shard: ShardId
+    ranges: Sequence[tuple[int, int]]
+    checked: bool = False
+    room_bytes: int = 0
+
+
+class Found(NamedTuple):
+    """The bytes of each range of a shard; and its header without checksums, if it was wanted or came by itself."""
+
+    parts: list[Bytes]
+    header: ShardHeader | None
+
+
+Outcome = Found | StokerError
+"""What came of one shard of many: an error of one is no error of the others."""
+
+
 class ShardHolder(Protocol):
     """Holds shards: a disk in this process, or one behind a network. Every method is safe from many threads."""
 
@@ -124,6 +148,13 @@ class ShardHolder(Protocol):
         leaves the shard, StoreError.
         """
 
+    def get_many(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+        """Return what `get` gives of each of many shards, or its error.
+
+        What concerns the holder as a whole is raised: UnavailableError, TransientError.
+        """
+        return get_each(self, wanted)
+
     def header(self, shard: ShardId) -> ShardHeader:
         """Return the header of a shard. Raises NotFoundError, CorruptError."""
 
@@ -138,6 +169,21 @@ class ShardHolder(Protocol):
 
     def status(self) -> HolderStatus:
         """Return how the holder fares."""
+
+
+def get_each(holder: ShardHolder, wanted: Sequence[Wanted]) -> list[Outcome]:
+    """Return what `get_many` does, one after the other: for a holder that is not far away."""
+    return [_outcome(holder, one) for one in wanted]
+
+
+def _outcome(holder: ShardHolder, wanted: Wanted) -> Outcome:
+    try:
+        header = holder.header(wanted.shard) if wanted.checked else None
+        return Found(holder.get(wanted.shard, wanted.ranges), header)
+    except (UnavailableError, TransientError):
+        raise
+    except StokerError as error:
+        return error
 
 
 def check_header(header: ShardHeader, *, bare: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, Self
 
@@ -45,6 +45,10 @@ class Source:
         self.handle = handle
         self.header = header
         self.start = start
+
+    def known(self, offset: int, length: int) -> memoryview | None:
+        """Return bytes that were read together with the header, None where they were not."""
+        return self._known[offset : offset + length] if offset + length <= len(self._known) else None
 
     def read(self, offset: int, length: int, scratch: memoryview | None = None) -> memoryview:
         """Return bytes of the shard, not verified, fewer where the file ends; in `scratch` if given. Raises OSError."""
@@ -191,6 +195,23 @@ def read_ranges(state: DiskState, source: Source, ranges: Sequence[tuple[int, in
             part = data[start : start + ranges[index][1]]
             found[index] = bytes(part) if lends else part
     return found
+
+
+def read_unverified(
+    state: DiskState, source: Source, offset: int, length: int, memory: Callable[[int], memoryview]
+) -> memoryview:
+    """Return bytes as they lie, in `memory` unless they are known. Raises CorruptError where they end, StoreError."""
+    known = source.known(offset, length)
+    if known is not None:
+        return known
+    where = f"{source.header.shard} on {state.where}"
+    try:
+        data = source.read(offset, length, memory(length))
+    except OSError as error:
+        raise DiskFailingError("shard cannot be read", where=where, got=str(error.strerror)) from error
+    if len(data) != length:
+        raise CorruptError("shard ends early", where=where, expected=f"{length} bytes at {offset}", got=f"{len(data)}")
+    return data
 
 
 def _scratch() -> memoryview:

@@ -65,7 +65,8 @@ class Wholes:
             handle = self._files.open(path, create=True)
             try:
                 self._files.reserve(handle, size_bytes)
-                self._files.write(handle, 0, [memoryview(prefix), *(memoryview(part).cast("B") for part in parts)])
+                pieces = [memoryview(prefix), *(memoryview(part).cast("B") for part in parts)]
+                self._files.write_around(handle, 0, [piece for piece in pieces if len(piece)])
             except BaseException:
                 self._files.close(handle)
                 with suppress(OSError):

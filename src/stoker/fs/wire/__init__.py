@@ -1,5 +1,6 @@
 """Requests and answers over TCP: frames with checksums, a hello with versions and tokens, bounded memory."""
 
+from stoker.fs.wire.begun import AskAgainError, Begun
 from stoker.fs.wire.connection import ClientOptions, Connection
 from stoker.fs.wire.faults import let_travel
 from stoker.fs.wire.operations import Asker, FileSpan, FileSpans, Operation
@@ -7,7 +8,9 @@ from stoker.fs.wire.peer import Peer
 from stoker.fs.wire.server import RpcServer, ServerOptions
 
 __all__ = [
+    "AskAgainError",
     "Asker",
+    "Begun",
     "ClientOptions",
     "Connection",
     "FileSpan",

@@ -1,7 +1,8 @@
 """Bounds of memory: how many bytes may be under way, and buffers that are used again."""
 
-import sys
+import mmap
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -64,13 +65,14 @@ class Budget:
 class BufferPool:
     """Lends buffers of at least the size that is wanted, and keeps some of those that come back for the next.
 
-    Memory that was just given to the process costs a fault for each page; 4 MiB have a thousand of them.
+    Memory that was just given to the process costs a fault for each page; 4 MiB have a thousand of them. Each begins
+    with a page, so that what was received can be written past the page cache.
     """
 
     def __init__(self, kept_bytes_max: int = 64 * MiB) -> None:
         self._kept_bytes_max = kept_bytes_max
         self._kept_bytes = 0
-        self._free: dict[int, list[bytearray]] = {}
+        self._free: dict[int, list[mmap.mmap]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -78,7 +80,7 @@ class BufferPool:
         """Return the memory that waits to be used again."""
         return self._kept_bytes
 
-    def lend(self, count: int) -> bytearray:
+    def lend(self, count: int) -> mmap.mmap:
         """Return a buffer of `count` bytes or more, with anything in it."""
         size = max(_CLASS_BYTES_MIN, 1 << (count - 1).bit_length() if count else 0)
         with self._lock:
@@ -86,12 +88,12 @@ class BufferPool:
             if free:
                 self._kept_bytes -= size
                 return free.pop()
-        return bytearray(size)
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
-    def give_back(self, buffer: bytearray) -> None:
+    def give_back(self, buffer: mmap.mmap) -> None:
         """Take a buffer back. One that somebody still looks at is left to them instead of being written over."""
         with suppress(BufferError):
-            buffer.append(buffer.pop())  # what is looked at cannot change its size
+            buffer.resize(len(buffer))  # what is looked at cannot change its size
             with self._lock:
                 if self._kept_bytes + len(buffer) <= self._kept_bytes_max:
                     self._kept_bytes += len(buffer)
@@ -101,37 +103,33 @@ class BufferPool:
 class GivenBuffers:
     """Gives memory away for good, and takes it again when nobody looks at it any more.
 
-    What is given is a memoryview, which keeps its memory referenced, and so does all that is made of it: memory that
-    only this object refers to is free. Of each size so much is remembered as `kept_bytes_max` allows in all.
+    What is given is a memoryview, which keeps its memory referenced, and so does all that is made of it. However much
+    is out, what comes back is used again; `kept_bytes_max` bounds what waits for that.
     """
-
-    _UNUSED_REFERENCES: Final = 3
-    """Those of the queue, of a local name, and of the function that counts."""
 
     def __init__(self, kept_bytes_max: int = 64 * MiB) -> None:
         self._kept_bytes_max = kept_bytes_max
-        self._kept_bytes = 0
-        self._given: dict[int, deque[NDArray[Any]]] = {}
-        self._lock = threading.Lock()
+        self._free: dict[int, deque[NDArray[Any]]] = {}
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return the memory that waits to be used again."""
+        return sum(size * len(free) for size, free in list(self._free.items()))
 
     def give(self, count: int) -> memoryview:
         """Return memory of `count` bytes, with anything in it."""
         if count < _CLASS_BYTES_MIN:
             return memoryview(bytearray(count))
         size = 1 << (count - 1).bit_length()
-        with self._lock:
-            given = self._given.setdefault(size, deque())
-            for _ in range(len(given)):
-                memory = given.popleft()
-                given.append(memory)
-                if sys.getrefcount(memory) == self._UNUSED_REFERENCES:
-                    return _view(memory, count)
+        try:
+            memory = self._free.setdefault(size, deque()).pop()
+        except IndexError:
             memory = np.empty(size, np.uint8)
-            if self._kept_bytes + size <= self._kept_bytes_max:
-                self._kept_bytes += size
-                given.append(memory)
-        return _view(memory, count)
+        shown = memory.view()
+        weakref.finalize(shown, self._take_back, memory).atexit = False
+        return shown.data[:count]
 
-
-def _view(memory: NDArray[Any], count: int) -> memoryview:
-    return memory.data[:count]
+    def _take_back(self, memory: NDArray[Any]) -> None:
+        """Keep memory that nobody looks at. Takes no lock: it may be called within any line of any thread."""
+        if self.kept_bytes + len(memory) <= self._kept_bytes_max:
+            self._free[len(memory)].append(memory)

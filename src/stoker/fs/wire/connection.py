@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -25,6 +24,7 @@ from stoker.fs.wire.handshake import Head, greet, new_hello, receive_head
 from stoker.fs.wire.keys import parse_address
 from stoker.fs.wire.messages import AnswerHead, Fault, RequestHead, Welcome, pack, read_with, unpack
 from stoker.fs.wire.operations import Bytes, Operation
+from stoker.fs.wire.outbox import Outbox, Outgoing
 from stoker.fs.wire.serving import SLOWEST_BYTES_PER_SECOND
 from stoker.fs.wire.streams import Clock, Stream, StreamClosed, TlsStream, tls_stream, told_closed
 
@@ -88,7 +88,7 @@ class Connection:
         self._pending: dict[int, _Pending] = {}
         self._number = 0
         self._lock = threading.Lock()
-        self._sending = threading.Lock()
+        self._outbox = Outbox(self._stream, self._silence_seconds, self._lost)
         self._failure: StokerError | None = None
         self._leaving = False
         self._reader = threading.Thread(target=self._read, daemon=True, name="stoker-wire-answers")
@@ -155,6 +155,34 @@ class Connection:
         trace: str = "",
     ) -> "Future[tuple[A, memoryview]]":
         """Ask, and return what will be the answer; waits only for room. The parts must not change until it is there."""
+        until = self._clock() + within_seconds
+        begun = self._begin(operation, request, parts, within_seconds, answer_bytes_max, trace, until)
+        if begun is None:
+            raise UnavailableError("no room for the request in time", where=self.address)
+        return begun
+
+    def begin_now(
+        self,
+        operation: Operation[Q, A],
+        request: Q,
+        parts: Sequence[Bytes] = (),
+        *,
+        within_seconds: float = WITHIN_SECONDS,
+        answer_bytes_max: int | None = None,
+    ) -> "Future[tuple[A, memoryview]] | None":
+        """Ask as `begin` does, without waiting for anything: None where there is no room for it."""
+        return self._begin(operation, request, parts, within_seconds, answer_bytes_max, "", self._clock())
+
+    def _begin(
+        self,
+        operation: Operation[Q, A],
+        request: Q,
+        parts: Sequence[Bytes],
+        within_seconds: float,
+        answer_bytes_max: int | None,
+        trace: str,
+        room_until: float,
+    ) -> "Future[tuple[A, memoryview]] | None":
         room_bytes = operation.answer_bytes_max if answer_bytes_max is None else answer_bytes_max
         head = RequestHead(operation.code, int(within_seconds * 1000), room_bytes, trace=trace[:_TRACE_CHARACTERS_MAX])
         header, in_front = with_body(head, pack(request), parts, operation)
@@ -163,19 +191,25 @@ class Connection:
         if payload_bytes - len(in_front) > operation.payload_bytes_max:
             raise CorruptError("payload is too large", where=operation.name, got=str(payload_bytes))
         pending = _Pending(operation, Future(), payload_bytes, room_bytes + operation.body_bytes_max)
-        number = self._register(pending, self._clock() + within_seconds)
+        number = self._register(pending, room_until)
+        if number is None:
+            return None
         flags = BODY_IN_PAYLOAD if in_front else 0
-        self._send([frame_head(FrameType.REQUEST, number, header, payload_bytes, flags), *sent_parts], number)
+        frame = frame_head(FrameType.REQUEST, number, header, payload_bytes, flags)
+        self._outbox.put(Outgoing([frame, *sent_parts]))
         return pending.future
 
-    def _register(self, pending: _Pending, until: float) -> int:
-        """Set aside what the request needs at both ends, and return its number."""
+    def _register(self, pending: _Pending, until: float) -> int | None:
+        """Set aside what the request needs at both ends, and return its number; None when there is no room in time."""
         wanted = ((self._slots, 1), (self._window, pending.payload_bytes), (self._answers, pending.answer_bytes))
         taken: list[tuple[Budget, int]] = []
         for budget, count in wanted:
             if not budget.take(count, until - self._clock(), lambda: not self.usable):
                 self._give(taken)
-                raise self._failed() or UnavailableError("no room for the request in time", where=self.address)
+                failed = self._failed()
+                if failed is not None:
+                    raise failed
+                return None
             taken.append((budget, count))
         with self._lock:
             if self.usable:
@@ -194,14 +228,8 @@ class Connection:
             return _placed(self._failure, self.address)
         return UnavailableError("the server is closing", where=self.address) if self._leaving else None
 
-    def _send(self, parts: Sequence[Bytes], number: int) -> None:
-        try:
-            with self._sending:
-                self._stream.send(parts, self._silence_seconds)
-        except StreamClosed as error:
-            self._lose(UnavailableError("connection was lost", where=self.address, got=str(error)))
-        except StokerError as error:
-            self._lose(UnavailableError("server takes nothing", where=self.address, got=error.what))
+    def _lost(self, reason: str) -> None:
+        self._lose(UnavailableError("connection was lost", where=self.address, got=reason))
 
     # -- receiving
 
@@ -215,8 +243,10 @@ class Connection:
         except Exception as error:  # the thread's end must be known to those who wait
             self._lose(UnavailableError("connection was lost", where=self.address, got=type(error).__name__))
         finally:
-            with self._sending:  # nobody may use a descriptor that is given back
-                self._stream.close()
+            self._stream.shut()
+            self._outbox.end()
+            self._outbox.join()  # nobody may use a descriptor that is given back
+            self._stream.close()
 
     def _read_all(self) -> None:
         heard = asked = self._clock()
@@ -241,11 +271,8 @@ class Connection:
 
     def _ping(self) -> None:
         """Ask for a sign of life, unless somebody is sending: then the server has something to answer anyway."""
-        if self._sending.acquire(blocking=False):
-            try:
-                self._stream.send([frame_head(FrameType.PING, 0, b"")], self._silence_seconds)
-            finally:
-                self._sending.release()
+        if self._outbox.idle:
+            self._outbox.put(Outgoing([frame_head(FrameType.PING, 0, b"")]))
 
     def _receive(self, head: Head) -> None:
         kind = head.prefix.type
@@ -305,21 +332,14 @@ class Connection:
                 return
             self._failure = failure
             pending, self._pending = self._pending, {}
-        if goodbye:
-            self._say_goodbye()
+        if goodbye and self._outbox.idle:
+            self._outbox.put(Outgoing([frame_head(FrameType.GOODBYE, 0, b"")]))
         self._stream.shut()
+        self._outbox.end()
         for budget in (self._slots, self._window, self._answers):
             budget.wake()
         for waiting in pending.values():
             _resolve(waiting.future, _placed(failure, self.address))
-
-    def _say_goodbye(self) -> None:
-        if self._sending.acquire(blocking=False):
-            try:
-                with suppress(StreamClosed):
-                    self._stream.send_now([frame_head(FrameType.GOODBYE, 0, b"")])
-            finally:
-                self._sending.release()
 
     def close(self) -> None:
         """End the connection; what waits fails. Twice is harmless."""

@@ -8,6 +8,8 @@ from stoker.fs.meta.faults import MetaError
 from stoker.fs.wire.messages import Fault
 
 TEXT_CHARACTERS_MAX: Final = 2000
+UNKNOWN_OPERATION: Final = "the server does not know the operation"
+"""What older servers, too, say of an operation that is newer than they are."""
 _kinds: Final[dict[str, type[StokerError]]] = {
     kind.__name__: kind
     for kind in vars(errors).values()

@@ -80,7 +80,7 @@ class FileSpans(NamedTuple):
 class Asker(NamedTuple):
     """Who asks: the address, what it says it is, the volume it works for, and the name in its certificate, if any.
 
-    `within_seconds` is how long it will still wait for the answer.
+    `within_seconds` is how long it will still wait for the answer, `room_bytes` how many raw bytes that may hold.
     """
 
     address: str
@@ -89,6 +89,7 @@ class Asker(NamedTuple):
     certificate: str
     within_seconds: float
     trace: str
+    room_bytes: int = 0
 
 
 Payload = Sequence[Bytes] | FileSpans

@@ -125,8 +125,16 @@ class Outbox:
             raise
 
     def _break(self, reason: str, outgoing: Outgoing) -> None:
+        with self._changed:  # behind half a frame nothing else may follow
+            self._ended, self._line = True, _Line.FREE
+            self._changed.notify_all()
         outgoing.done()
         self._lost(reason)
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is being sent and nothing waits."""
+        return self._line is _Line.FREE
 
     def drain(self, within_seconds: float) -> bool:
         """Return whether all was sent within the time."""
@@ -145,7 +153,9 @@ class Outbox:
             outgoing.done()
 
     def join(self) -> None:
-        """Return when the thread has ended, if there is one; called after `end` and once the stream is shut."""
+        """Return when nobody sends any more; called after `end` and once the stream is shut."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._line is not _Line.PUTTER)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 

@@ -11,11 +11,13 @@ from typing import Final, Self, TypeVar
 from msgspec import structs
 
 from stoker.core.errors import StokerError, TransientError, UnavailableError
+from stoker.fs.wire.begun import Begun
 from stoker.fs.wire.connection import WITHIN_SECONDS, ClientOptions, Connection
 from stoker.fs.wire.operations import Bytes, Operation
 from stoker.fs.wire.streams import Clock
 
 A = TypeVar("A")
+T = TypeVar("T")
 Q = TypeVar("Q")
 PAUSE_SECONDS_MIN: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 2.0
@@ -186,6 +188,35 @@ class Peer:
             answer_bytes_max=answer_bytes_max,
             trace=trace,
         )
+
+    def begin_now(
+        self,
+        operation: Operation[Q, A],
+        request: Q,
+        parts: Sequence[Bytes] = (),
+        *,
+        finish: Callable[[A, memoryview], T],
+        again: Callable[[float], T],
+        within_seconds: float = WITHIN_SECONDS,
+        answer_bytes_max: int | None = None,
+    ) -> Begun[T] | None:
+        """Ask over the connection that there is, without waiting for anything; None where that cannot be.
+
+        See `Begun` for `finish` and `again`. Only for operations that are idempotent.
+        """
+        connection = self._connection
+        if connection is None or not connection.usable:
+            return None
+        until = self._clock() + within_seconds
+        future = connection.begin_now(
+            operation, request, parts, within_seconds=within_seconds, answer_bytes_max=answer_bytes_max
+        )
+        if future is None:
+            return None
+        return Begun(
+            future=future, finish=finish, again=again, usable=lambda: connection.usable, until=until,
+            clock=self._clock, address=self.address,
+        )  # fmt: skip
 
     def close(self) -> None:
         """End the connection. Twice is harmless."""

@@ -1,5 +1,6 @@
 """One client's connection at the server: its requests are read, done by workers, and answered in any order."""
 
+import mmap
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +10,7 @@ from stoker.core.errors import CorruptError, StokerError, TransientError, UsageE
 from stoker.core.units import KiB
 from stoker.fs.wire.bodies import opened, with_body
 from stoker.fs.wire.budget import Budget, BufferPool
-from stoker.fs.wire.faults import RoomError, UntrustedError, fault_of
+from stoker.fs.wire.faults import UNKNOWN_OPERATION, RoomError, UntrustedError, fault_of
 from stoker.fs.wire.frames import (
     BODY_IN_PAYLOAD,
     MAGIC_BYTES,
@@ -53,7 +54,7 @@ class _Request(NamedTuple):
     operation: Operation[Any, Any]
     handler: Handler
     head: RequestHead
-    buffer: bytearray | None
+    buffer: mmap.mmap | None
     payload_bytes: int
     until: float
 
@@ -220,7 +221,7 @@ class ServedConnection:
         """Return what is asked for. Raises UsageError for what the server does not do, or not so."""
         found = self._serving.handlers.get(head.operation)
         if found is None:
-            raise UsageError("the server does not know the operation", got=str(head.operation))
+            raise UsageError(UNKNOWN_OPERATION, got=str(head.operation))
         operation = found[0]
         in_front = head.body_bytes if prefix.flags & BODY_IN_PAYLOAD else 0
         if not 0 <= in_front <= min(operation.body_bytes_max, prefix.payload_bytes):
@@ -249,7 +250,7 @@ class ServedConnection:
             self._room.give(room_bytes)
         raise TransientError("the server has no room for the request", where=operation.name)
 
-    def _receive_payload(self, count: int, done: Callable[[], None]) -> bytearray | None:
+    def _receive_payload(self, count: int, done: Callable[[], None]) -> mmap.mmap | None:
         if not count:
             return None
         buffer = self._serving.pool.lend(count)
@@ -309,7 +310,10 @@ class ServedConnection:
         assert self._hello is not None
         left_seconds = request.until - self._serving.clock()
         hello = self._hello
-        return Asker(self._address, hello.role, hello.volume, self._certificate, left_seconds, request.head.trace)
+        head = request.head
+        return Asker(
+            self._address, hello.role, hello.volume, self._certificate, left_seconds, head.trace, head.answer_bytes_max
+        )
 
     def _answer(self, request: _Request, answer: Any, payload: Payload, done: Callable[[], None]) -> Outgoing:
         """Return an answer as it is sent. Raises RoomError for one that is larger than the client has room for."""
