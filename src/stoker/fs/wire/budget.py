@@ -36,7 +36,8 @@ class Budget:
         self.total_bytes = total_bytes
         self._taken_bytes = 0
         self._waiting = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     @property
     def taken_bytes(self) -> int:
@@ -45,7 +46,7 @@ class Budget:
 
     def take(self, count: int, within_seconds: float, given_up: Callable[[], bool] = lambda: False) -> bool:
         """Take `count` bytes, waiting for them; False when they did not come in time or `given_up` became true."""
-        with self._changed:
+        with self._lock:
             if not self._has(count):
                 self._waiting += 1
                 self._changed.wait_for(lambda: given_up() or self._has(count), within_seconds)
@@ -60,7 +61,7 @@ class Budget:
 
     def give(self, count: int) -> None:
         """Give bytes back."""
-        with self._changed:
+        with self._lock:
             self._taken_bytes -= count
             assert self._taken_bytes >= 0
             if self._waiting:
@@ -68,7 +69,7 @@ class Budget:
 
     def wake(self) -> None:
         """Have those who wait look whether they gave up."""
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
 
