@@ -1,5 +1,9 @@
 """The etcd in memory and the client of a real one do the same."""
 
+import os
+import select
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,3 +179,33 @@ def test_a_folder_of_certificates_that_is_not_there_is_told(tmp_path: Path) -> N
     access = access_of({"STOKER_ETCD_CA_FILE": str(tmp_path / "absent.pem")})
     with pytest.raises(UsageError, match="cannot be read"):
         GrpcEtcd(["127.0.0.1:2379"], access=access)
+
+
+STARTER = """
+import sys, threading, time
+from pathlib import Path
+from stoker.fs.journal.servers import EtcdServers
+made = []
+thread = threading.Thread(target=lambda: made.append(EtcdServers(Path(sys.argv[1]))))
+thread.start()
+thread.join()
+made[0].wait()
+print(*[made[0].process(place) for place in range(3)], flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(etcd_program() is None, reason="etcd is not installed (apt install etcd-server)")
+def test_servers_end_with_the_process_that_started_them_and_not_with_its_thread(tmp_path: Path) -> None:
+    starter = subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert starter.stdout is not None
+        servers = [os.pidfd_open(int(word)) for word in starter.stdout.readline().split()]
+        assert len(servers) == 3
+        assert not select.select(servers, [], [], 1.0)[0]
+    finally:
+        starter.kill()
+        starter.communicate()
+    for server in servers:
+        assert select.select([server], [], [], 20.0)[0]
+        os.close(server)

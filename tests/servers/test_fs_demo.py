@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from demo_place import NEEDS_ETCD, nothing_left
+from demo_place import NEEDS_ETCD, nothing_left, users_of
 
 STOKER = str(Path(sys.executable).parent / "stoker")
 
@@ -118,6 +118,24 @@ def test_ctrl_c_at_any_moment_leaves_nothing(tmp_path: Path, seconds: float) -> 
     ended(process)
     assert process.returncode in (0, 130, -signal.SIGINT)
     gone(folder)
+
+
+@NEEDS_ETCD
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seconds", [0.7, 1.5, 3.0, 7.0, 0.0])
+def test_killed_at_any_moment_it_leaves_no_process_and_no_mount(tmp_path: Path, seconds: float) -> None:
+    folder = tmp_path / "d"
+    process = start(folder, "--keep")
+    time.sleep(seconds)
+    if not seconds:
+        assert process.stdout is not None
+        assert any(line.startswith("end ") for line in process.stdout)
+        assert len(users_of(folder)) > 15
+        assert str(folder) in Path("/proc/mounts").read_text()
+    process.kill()
+    process.communicate()
+    nothing_left(folder, within_seconds=60)
 
 
 @NEEDS_ETCD

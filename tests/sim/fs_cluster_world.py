@@ -210,8 +210,8 @@ class World:
         self.note(f"{old.name} begins again")
 
     def restart_disk(self, server: ChunkServer) -> None:
-        """Begin a chunk server anew."""
-        if server.process.alive:
+        """Begin a chunk server anew, unless its disk was lost meanwhile: whose disk is gone has nothing to serve."""
+        if server.process.alive or self.servers.get(server.process.name) is not server:
             return
         self.loop.begin_again(server.process)
         server.begin()

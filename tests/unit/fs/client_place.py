@@ -1,7 +1,7 @@
 """Clients over one volume and one store in memory, with a clock that a test moves."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fs_place import Place
 from slice_faults import FaultyStore
@@ -10,9 +10,11 @@ from stoker.core.errors import UnavailableError
 from stoker.fs.client import Client, ClientOptions, OpenFile
 from stoker.fs.meta import Volume
 from stoker.fs.meta.answers import Answer, Refusal
-from stoker.fs.meta.calls import READ, WRITE, Call, Create, GetAttr, Write
+from stoker.fs.meta.calls import READ, WRITE, Call, Create, GetAttr, Request, Write
 from stoker.fs.meta.keys import ROOT
 from stoker.fs.store.memory import MemorySliceStore
+
+A = TypeVar("A")
 
 
 class LossyMetadata:
@@ -24,10 +26,14 @@ class LossyMetadata:
         self.lose_answers = 0
         self.refusal = 0
         self.submitted = 0
-        self.run = volume.run
+        self.asked = 0
         self.end_session = volume.end_session
         self.make_durable = volume.make_durable
         self.close = volume.close
+
+    def run(self, request: Request[A], **named: Any) -> A:
+        self.asked += 1
+        return self.volume.run(request, **named)
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         self.submitted += 1

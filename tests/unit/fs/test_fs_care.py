@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from care_place import PAIR, CaredFor
 
 from stoker.core.errors import StokerError, StoreError
 from stoker.core.units import KiB
+from stoker.fs.cluster import ClusterStore
 from stoker.fs.disk.interface import ShardId
 from stoker.fs.meta.calls import READ, WRITE, BeginSession, Create, Write
 from stoker.fs.meta.keys import ROOT
@@ -228,6 +230,74 @@ def test_a_repair_that_a_disk_refuses_is_tried_again(tmp_path: Path) -> None:
     cluster.live(20)
     cluster.settle()
     assert cluster.disks[0].disk.status().shards == 0
+    cluster.readable(slices)
+    cluster.close()
+
+
+def test_a_slice_beyond_help_keeps_no_group_from_settling(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 4, PAIR)
+    cluster.live(5)
+    slices = cluster.written(10, 5000)
+    cluster.settle()
+    cluster.care.noted([Slice(10**6, 1, 10, 999)])
+    cluster.live(2)
+    cluster.set(0, draining=True)
+    cluster.live(30)
+    status = cluster.care.repairs.status(cluster.map.pools)
+    assert (status.waiting, status.unsettled_groups) == (1, 0)
+    cluster.readable(slices)
+    cluster.close()
+
+
+def test_passes_that_find_the_same_come_less_often(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 5, PAIR, out_seconds=10**6)
+    cluster.live(5)
+    slices = cluster.written(10, 5000)
+    cluster.settle()
+    passes = 0
+    examine = ClusterStore.examine
+
+    def counted(store: ClusterStore, **how: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        return examine(store, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClusterStore, "examine", counted)
+        cluster.dead.add(1)
+        cluster.live(20)
+        cluster.set(0, draining=True)
+        cluster.live(600)
+    assert 2 <= passes <= 15  # one each 5 s would be 120
+    assert cluster.care.repairs.status(cluster.map.pools).unsettled_groups  # nobody knows what the silent disk has
+    cluster.dead.clear()
+    cluster.live(20)
+    assert not cluster.care.repairs.status(cluster.map.pools).unsettled_groups
+    cluster.readable(slices)
+    cluster.close()
+
+
+def test_what_failed_is_tried_at_once_when_the_map_changes(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 3, PAIR)
+    cluster.live(5)
+    slices = cluster.written(10, 5000)
+    cluster.settle()
+    cluster.set(0, draining=True)
+    puts = {one: one.disk.put for one in cluster.disks[1:]}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreError("disk is tired")
+
+    for one in puts:
+        one.disk.put = refuse  # type: ignore[method-assign]
+    cluster.live(200)
+    assert cluster.care.repairs.status(()).waiting
+    for one, put in puts.items():
+        one.disk.put = put  # type: ignore[method-assign]
+    cluster.add_disk()
+    cluster.live(10)  # each waits for up to two minutes otherwise
+    assert not cluster.care.repairs.status(()).waiting
+    cluster.settle()
     cluster.readable(slices)
     cluster.close()
 

@@ -218,6 +218,33 @@ def test_a_run_that_is_over_is_not_believed() -> None:
     assert "served twice" in watch.members.trouble["disk a"]
 
 
+def test_a_late_sign_of_the_run_before_does_not_shut_the_new_one_out() -> None:
+    watch = Watch("ab")
+    watch.live(5)
+    watch.members = Members(Rules())  # another master, which has heard of nobody yet
+    watch.members.take_over(watch.map)
+    watch.alive["a"] = {"host": "host-a", "run": "second"}
+    watch.live(1)
+    watch.members.heard(beat("a", seq=10**6))  # it was given before the disk's process ended
+    watch.live(1)
+    assert "served twice" in watch.members.trouble["disk a"]
+    watch.live(20)
+    assert watch.health("ab") == ["up", "up"]
+    assert "disk a" not in watch.members.trouble
+    assert watch.members.signs["a"].beat.run == "second"
+
+
+def test_of_two_that_serve_one_disk_the_one_that_is_believed_stays() -> None:
+    watch = Watch("ab")
+    watch.live(5)
+    watch.alive["a"] = {"host": "host-a", "run": "second", "address": "new:1"}
+    for _ in range(100):
+        watch.live(1)
+        watch.members.heard(beat("a", run="first", address="old:1", seq=10**6))
+        watch.step()
+        assert watch.disk("a").address == "new:1"
+
+
 def test_more_moves_than_are_remembered_wait_and_the_rest_is_told() -> None:
     watch = Watch("abcdef")
     watch.live(5)

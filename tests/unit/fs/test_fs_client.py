@@ -11,6 +11,7 @@ from client_place import Clients
 from stoker.core.errors import CorruptError, StoreError, TransientError, UnavailableError
 from stoker.fs.client import Client, ClientOptions, FileTree
 from stoker.fs.client.options import PIECE_BYTES
+from stoker.fs.client.packs import LOOSE_BYTES_MAX
 from stoker.fs.meta import MetaError
 from stoker.fs.meta.calls import (
     KEEP_SIZE,
@@ -330,18 +331,19 @@ def test_passing_failures_are_tried_again_a_bounded_number_of_times(clients: Cli
     assert clients.shown(handle.ino) == b"xyz"
 
 
-def test_bytes_that_a_disk_could_not_keep_are_stored_anew(clients: Clients) -> None:
+@pytest.mark.parametrize(("count", "failing"), [(3, "write"), (LOOSE_BYTES_MAX + 1, "make_durable")])
+def test_bytes_that_a_disk_could_not_keep_are_stored_anew(clients: Clients, count: int, failing: str) -> None:
     one = clients.client()
     handle = clients.file(one)
-    handle.write(0, b"abc")
-    clients.store.fault = lambda verb: StoreError("fsync failed") if verb == "make_durable" else None
+    handle.write(0, b"a" * count)
+    clients.store.fault = lambda verb: StoreError("fsync failed") if verb == failing else None
     refused(errno.EIO, handle.fsync)
     assert clients.shown(handle.ino) == b""
     clients.store.fault = lambda verb: None
     clients.slices.lose_power()
     handle.fsync()
     clients.slices.lose_power()
-    assert clients.shown(handle.ino) == b"abc"
+    assert clients.shown(handle.ino) == b"a" * count
     handle.close()
 
 
@@ -480,7 +482,7 @@ def test_small_files_of_many_threads_share_their_commits(clients: Clients) -> No
     facts = one.counters()
     assert facts["commits_served"] == 12
     assert facts["commits"] <= 12
-    assert clients.store.calls["make_durable"] == facts["commits"]
+    assert clients.store.calls["write"] == facts["commits"]
 
 
 def test_a_whole_piece_is_stored_before_anybody_asks(clients: Clients) -> None:
@@ -495,7 +497,7 @@ def test_a_whole_piece_is_stored_before_anybody_asks(clients: Clients) -> None:
 
 def test_a_put_whose_bytes_cannot_be_kept_is_refused_as_any_other(clients: Clients) -> None:
     one = clients.client()
-    clients.store.fault = lambda verb: UnavailableError("disks are gone") if verb == "make_durable" else None
+    clients.store.fault = lambda verb: UnavailableError("disks are gone") if verb == "write" else None
     told = refused(errno.EIO, lambda: one.put(Put(ROOT, b"never", 0o600, ()), [b"abc"]))
     assert "disks are gone" in str(told)
     refused(errno.ENOENT, lambda: one.ask(Lookup(ROOT, b"never")))

@@ -182,3 +182,38 @@ def test_walking_yields_every_directory_once(tree: FileTree) -> None:
         (b"/a/b/c", [], []),
         (b"/a/d", [], [b"up"]),
     ]
+
+
+def test_files_made_in_one_directory_ask_for_it_once_and_follow_where_it_goes(clients: Clients) -> None:
+    one, other = clients.client(), clients.client()
+    tree, elsewhere = FileTree(one), FileTree(other)
+    tree.mkdir("/a")
+    tree.write_bytes("/a/0", b"0")
+    before = clients.metadata.asked
+    for n in range(1, 6):
+        tree.write_bytes(f"/a/{n}", b"%d" % n, exclusive=True)
+    assert clients.metadata.asked == before  # but for what is submitted
+    tree.rename("/a", "/b")
+    with pytest.raises(MetaError) as caught:
+        tree.write_bytes("/a/6", b"6")
+    assert caught.value.errno == errno.ENOENT
+    tree.write_bytes("/b/6", b"6")
+    elsewhere.remove_tree("/b")
+    elsewhere.mkdir("/b")
+    tree.write_bytes("/b/7", b"7")  # the directory that was known is gone
+    assert elsewhere.read_bytes("/b/7") == b"7"
+    elsewhere.rename("/b", "/c")
+    clients.wait(1.1)
+    with pytest.raises(MetaError):
+        tree.write_bytes("/b/8", b"8")
+
+
+def test_a_symbolic_link_at_the_end_is_followed_and_in_a_strict_client_nothing_is_believed(clients: Clients) -> None:
+    tree, elsewhere = FileTree(clients.client(strict=True)), FileTree(clients.client())
+    tree.mkdir("/a")
+    tree.symlink("target", "/a/link")
+    tree.write_bytes("/a/link", b"through")
+    assert tree.read_bytes("/a/target") == b"through"
+    elsewhere.rename("/a", "/b")
+    with pytest.raises(MetaError):
+        tree.write_bytes("/a/x", b"x")

@@ -1,5 +1,7 @@
 """A volume and a plain directory of this machine do the same: the same errno for each step, the same tree behind it."""
 
+import errno
+import itertools
 import os
 import shutil
 import stat
@@ -232,6 +234,43 @@ def check(examples: int, steps: int, *, derandomize: bool) -> None:
             derandomize=derandomize,
         ),
     )
+
+
+# What Linux answers to renames whose last name is a dot or two: without flags, with NOREPLACE, EXCHANGE, and both.
+DOTS = [b".", b"..", b"dir/.", b"dir/..", b"dir/inner/.", b"./"]
+PLAIN = [b"dir", b"file", b"absent", b"dir/absent", b"dir/"]
+BEHIND_A_FILE, BEHIND_NOTHING = [b"file/.", b"file/.."], [b"absent/.", b"absent/a"]
+BUSY = (errno.EBUSY, errno.EBUSY, errno.EBUSY, errno.EINVAL)
+TAKEN = (errno.EBUSY, errno.EEXIST, errno.EBUSY, errno.EINVAL)
+NO_FOLDER = (errno.ENOTDIR, errno.ENOTDIR, errno.ENOTDIR, errno.EINVAL)
+MISSING = (errno.ENOENT, errno.ENOENT, errno.ENOENT, errno.EINVAL)
+
+
+@pytest.mark.parametrize(
+    ("sources", "goals", "expected"),
+    [
+        (DOTS, DOTS, BUSY),
+        (DOTS, PLAIN, BUSY),
+        (PLAIN, DOTS, TAKEN),
+        (DOTS + PLAIN, BEHIND_A_FILE, NO_FOLDER),
+        (DOTS + PLAIN, BEHIND_NOTHING, MISSING),
+        (BEHIND_A_FILE, DOTS + PLAIN + BEHIND_A_FILE + BEHIND_NOTHING, NO_FOLDER),
+        (BEHIND_NOTHING, DOTS + PLAIN + BEHIND_A_FILE + BEHIND_NOTHING, MISSING),
+    ],
+)
+def test_renames_of_dots_are_refused_as_linux_does(
+    tmp_path: Path, sources: list[bytes], goals: list[bytes], expected: tuple[int, ...]
+) -> None:
+    me = callers()[0]
+    real = RealTree(tmp_path, me)
+    ours = VolumeTree(Tree(Volume.format("memory://", mode=0o777, owner=me), me))
+    for tree in (real, ours):
+        tree.mkdir(b"dir", 0o755)
+        tree.mkdir(b"dir/inner", 0o755)
+        tree.create(b"file", 0o644)
+    for source, goal, flags in itertools.product(sources, goals, range(4)):
+        answers = [outcome(tree, "rename", source, goal, flags) for tree in (real, ours)]
+        assert answers == [("errno", expected[flags])] * 2, (source, goal, flags)
 
 
 def test_a_volume_does_what_a_directory_does() -> None:

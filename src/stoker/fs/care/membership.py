@@ -89,7 +89,11 @@ class Members:
         self._stepped_ns = None
 
     def heard(self, beat: Heartbeat) -> None:
-        """Take a sign of life, which `check_beat` has let through. One from a run that is over is not believed."""
+        """Take a sign of life, which `check_beat` has let through.
+
+        One from a run that is over is not believed, unless the run that is believed has fallen silent: signs may be
+        heard in another order than they were given, and the first of a new run before the last of the old one.
+        """
         name = beat.status.disk
         known = self.signs.get(name)
         if known is None:
@@ -99,13 +103,16 @@ class Members:
             self._fresh.add(name)
             return
         earlier = known.earlier_runs
-        if beat.run in earlier:
+        silent = self.time_ns - known.seen_ns >= self.rules.limits.suspect_ns
+        if beat.run in earlier and not silent:
             self.trouble[f"disk {name}"] = f"served twice, at {known.beat.address} and {beat.address}"
             return
         if beat.run == known.beat.run and beat.seq <= known.beat.seq:
             return  # overtaken
         if beat.run != known.beat.run:
-            earlier = (*earlier, known.beat.run)[-_RUNS_MAX:]
+            others = tuple(run for run in earlier if run != beat.run)
+            earlier = (*others, known.beat.run)[-_RUNS_MAX:]
+            self.trouble.pop(f"disk {name}", None)
         self.signs[name] = Sign(beat, self.time_ns, known.first_ns, earlier)
         self._fresh.add(name)
 

@@ -17,6 +17,7 @@ from stoker.fs.place.map import Pool
 
 _STARTS_MAX: Final = 1000
 _PASS_RETRY_SECONDS: Final = 10.0
+_FRUITLESS_MAX: Final = 16
 
 
 class RepairOptions(msgspec.Struct, frozen=True):
@@ -89,6 +90,8 @@ class Repairs:
         self._facts_since = 0.0
         self._seen: Examined | None = None
         self._settled: set[Group] = set()
+        self._fruitless = 0
+        self._repaired_then = 0
         self._repaired = self._repaired_bytes = self._rebuilt = self._copied = self._failed = 0
         self._error = ""
 
@@ -115,15 +118,20 @@ class Repairs:
         facts = _facts(cluster)
         if facts != self._facts:
             self._facts, self._facts_since, self._urgent = facts, now, True
+            self._fruitless = 0
+            self._queue.hurry()
         self._take_pass(cluster, now)
         self._take_repairs(now)
         if self._stopping:
             return
         if not self.paused:
             self._begin_repairs(now)
-        idle = not self._queue and not self._active
-        if self._pass is None and (self._urgent or (idle and now >= self._pass_after)):
+        if self._pass is None and (self._urgent or (now >= self._pass_after and self._is_idle(now))):
             self._begin_pass(cluster, now)
+
+    def _is_idle(self, now: float) -> bool:
+        """Tell whether there is nothing that may be done now: what failed and must wait keeps no pass from coming."""
+        return not self._active and not self._queue.is_due(now)
 
     def _begin_pass(self, cluster: ClusterMap, now: float) -> None:
         self._urgent = False
@@ -151,10 +159,21 @@ class Repairs:
         if calm and not found.silent and self._pass_facts == self._facts:
             self._settled = moving - found.unsettled
         if moving - self._settled:
-            # Look once more when what waits is done, and the map has been known for a while.
-            self._pass_after = now + max(self._options.calm_seconds, 1.0)
+            self._pass_after = now + self._look_again_seconds()
         elif found.needy > len(found.waiting):
             self._pass_after = now + _PASS_RETRY_SECONDS
+
+    def _look_again_seconds(self) -> float:
+        """Return when groups that have not settled are worth another pass, once what waits is done.
+
+        The first time when the map has been known for a while. Later ones cost as much and find the same while
+        nothing was repaired: they come half as often each time.
+        """
+        if self._repaired != self._repaired_then or self._settled:
+            self._repaired_then, self._fruitless = self._repaired, 0
+        seconds = max(self._options.calm_seconds, 1.0) * 2.0 ** min(self._fruitless, _FRUITLESS_MAX)
+        self._fruitless += 1
+        return max(min(seconds, self._options.pass_seconds), self._options.calm_seconds)
 
     def _take_repairs(self, now: float) -> None:
         for task in [task for task in self._active if task.done()]:

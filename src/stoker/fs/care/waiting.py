@@ -80,6 +80,15 @@ class Queue:
             heapq.heappush(self._heap, entry)
         return found
 
+    def is_due(self, now: float) -> bool:
+        """Tell whether one waits that may be tried now."""
+        return any(item.not_before <= now for item in self._known.values())
+
+    def hurry(self) -> None:
+        """Let all be tried now: what kept them from being repaired may be over."""
+        for item in self._known.values():
+            item.not_before = 0.0
+
     def failed(self, item: Waiting, now: float) -> None:
         """Have one wait that could not be repaired: twice as long with each time, then leave it to the next pass."""
         pause = min(_RETRY_SECONDS * 2.0 ** min(item.failures, 16), _RETRY_SECONDS_MAX)

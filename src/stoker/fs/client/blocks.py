@@ -10,7 +10,7 @@ from stoker.fs.client.counters import Counters
 from stoker.fs.client.diskcache import DiskCache
 from stoker.fs.client.options import ClientOptions
 from stoker.fs.meta.slices import Slice
-from stoker.fs.store.interface import Bytes, SliceRange, SliceStore
+from stoker.fs.store.interface import SMALL_CELL_BYTES, SMALL_SLICE_BYTES, Bytes, SliceRange, SliceStore
 
 Key = tuple[Slice, int]
 """A slice and the number of a block in it."""
@@ -54,7 +54,7 @@ class BlockReader:
 
     def __init__(self, store: SliceStore, options: ClientOptions, counters: Counters) -> None:
         self._store = store
-        self._block_bytes = options.block_bytes
+        self._options = options
         self._counters = counters
         self.cache = BlockCache(options.cache_bytes)
         self.disk: DiskCache | None = None
@@ -79,16 +79,23 @@ class BlockReader:
         found = self._blocks(keys, ahead=True)
         return sum(len(block) for block in found.values())
 
+    def _block_bytes(self, data: Slice) -> int:
+        """Return how large blocks of a slice are: of what may be a pack no more is read than a checksum covers."""
+        whole_bytes = self._options.block_bytes
+        return whole_bytes if data.size_bytes > SMALL_SLICE_BYTES else min(whole_bytes, SMALL_CELL_BYTES)
+
     def _keys(self, one: SliceRange) -> "list[Key]":
-        first, last = one.offset // self._block_bytes, (one.offset + max(one.length, 1) - 1) // self._block_bytes
+        block_bytes = self._block_bytes(one.slice)
+        first, last = one.offset // block_bytes, (one.offset + max(one.length, 1) - 1) // block_bytes
         return [(one.slice, number) for number in range(first, last + 1)]
 
     def _range(self, key: Key) -> SliceRange:
-        offset = key[1] * self._block_bytes
-        return SliceRange(key[0], offset, min(self._block_bytes, key[0].size_bytes - offset))
+        block_bytes = self._block_bytes(key[0])
+        offset = key[1] * block_bytes
+        return SliceRange(key[0], offset, min(block_bytes, key[0].size_bytes - offset))
 
     def _cut(self, one: SliceRange, key: Key, block: Bytes) -> Bytes:
-        start = key[1] * self._block_bytes
+        start = key[1] * self._block_bytes(key[0])
         low, high = max(one.offset - start, 0), min(one.offset + one.length - start, len(block))
         return block if (low, high) == (0, len(block)) else memoryview(block)[low:high]
 

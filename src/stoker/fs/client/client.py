@@ -11,13 +11,13 @@ import msgspec
 
 from stoker.core.clock import sleep, wall_ns
 from stoker.core.errors import StokerError
-from stoker.fs.client.commits import DurabilityError
 from stoker.fs.client.errors import refusing
 from stoker.fs.client.inode import OpenInode
 from stoker.fs.client.layout import CHUNKS_MAX
 from stoker.fs.client.openfile import OpenFile
 from stoker.fs.client.options import ClientOptions
 from stoker.fs.client.session import Keeper, Session
+from stoker.fs.client.whole import WholeFiles
 from stoker.fs.client.works import Inline, Works
 from stoker.fs.meta.answers import Answer, Entry, Listing, Peeked, Refusal
 from stoker.fs.meta.calls import (
@@ -88,6 +88,7 @@ class Client:
         self.works = Works(
             metadata, store, options, session=self.session, pool=self._pool, clock=clock, sleep=pause
         )  # fmt: skip
+        self._whole = WholeFiles(self.works)
         self._keepers = self._kept() if threads else []
 
     def _kept(self) -> list[Keeper]:
@@ -175,6 +176,7 @@ class Client:
         """Let open files know what a request has changed."""
         if not isinstance(request, Question):
             self.works.entries.forget()
+            self.works.folders.changed(request)
         if isinstance(request, SetAttr | Fallocate):
             ino = request.ino
         elif isinstance(request, CopyRange):
@@ -323,23 +325,8 @@ class Client:
         Durable when it returns; with those of other threads it shares the wait for the disk. Each of `contents` is at
         most 64 MiB, and at most as many as there are threads are in memory.
         """
-        where = request.name.decode(errors="backslashreplace")
-
-        def task(number: int) -> Entry:
-            kind = self._class_for(request)
-            slices = self.works.store_all((one for one in contents if len(one)), number, kind)
-            whole = msgspec.structs.replace(request, slices=tuple(slices))
-            try:
-                answer = self.works.commits.commit(slices, [Call(whole, caller, number)])[0]
-            except DurabilityError as failed:
-                raise failed.error from failed
-            if isinstance(answer, Refusal):
-                raise meta_error(answer.errno, "put", where, answer.detail)
-            assert isinstance(answer, Entry)
-            return answer
-
-        with refusing("put", where):
-            entry = task(self._living_session())
+        with refusing("put", request.name.decode(errors="backslashreplace")):
+            entry = self._whole.put(request, contents, self._living_session(), caller)
         self._changed(request, entry)
         return entry
 
@@ -347,14 +334,6 @@ class Client:
         """Return the session, a new one when it turns out to be over."""
         number = self.session.number
         return number if self.session.is_alive(number) else self.session.number
-
-    def _class_for(self, request: Put) -> int:
-        """Return the storage class of a file that is there, or what its directory gives to a new one."""
-        questions = [Call(GetAttr(request.parent)), Call(Lookup(request.parent, request.name))]
-        folder, file = self.metadata.submit(questions)
-        if isinstance(file, Entry):
-            return file.attr.storage_class
-        return folder.attr.storage_class if isinstance(folder, Entry) else 0
 
     def has_unshown(self, ino: int) -> bool:
         """Tell whether bytes of a file are written and not shown yet."""
@@ -445,6 +424,7 @@ class Client:
         facts["waiting_bytes_peak"] = self.works.budget.peak_bytes
         facts["memory_bytes"] = self.works.blocks.cache.held_bytes
         facts["commits"] = self.works.commits.commits
+        facts["packs"] = self.works.commits.packs
         facts["commits_served"] = self.works.commits.served
         facts["session_renewals"] = self.session.renewals
         facts["sessions_lost"] = self.session.lost

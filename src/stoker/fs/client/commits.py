@@ -3,19 +3,29 @@
 Bytes become durable before any file shows them, so a power failure leaves a file with its old bytes or its new ones.
 As in the metadata's own group commit there is no thread and no timer: the first of those who waited commits for all.
 While one group is shown, the bytes of the next become durable: they wait for two devices, or for one in turns.
+
+Bytes that are few may come unstored, as loose ones. Those of a group are stored side by side in packs, so that many
+small files cost one request to each disk, and one wait.
 """
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from stoker.core.errors import StokerError, TransientError
+from stoker.fs.client.packs import Loose, Part, in_packs
 from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import Call
 from stoker.fs.meta.service import Metadata
 from stoker.fs.meta.slices import Slice
+from stoker.fs.store.interface import Bytes
 
 _GROUP_TICKETS_MAX: Final = 256
+_GATHER_SECONDS: Final = 0.001
+"""A group that is much smaller than those before it waits so long: who was served just now comes again, and a group
+costs several times as much. Who writes alone never waits."""
 
 
 class DurabilityError(Exception):
@@ -26,29 +36,47 @@ class DurabilityError(Exception):
         self.error = error
 
 
-class _Ticket:
-    __slots__ = ("answers", "calls", "done", "error", "slices", "taken")
+class Keeping(NamedTuple):
+    """How bytes become durable: slices that are stored already, and contents as a new slice each."""
 
-    def __init__(self, slices: Sequence[Slice], calls: Sequence[Call]) -> None:
+    make_durable: Callable[[Sequence[Slice]], None]
+    store: Callable[[Sequence[Bytes], int, int], Slice]
+    """Stores bytes as one slice, durably: its parts, the session that shows it, its class."""
+
+
+class Ticket:
+    """What one thread wants: slices that are stored, loose bytes, and the calls that are made of where those are."""
+
+    __slots__ = ("answers", "calls", "done", "error", "leads", "loose", "parts", "slices", "wake")
+
+    def __init__(
+        self, slices: Sequence[Slice], calls: Callable[[Sequence[Part]], Sequence[Call]], loose: Sequence[Loose]
+    ) -> None:  # fmt: skip
         self.slices = slices
         self.calls = calls
+        self.loose = loose
+        self.parts: list[Part] = []
         self.answers: list[Answer] = []
         self.error: BaseException | None = None
-        self.taken = False  # is in a group that somebody commits
         self.done = False
+        self.leads = False  # woken to commit for all who wait
+        self.wake = threading.Lock()  # released when it is done, or is to lead
+        self.wake.acquire()
 
 
 class CommitGroup:
     """Makes slices durable and does calls, those of many threads together. `commits` counts the groups."""
 
-    def __init__(self, metadata: Metadata, make_durable: Callable[[Sequence[Slice]], None]) -> None:
+    def __init__(self, metadata: Metadata, keeping: Keeping) -> None:
         self._metadata = metadata
-        self._make_durable = make_durable
-        self._changed = threading.Condition()
-        self._waiting: list[_Ticket] = []
+        self._keeping = keeping
+        self._mutex = threading.Lock()
+        self._waiting: deque[Ticket] = deque()
         self._busy = False
+        self._usual = 0  # twice the size of the latest groups
         self.commits = 0
         self.served = 0
+        self.packs = 0
 
     def commit(self, slices: Sequence[Slice], calls: Sequence[Call]) -> list[Answer]:
         """Make slices durable, then do the calls, and return their answers.
@@ -56,40 +84,77 @@ class CommitGroup:
         Raises DurabilityError when the first cannot be done, and what the metadata raises: whether the calls were done
         is then unknown.
         """
-        ticket = _Ticket(slices, calls)
-        with self._changed:
+        return self._ask(Ticket(slices, lambda _: calls, ()))
+
+    def commit_loose(
+        self, slices: Sequence[Slice], loose: Sequence[Loose], calls: Callable[[Sequence[Part]], Sequence[Call]]
+    ) -> list[Answer]:  # fmt: skip
+        """Store loose bytes, too, and do the calls that are made of where they are, in their order; see `commit`.
+
+        `calls` is called once, by the thread that commits; it must not raise.
+        """
+        return self._ask(Ticket(slices, calls, loose))
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for the next group."""
+        return len(self._waiting)
+
+    def _ask(self, ticket: Ticket) -> list[Answer]:
+        with self._mutex:
             self._waiting.append(ticket)
-            while not ticket.done and (self._busy or ticket.taken):
-                self._changed.wait()
-            group = [] if ticket.done else self._take(ticket)
-        if group:
-            self._lead(group)
+            leads, self._busy = not self._busy, True
+        if not leads:
+            try:
+                ticket.wake.acquire()
+            except BaseException:
+                self._abandon(ticket)
+                raise
+        if not ticket.done:
+            self._lead()
         if ticket.error is not None:
             raise ticket.error
         return ticket.answers
 
-    def _take(self, own: _Ticket) -> list[_Ticket]:
-        """Take those who wait, one's own ticket among them; the lock is held."""
-        self._busy = True
-        group, self._waiting = self._waiting[:_GROUP_TICKETS_MAX], self._waiting[_GROUP_TICKETS_MAX:]
-        if own not in group:
-            group.append(own)
-            self._waiting.remove(own)
-        for ticket in group:
-            ticket.taken = True
-        return group
+    def _abandon(self, ticket: Ticket) -> None:
+        """Take out a ticket whose thread was interrupted; when it had been woken to lead, wake another."""
+        with self._mutex:
+            waits = ticket in self._waiting
+            if waits:
+                self._waiting.remove(ticket)
+        if waits and ticket.leads:
+            self._pass_on()
 
     def _pass_on(self) -> None:
-        with self._changed:
-            self._busy = False
-            self._changed.notify_all()
+        """Let who waits longest lead the next group."""
+        with self._mutex:
+            self._busy = bool(self._waiting)
+            if self._busy:
+                self._waiting[0].leads = True
+                self._waiting[0].wake.release()
 
-    def _lead(self, group: list[_Ticket]) -> None:
+    def _lead(self) -> None:
+        """Commit for those who wait, oneself first among them."""
+        if len(self._waiting) < self._usual // 2:
+            time.sleep(_GATHER_SECONDS)
+        with self._mutex:
+            group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_TICKETS_MAX))]
+        try:
+            self.commit_all(group, self._pass_on)
+        finally:
+            for ticket in group[1:]:
+                ticket.wake.release()
+
+    def commit_all(self, group: list[Ticket], durable: Callable[[], None] = lambda: None) -> None:
+        """Commit tickets as one group, whose outcomes they then hold; `durable` is called when the bytes are.
+
+        Raises nothing but what interrupts the thread.
+        """
         try:
             try:
-                ready = self._durable(group)
+                ready = self._durable(self._packed(group))
             finally:
-                self._pass_on()
+                durable()
             self._do(ready)
         except BaseException as error:
             for ticket in group:
@@ -98,20 +163,54 @@ class CommitGroup:
             if not isinstance(error, Exception):
                 raise
         finally:
-            with self._changed:
+            with self._mutex:
                 self.commits += 1
                 self.served += len(group)
-                for ticket in group:
-                    ticket.done = True
-                self._changed.notify_all()
+                self._usual = (self._usual + 2 * len(group)) // 2
+            for ticket in group:
+                ticket.done = True
 
-    def _durable(self, group: list[_Ticket]) -> list[_Ticket]:
+    # -- loose bytes
+
+    def _packed(self, group: list[Ticket]) -> list[Ticket]:
+        """Store the loose bytes of all; return those for whom it was done. One who fails does not fail the others."""
+        for ticket in group:
+            ticket.parts = [Part(Slice(0, 0, 0), 0, 0)] * len(ticket.loose)
+        wanted = [(ticket, place) for ticket in group for place in range(len(ticket.loose))]
+        for pack in in_packs(wanted, lambda one: one[0].loose[one[1]]):
+            self._store_pack([one for one in pack if one[0].error is None])
+        return [ticket for ticket in group if ticket.error is None]
+
+    def _store_pack(self, members: Sequence[tuple[Ticket, int]]) -> None:
+        """Store bytes as one slice; where that fails each by itself, so that each has its own error."""
+        if not members:
+            return
+        contents = [ticket.loose[place] for ticket, place in members]
+        first = contents[0]
+        try:
+            data = self._keeping.store([one.data for one in contents], first.session, first.storage_class)
+        except StokerError as error:
+            if len(members) == 1:
+                members[0][0].error = DurabilityError(error)
+                return
+            for member in members:
+                self._store_pack([member] if member[0].error is None else [])
+            return
+        self.packs += len(members) > 1
+        offset = 0
+        for (ticket, place), one in zip(members, contents, strict=True):
+            ticket.parts[place] = Part(data, offset, len(one.data))
+            offset += len(one.data)
+
+    # -- slices that are stored, and the calls
+
+    def _durable(self, group: list[Ticket]) -> list[Ticket]:
         """Make the slices of all durable; return those for whom it was done. One who fails does not fail the others."""
         slices = [data for ticket in group for data in ticket.slices]
         if not slices:
             return group
         try:
-            self._make_durable(slices)
+            self._keeping.make_durable(slices)
         except StokerError as error:
             if len(group) == 1:
                 group[0].error = DurabilityError(error)
@@ -119,8 +218,9 @@ class CommitGroup:
             return [ticket for ticket in group if self._durable([ticket])]
         return group
 
-    def _do(self, group: list[_Ticket]) -> None:
-        calls = [call for ticket in group for call in ticket.calls]
+    def _do(self, group: list[Ticket]) -> None:
+        asked = [ticket.calls(ticket.parts) for ticket in group]
+        calls = [call for some in asked for call in some]
         answers = iter(self._metadata.submit(calls) if calls else ())
-        for ticket in group:
-            ticket.answers = [next(answers) for _ in ticket.calls]
+        for ticket, some in zip(group, asked, strict=True):
+            ticket.answers = [next(answers) for _ in some]

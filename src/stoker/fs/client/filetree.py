@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from stoker.fs.client.client import Client
+from stoker.fs.client.folders import split
 from stoker.fs.client.many import WINDOW_BYTES, LinkMet, Wanted, read_many
 from stoker.fs.client.openfile import OpenFile
 from stoker.fs.client.options import PIECE_BYTES
@@ -118,10 +119,44 @@ class FileTree(Tree):
 
         Others see the old content or the new one. `data` may come in parts, of which few are in memory at once.
         """
+        if isinstance(data, bytes | bytearray | memoryview):
+            done = self._written_there(path, data, exclusive=exclusive, permissions=permissions)
+            if done is not None:
+                return done
         place = self._place("write", path if exclusive else self._end(path), slash=errno.EISDIR)
         parts = [data] if isinstance(data, bytes | bytearray | memoryview) else data
         request = Put(place.parent, place.name, permissions, (), self.umask, exclusive)
         return self.client.put(request, pieces(parts), caller=self.caller)
+
+    def _written_there(self, path: Path, data: Bytes, *, exclusive: bool, permissions: int) -> Entry | None:
+        """Make a file in a directory that is known, and no symbolic link: None where the path must be walked along."""
+        raw = path if isinstance(path, bytes) else path.encode(errors="surrogateescape")
+        folder, name = split(raw)
+        parent = self._folder(folder) if name and raw.startswith(b"/") else 0
+        if not parent:
+            return None
+        request = Put(parent, name, permissions, (), self.umask, exclusive)
+        try:
+            return self.client.put(request, pieces([data]), caller=self.caller)
+        except MetaError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+                raise
+            self.client.works.folders.forget()
+            return None
+
+    def _folder(self, path: bytes) -> int:
+        """Return a directory by its path, believed or asked for; 0 where it is not there."""
+        works, now_ns = self.client.works, self.client.works.clock()
+        ino = works.folders.get(self.caller, path, now_ns)
+        if not ino:
+            try:
+                ino, attr = self._inode("write", path)
+            except MetaError:
+                return 0
+            if not attr.is_directory:
+                return 0
+            works.folders.put(self.caller, path, ino, now_ns)
+        return ino
 
     # -- many files
 

@@ -13,22 +13,24 @@ from stoker.core.errors import NotFoundError, StokerError
 from stoker.fs.client.buffer import Buffer
 from stoker.fs.client.commits import DurabilityError
 from stoker.fs.client.compaction import Layers, compact
+from stoker.fs.client.doubt import runs_shown
 from stoker.fs.client.errors import as_refusal, stale
 from stoker.fs.client.gather import gather, ranges_of
 from stoker.fs.client.layout import Layout
 from stoker.fs.client.options import PIECE_BYTES
-from stoker.fs.client.runs import Piece, Run, joined
+from stoker.fs.client.packs import LOOSE_BYTES_MAX, Loose, Part
+from stoker.fs.client.runs import Piece, Run, awaited, joined, write_call
 from stoker.fs.client.spans import Span, painted, shown_spans
 from stoker.fs.client.works import Works
 from stoker.fs.meta.answers import Answer, Done, Extents, Number, Peeked, Refusal
-from stoker.fs.meta.calls import Call, Caller, GetAttr, Peek, ReadExtents, Write
+from stoker.fs.meta.calls import Call, Caller, GetAttr, Peek, ReadExtents
 from stoker.fs.meta.context import drop_privileges
 from stoker.fs.meta.faults import MetaError, meta_error
 from stoker.fs.meta.records import Attr
 from stoker.fs.meta.slices import CHUNK_BYTES
 from stoker.fs.store.interface import Bytes
 
-_RETRIABLE = (errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS)
+_RETRIABLE = (errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS, errno.EAGAIN)
 _READ_ATTEMPTS = 3
 
 
@@ -55,7 +57,7 @@ class OpenInode:
         self._stale = False
         self._in_doubt: Sequence[Call] | None = None  # what was asked with runs of which nobody knows if they show
         self._lost_error: MetaError | None = None
-        self._losses = 0
+        self.losses = 0  # how often bytes were given up: a handle that has seen fewer is to be told
         self._layers = Layers()
         self._changes = 0  # made or emptied by opening: durable only with what is shown later
         self._changes_kept = 0
@@ -216,7 +218,7 @@ class OpenInode:
             except DurabilityError as failed:
                 # What a disk says it could not keep may be half there: the next attempt stores it as new slices.
                 for piece in (piece for run in runs for piece in run.pieces):
-                    piece.slice = piece.future = None
+                    piece.put_into(None)
                 self._works.counters.flush_failures += 1
                 raise as_refusal(failed.error, "write", self.where) from failed.error
             except StokerError as error:
@@ -245,9 +247,11 @@ class OpenInode:
         return list(self._runs)
 
     def _store_runs(self, runs: Sequence[Run]) -> None:
-        """Return when the pieces of all runs are stored. Raises what the first that failed raised."""
+        """Return when all pieces are stored, but for few bytes. Raises what the last that failed raised."""
         pieces = [piece for run in runs for piece in run.pieces]
         pending = [piece for piece in pieces if piece.future is None and piece.slice is None]
+        if sum(len(piece.data) for piece in pending) <= LOOSE_BYTES_MAX:
+            pending = []  # they are stored with those of other files
         for piece in pending[1:]:
             self._begin(piece)
         failed: BaseException | None = None
@@ -256,20 +260,15 @@ class OpenInode:
                 self._store(pending[0])
             except StokerError as error:
                 failed = error
-        for piece in pieces:
-            if piece.future is not None:
-                failed = piece.future.exception() or failed
-                piece.future = None  # one that failed is stored again at the next attempt
+        failed = awaited(pieces) or failed
         if failed is not None:
             raise failed
 
     def _settle(self, runs: Sequence[Run]) -> list[Run]:
         """Ask which runs are shown already, after an attempt of which nobody knows how it ended; return the others."""
-        slices = [run.pieces[0].slice for run in runs]
-        shown = self._works.shown_slices([data for data in slices if data is not None])
-        if shown:
+        done = runs_shown(self._works, self.ino, runs)
+        if done:
             self._works.metadata.make_durable()  # they show; that it survives was not answered
-        done = [run for run, data in zip(runs, slices, strict=True) if data in shown]
         with self._lock:
             self._release(done)
             self.layout.forget()
@@ -284,20 +283,34 @@ class OpenInode:
                 told.append(Done())  # in the same transaction as what is shown
                 last = ()
         groups = joined(runs)
-        calls = [self._call(group) for group in groups]
-        slices = [piece.slice for run in runs for piece in run.pieces if piece.slice is not None]
+        pieces = [piece for run in runs for piece in run.pieces]
+        loose = [piece for piece in pieces if piece.slice is None]
+
+        def calls(parts: Sequence[Part]) -> list[Call]:
+            for piece, part in zip(loose, parts, strict=True):
+                piece.put_into(part)
+            return [*(write_call(self.ino, self.session, group) for group in groups), *last]
+
+        alone = any(run.append for run in runs)  # whether it is shown must be known for sure
+        contents = [Loose(piece.data, self.session, self.layout.storage_class, alone) for piece in loose]
         try:
-            answers = self._works.commits.commit(slices, [*calls, *last])
+            answers = self._works.commits.commit_loose([p.slice for p in pieces if p.slice], contents, calls)
         except StokerError:
             self._in_doubt = last
             raise
-        told += answers[len(calls) :]
+        told += answers[len(groups) :]
+        self._take_answers(groups, answers)
+
+    def _take_answers(self, groups: Sequence[list[Run]], answers: Sequence[Answer]) -> None:
+        """Let go of runs that are shown, or never will be. Raises MetaError for the first that is refused."""
         refused: tuple[Refusal, list[Run]] | None = None
         for group, answer in zip(groups, answers, strict=False):
             if isinstance(answer, Refusal):
                 refused = refused or (answer, group)
                 if answer.errno not in (*_RETRIABLE, errno.ESTALE):
                     self._give_up(group, answer)
+                for piece in (piece for run in group for piece in run.pieces if answer.errno == errno.EAGAIN):
+                    piece.put_into(None)  # a pack that was freed
                 continue
             if isinstance(answer, Number):
                 group[0].at = answer.value
@@ -305,13 +318,6 @@ class OpenInode:
             self._release(group)
         if refused is not None:
             raise meta_error(refused[0].errno, "write", self.where, refused[0].detail)
-
-    def _call(self, group: Sequence[Run]) -> Call:
-        first = group[0]
-        slices = tuple(piece.slice for run in group for piece in run.pieces if piece.slice is not None)
-        offset = 0 if first.append else first.offset
-        request = Write(self.ino, slices, offset, first.append, written_ns=group[-1].written_ns)
-        return Call(request, first.caller, self.session)
 
     def _release(self, runs: Sequence[Run]) -> None:
         """Let go of runs that are shown."""
@@ -340,7 +346,7 @@ class OpenInode:
         with self._lock:
             self._works.counters.dropped_bytes += self._take_out(runs)
             self._lost_error = meta_error(refusal.errno, "write", self.where, refusal.detail)
-            self._losses += 1
+            self.losses += 1
             self._settled()
 
     def drop(self, *, stale: bool = False) -> int:
@@ -353,14 +359,9 @@ class OpenInode:
             self._runs = []
             self._works.budget.give(lost_bytes)
             self._works.counters.dropped_bytes += lost_bytes
-            self._losses += bool(lost_bytes)
+            self.losses += bool(lost_bytes)
             self._settled()
             return lost_bytes
-
-    @property
-    def losses(self) -> int:
-        """Return how often bytes were given up: a handle that has seen fewer is to be told."""
-        return self._losses
 
     def loss(self) -> MetaError:
         """Return the error of bytes that were given up."""

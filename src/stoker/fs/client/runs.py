@@ -4,20 +4,31 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from stoker.fs.client.buffer import cells
+from stoker.fs.client.packs import Part, shown_by
 from stoker.fs.client.spans import Span
-from stoker.fs.meta.calls import Caller
+from stoker.fs.meta.calls import Call, Caller, Write
 from stoker.fs.meta.slices import Slice
 
 
 class Piece:
     """Sealed bytes that become one slice."""
 
-    __slots__ = ("data", "future", "slice")
+    __slots__ = ("data", "future", "offset", "slice")
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
         self.slice: Slice | None = None
+        self.offset = 0  # in the slice: other than 0, or less than all of it, in a pack
         self.future: Future[None] | None = None
+
+    @property
+    def part(self) -> Part | None:
+        """Return where it is stored, None when it is not."""
+        return None if self.slice is None else Part(self.slice, self.offset, len(self.data))
+
+    def put_into(self, part: Part | None) -> None:
+        """Note where it is stored, or that it must be stored anew."""
+        self.slice, self.offset, self.future = (None, 0, None) if part is None else (part.slice, part.offset, None)
 
 
 class Run:
@@ -65,3 +76,22 @@ def joined(runs: Sequence[Run]) -> list[list[Run]]:
         else:
             groups.append([run])
     return groups
+
+
+def write_call(ino: int, session: int, group: Sequence[Run]) -> Call:
+    """Return the call that shows runs, which are stored and neighbours, in a file."""
+    first = group[0]
+    slices, parts = shown_by([part for run in group for piece in run.pieces if (part := piece.part) is not None])
+    offset = 0 if first.append else first.offset
+    request = Write(ino, slices, offset, first.append, written_ns=group[-1].written_ns, parts=parts)
+    return Call(request, first.caller, session)
+
+
+def awaited(pieces: Sequence[Piece]) -> BaseException | None:
+    """Wait for pieces that are being stored; return what one that failed raised. It is stored again at the next try."""
+    failed = None
+    for piece in pieces:
+        if piece.future is not None:
+            failed = piece.future.exception() or failed
+            piece.future = None
+    return failed

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from stoker.core.errors import TransientError, UnavailableError
 from stoker.fs.client.blocks import BlockReader
 from stoker.fs.client.budget import Budget
-from stoker.fs.client.commits import CommitGroup
+from stoker.fs.client.commits import CommitGroup, Keeping
 from stoker.fs.client.counters import Counters
 from stoker.fs.client.entries import EntryCache
+from stoker.fs.client.folders import Folders
 from stoker.fs.client.numbers import SliceNumbers
 from stoker.fs.client.options import ClientOptions
 from stoker.fs.client.session import Session
@@ -62,8 +63,10 @@ class Works:
         self.counters = Counters()
         self.numbers = SliceNumbers(metadata, options.slice_numbers)
         self.budget = Budget(options.buffer_bytes)
-        self.commits = CommitGroup(metadata, lambda slices: self.patiently(lambda: store.make_durable(slices)))
+        keep = Keeping(lambda slices: self.patiently(lambda: store.make_durable(slices)), self.store_durably)
+        self.commits = CommitGroup(metadata, keep)
         self.blocks = BlockReader(store, options, self.counters)
+        self.folders = Folders(0.0 if options.strict else options.attribute_seconds)
         self.entries = EntryCache(0.0 if options.strict else options.entry_seconds)
         self._sleep = sleep
 
@@ -102,6 +105,14 @@ class Works:
         self.patiently(lambda: self.store.write(data, [content], durable=False))
         self.counters.stored_slices += 1
         self.counters.stored_bytes += data.size_bytes
+
+    def store_durably(self, parts: Sequence[Bytes], session: int, storage_class: int) -> Slice:
+        """Store bytes as one new slice, durably, and return it."""
+        data = self.new_slice(sum(len(part) for part in parts), session, storage_class)
+        self.patiently(lambda: self.store.write(data, parts, durable=True))
+        self.counters.stored_slices += 1
+        self.counters.stored_bytes += data.size_bytes
+        return data
 
     def store_all(self, contents: Iterable[Bytes], session: int, storage_class: int) -> list[Slice]:
         """Store slices, several at once, and return them. Raises what the first that failed raised.

@@ -8,6 +8,7 @@ from stoker.fs.disk.interface import ShardHeader, ShardId
 from stoker.fs.meta.slices import Slice
 from stoker.fs.meta.storage_class import Shape, StorageClass
 from stoker.fs.place import ClusterMap, Disk, Mapping
+from stoker.fs.store.interface import SMALL_CELL_BYTES, SMALL_SLICE_BYTES
 
 codec_of = cache(Codec)
 
@@ -18,7 +19,9 @@ class Placed:
     def __init__(self, data: Slice, made: StorageClass, mapping: Mapping) -> None:
         self.data = data
         self.shape: Shape = made.shape(data.size_bytes)
-        self.layout = Layout(self.shape.k, self.shape.m, made.cell_bytes, data.size_bytes)
+        fine = self.shape.k == 1 and data.size_bytes <= SMALL_SLICE_BYTES
+        cell_bytes = min(made.cell_bytes, SMALL_CELL_BYTES) if fine else made.cell_bytes
+        self.layout = Layout(self.shape.k, self.shape.m, cell_bytes, data.size_bytes)
         self.mapping = mapping
         self.group = mapping.pool.group_of(data.id)
         self.row = mapping.row(self.group)
@@ -59,11 +62,10 @@ class Placed:
         layout, index = self.layout, header.shard.index
         if index >= self.width or header.shard != self.shard(index):
             return False
-        told = (header.storage_class, header.k, header.m, header.cell_bytes, header.slice_bytes, header.shard_bytes)
-        return told == (
-            self.data.storage_class, layout.k, layout.m, layout.cell_bytes,
-            layout.slice_bytes, layout.shard_bytes(index),
-        )  # fmt: skip
+        told = (header.storage_class, header.k, header.m, header.slice_bytes, header.shard_bytes)
+        wanted = (self.data.storage_class, layout.k, layout.m, layout.slice_bytes, layout.shard_bytes(index))
+        # A copy is the slice, however large the cells of its checksums; elsewhere they say which bytes are where.
+        return told == wanted and (layout.k == 1 or header.cell_bytes == layout.cell_bytes)
 
 
 class Places:

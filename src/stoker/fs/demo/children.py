@@ -17,21 +17,35 @@ from stoker.fs.wire.keys import TOKEN_VARIABLE
 GRACE_SECONDS: Final = 10.0
 _LOG_BYTES_TOLD: Final = 300
 _POLL_SECONDS: Final = 0.05
+_ORPHAN_SECONDS: Final = 15.0
+"""So long a child that was asked to end may take. Who started it ends it sooner, unless that was killed itself."""
 _COMMAND: Final = """
-import os, signal, threading
+import os, signal, threading, time
 def watch():
     while os.read(0, 4096):
         pass
     signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)  # it may wait in what others' signals do not end
+    time.sleep({seconds:g})
+    try:
+        if {point!r}:
+            from pathlib import Path
+            from stoker.fs.fuse.mounting import unmount
+            unmount(Path({point!r}), lazy=True, force=True)
+    finally:
+        os._exit(1)
 threading.Thread(target=watch, daemon=True).start()
 from stoker.cli.main import main
 main()
 """
 
 
-def command(*words: str) -> list[str]:
-    """Return the words of a Python that runs a command of ours until its standard input ends."""
-    return ["-c", _COMMAND, *words]
+def command(*words: str, mountpoint: Path | None = None) -> list[str]:
+    """Return the words of a Python that runs a command of ours until its standard input ends.
+
+    When the command does not end by itself then, it is ended after a while, and what it mounts is no longer mounted.
+    """
+    point = "" if mountpoint is None else str(mountpoint)
+    return ["-c", _COMMAND.format(seconds=_ORPHAN_SECONDS, point=point), *words]
 
 
 class Child:

@@ -84,7 +84,7 @@ def mounted(cluster: LoopbackCluster, point: Path, stop_wanted: Callable[[], boo
     point.mkdir()
     child = Child(
         "mount",
-        command("fs", "mount", cluster.url, str(point), "--foreground", "--json"),
+        command("fs", "mount", cluster.url, str(point), "--foreground", "--json", mountpoint=point),
         cluster.folder / "mount.log",
         token=cluster.token,
     )

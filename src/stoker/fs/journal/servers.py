@@ -2,6 +2,10 @@
 
 The servers are etcd's own program (Debian: etcd-server). Its timing is the one measured to be right for a local
 network (docs/design/fs_ha.md): a heartbeat of 50 ms and an election after 300 ms, which etcd draws from 300 to 600.
+
+A server ends with the process that started it, however that ends. The kernel's own signal for that (PR_SET_PDEATHSIG)
+is no help: it comes when the thread ends that started the server. So each begins as a small program that leaves a
+guard behind before it becomes etcd: the guard holds the reading end of a pipe whose end is the end of who started it.
 """
 
 import http.client
@@ -10,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +27,25 @@ HEARTBEAT_MS: Final = 50
 ELECTION_MS: Final = 300
 _PROGRAM: Final = "etcd"
 _START_SECONDS: Final = 30.0
+_GUARDED: Final = """
+import os, select, signal, sys
+mine = os.pidfd_open(os.getpid())
+if os.fork() == 0:
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    ends = select.poll()
+    ends.register(0, select.POLLIN)
+    ends.register(mine, select.POLLIN)
+    while mine not in dict(ends.poll()):
+        if not os.read(0, 4096):
+            ends.unregister(0)
+            signal.pidfd_send_signal(mine, signal.SIGKILL)
+    os._exit(0)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 def etcd_program() -> str | None:
@@ -71,8 +95,9 @@ class EtcdServers:
         folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / f"m{place}.log").open("ab") as log:
             self._processes[place] = subprocess.Popen(  # noqa: S603 - a program found on the path, and our own words
-                self._command(place, folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
-            )
+                [sys.executable, "-I", "-S", "-c", _GUARDED, *self._command(place, folder)],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment(),
+            )  # fmt: skip
 
     def _command(self, place: int, folder: Path) -> Sequence[str]:
         peers = ",".join(f"m{n}=http://127.0.0.1:{port}" for n, port in enumerate(self._peers))
@@ -100,6 +125,8 @@ class EtcdServers:
             process.send_signal(signal.SIGCONT)
             process.kill()
             process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
             self._processes[place] = None
 
     def wait(self) -> None:

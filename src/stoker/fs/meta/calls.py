@@ -233,7 +233,7 @@ class Write(Request[Number], frozen=True):
     """Show slices that are stored, one after the other, from `offset_bytes` on, or at the end with `append`.
 
     `token`, unless 0, is that of a lock: without the lock nothing is written. `written_ns`, unless 0, is when the bytes
-    were written, at most now: what the time of change becomes.
+    were written, at most now: what the time of change becomes. `parts` as in Put.
     """
 
     ino: int
@@ -242,12 +242,18 @@ class Write(Request[Number], frozen=True):
     append: bool = False
     token: int = 0
     written_ns: int = 0
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 class Put(Request[Entry], frozen=True):
     """Make a regular file of stored slices, or give the one that is there this content, all in one step.
 
-    A file that is there is refused when `exclusive`. Nothing stays open.
+    A file that is there is refused when `exclusive`. Nothing stays open. With `fitting`, slices of another class than
+    the file's are refused (EAGAIN): who stored them before he knew the file stores them again.
+
+    `parts` are what the file shows of each slice, as offset and length in it; without them it shows the slices whole. A
+    slice that is shown by parts is a pack: the session that showed the first of them may show others of it, in other
+    files, as long as any is shown (EAGAIN otherwise: it must be stored anew).
     """
 
     parent: int
@@ -256,6 +262,8 @@ class Put(Request[Entry], frozen=True):
     slices: tuple[Slice, ...]
     umask: int = 0
     exclusive: bool = False
+    fitting: bool = False
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 class Fallocate(Request[Done], frozen=True):

@@ -4,7 +4,6 @@ import errno
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from stoker.core.errors import CorruptError
 from stoker.fs.meta.answers import Answer, Done, Entry, Extents, Number, Shown
 from stoker.fs.meta.calls import (
     KEEP_SIZE,
@@ -22,7 +21,6 @@ from stoker.fs.meta.calls import (
     TakeSlices,
     Write,
 )
-from stoker.fs.meta.classes import need_class
 from stoker.fs.meta.context import MAY_READ, MAY_WRITE, Context, drop_privileges, touch
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import (
@@ -33,7 +31,6 @@ from stoker.fs.meta.keys import (
     chunk_key,
     chunk_rows,
     doomed_key,
-    freed_key,
     index_in,
     inode_rows,
     locks_key,
@@ -41,7 +38,6 @@ from stoker.fs.meta.keys import (
     open_key,
     orphan_key,
     session_open_key,
-    slice_key,
     taken_key,
 )
 from stoker.fs.meta.locking import of_others, pack_locks, unpack_locks
@@ -50,13 +46,11 @@ from stoker.fs.meta.records import (
     HAS_DATA,
     HAS_XATTR,
     Attr,
-    pack_freed,
     pack_opens,
-    pack_references,
     pack_taken,
     unpack_opens,
-    unpack_references,
 )
+from stoker.fs.meta.references import References, check_slices
 from stoker.fs.meta.slices import (
     CHUNK_BYTES,
     Extent,
@@ -173,35 +167,7 @@ def need_writer(context: Context, ino: int) -> None:
         raise Refused(errno.EBADF)
 
 
-# -- references to slices
-
-
-class _References:
-    """How many extents more or fewer refer to each slice; settled once, when a request has changed all its chunks."""
-
-    def __init__(self) -> None:
-        self._changes: dict[int, int] = {}
-        self._slices: dict[int, Slice] = {}
-
-    def count(self, extents: Iterable[Extent], difference: int) -> None:
-        for extent in extents:
-            self._changes[extent.id] = self._changes.get(extent.id, 0) + difference
-            self._slices[extent.id] = extent.slice
-
-    def settle(self, context: Context, ino: int) -> None:
-        view = context.view
-        for slice_id, difference in self._changes.items():
-            if not difference:
-                continue
-            data = view.get(slice_key(slice_id))
-            count = difference + (unpack_references(slice_id, data)[1] if data is not None else 0)
-            if count < 0:
-                raise CorruptError("a slice is let go more often than it is referred to", where=f"slice {slice_id}")
-            if count:
-                view.put(slice_key(slice_id), pack_references(self._slices[slice_id], count))
-            else:
-                view.delete(slice_key(slice_id))
-                view.put(freed_key(slice_id), pack_freed(self._slices[slice_id], ino, context.now_ns))
+# -- what shows
 
 
 def _chunk(context: Context, ino: int, index: int) -> list[Extent]:
@@ -209,7 +175,7 @@ def _chunk(context: Context, ino: int, index: int) -> list[Extent]:
 
 
 def _replace(
-    context: Context, references: _References, ino: int, index: int, old: Sequence[Extent], new: Sequence[Extent]
+    context: Context, references: References, ino: int, index: int, old: Sequence[Extent], new: Sequence[Extent]
 ) -> None:  # fmt: skip
     if len(new) > max(_EXTENTS_MAX, len(old)):
         raise Refused(errno.ENOSPC)
@@ -219,7 +185,7 @@ def _replace(
     context.view.put(chunk_key(ino, index), pack_extents(new) if new else None)
 
 
-def _cut(context: Context, references: _References, ino: int, offset_bytes: int, length_bytes: int) -> None:
+def _cut(context: Context, references: References, ino: int, offset_bytes: int, length_bytes: int) -> None:
     """Make a hole. Chunks that have no row are passed over by their keys, not one by one."""
     first, last = offset_bytes // CHUNK_BYTES, (offset_bytes + length_bytes - 1) // CHUNK_BYTES
     if last - first < 4:
@@ -244,7 +210,7 @@ def _chunks(context: Context, ino: int, first: int, last: int) -> list[tuple[int
 def resize(context: Context, ino: int, attr: Attr, size_bytes: int) -> None:
     """Give a file another size: what is cut off is freed, what comes reads as zeros. The caller stores `attr`."""
     if size_bytes < attr.size_bytes and attr.flags & HAS_DATA:
-        references = _References()
+        references = References()
         _cut(context, references, ino, size_bytes, attr.size_bytes - size_bytes)
         references.settle(context, ino)
     _set_size(context, attr, size_bytes)
@@ -295,33 +261,41 @@ def write(context: Context, request: Write) -> Answer:
     attr = _writable(context, ino)
     _need_token(context, ino, request.token)
     start_bytes = attr.size_bytes if request.append else request.offset_bytes
-    show_slices(context, ino, attr, request.slices, start_bytes)
+    show_slices(context, ino, attr, request.slices, start_bytes, request.parts)
     _written(context, attr, request.written_ns)
     context.store(ino, attr)
     return Number(start_bytes)
 
 
-def show_slices(context: Context, ino: int, attr: Attr, slices: Sequence[Slice], start_bytes: int) -> None:
-    """Show slices one after the other in a file. The caller notes the time and stores `attr`."""
-    _check_slices(context, slices)
-    end_bytes = start_bytes + sum(data.size_bytes for data in slices)
+def show_slices(
+    context: Context,
+    ino: int,
+    attr: Attr,
+    slices: Sequence[Slice],
+    start_bytes: int,
+    parts: Sequence[tuple[int, int]] = (),
+) -> None:
+    """Show slices, or parts of them, one after the other. The caller notes the time and stores `attr`."""
+    check_slices(context, slices, parts)
+    shown = parts or [(0, data.size_bytes) for data in slices]
+    end_bytes = start_bytes + sum(length for _, length in shown)
     if start_bytes < 0:
         raise Refused(errno.EINVAL)
     if end_bytes > FILE_BYTES_MAX:
         raise Refused(errno.EFBIG)
     new: list[tuple[int, Extent]] = []
     place = start_bytes
-    for data in slices:
-        new += spread(data, place)
-        place += data.size_bytes
-    references = _References()
+    for data, (offset, length) in zip(slices, shown, strict=True):
+        new += spread(data, place, offset, length)
+        place += length
+    references = References(context.session if parts else 0)
     _lay(context, references, ino, new)
     references.settle(context, ino)
     attr.flags |= HAS_DATA
     _set_size(context, attr, max(attr.size_bytes, end_bytes))
 
 
-def _lay(context: Context, references: _References, ino: int, new: Iterable[tuple[int, Extent]]) -> None:
+def _lay(context: Context, references: References, ino: int, new: Iterable[tuple[int, Extent]]) -> None:
     by_chunk: dict[int, list[Extent]] = {}
     for index, extent in new:
         by_chunk.setdefault(index, []).append(extent)
@@ -336,7 +310,7 @@ def compact(context: Context, request: Compact) -> Answer:
     attr = _writable(context, ino)
     if attr.version != request.version:
         raise Refused(errno.EAGAIN)
-    _check_slices(context, [data for _, data in request.pieces])
+    check_slices(context, [data for _, data in request.pieces])
     if start < 0 or length <= 0 or start // CHUNK_BYTES != (start + length - 1) // CHUNK_BYTES:
         raise Refused(errno.EINVAL)
     new = [piece for offset, data in request.pieces for piece in spread(data, offset)]
@@ -344,25 +318,10 @@ def compact(context: Context, request: Compact) -> Answer:
     after = sorted(extent for index, extent in new if index == start // CHUNK_BYTES)
     if len(after) != len(new) or check_extents(after) or covered(after) != covered(before):
         raise Refused(errno.EINVAL)
-    references = _References()
+    references = References()
     _lay(context, references, ino, new)
     references.settle(context, ino)
     return Done()
-
-
-def _check_slices(context: Context, slices: Sequence[Slice]) -> None:
-    """Refuse slices of no bytes, of more than a chunk, of numbers nobody took, or that were shown before."""
-    taken = context.view.count(NEXT_SLICE)
-    numbers = [data.id for data in slices]
-    if not numbers or len(set(numbers)) != len(numbers):
-        raise Refused(errno.EINVAL)
-    for data in slices:
-        sound = 0 < data.size_bytes <= CHUNK_BYTES and 0 < data.id < taken and 0 <= data.generation < 2**32
-        used = sound and (context.view.get(slice_key(data.id)) or context.view.get(freed_key(data.id))) is not None
-        if not sound or used:
-            raise Refused(errno.EINVAL)
-    for number in {data.storage_class for data in slices}:
-        need_class(context, number)
 
 
 def _need_token(context: Context, ino: int, token: int) -> None:
@@ -416,7 +375,7 @@ def fallocate(context: Context, request: Fallocate) -> Answer:
     if end_bytes > FILE_BYTES_MAX:
         raise Refused(errno.EFBIG)
     if mode & (PUNCH_HOLE | ZERO_RANGE) and attr.flags & HAS_DATA:
-        references = _References()
+        references = References()
         _cut(context, references, request.ino, request.offset_bytes, request.length_bytes)
         references.settle(context, request.ino)
     if not mode & KEEP_SIZE:
@@ -447,7 +406,7 @@ def copy_range(context: Context, request: CopyRange) -> Answer:
         for index, extent in _shown(context, request.source, request.source_offset_bytes, length_bytes)
         for piece in moved(extent, index, apart_bytes)
     ]
-    references = _References()
+    references = References()
     _cut(context, references, request.target, request.target_offset_bytes, length_bytes)
     _lay(context, references, request.target, new)
     references.settle(context, request.target)
@@ -476,7 +435,7 @@ def dispose(context: Context, ino: int, attr: Attr) -> None:
 def _free_rows(context: Context, ino: int, limit: int) -> bool:
     """Remove rows of an inode that is gone, chunks with their references; tell whether some are left."""
     rows = context.view.scan(inode_rows(ino), limit=limit + 1)
-    references = _References()
+    references = References()
     for key, value in rows[:limit]:
         if key[9:10] == b"C":
             references.count(unpack_extents(value), -1)

@@ -36,6 +36,7 @@ _OPEN: Final = struct.Struct(">II")
 _COUNT: Final = struct.Struct(">Q")
 _WIDE_BYTES: Final = 16
 _REFERENCES: Final = struct.Struct(">IIHQ")
+_PACKER: Final = struct.Struct(">Q")
 _FREED: Final = struct.Struct(">IIHQq")
 _TAKEN: Final = struct.Struct(">QQq")
 
@@ -167,15 +168,23 @@ def unpack_count(data: bytes | None) -> int:
     return 0 if data is None else int(_fields(_COUNT, data, "a counter")[0])
 
 
-def pack_references(data: Slice, count: int) -> bytes:
-    """Return what a slice is, without its id, and how many extents refer to it."""
-    return _REFERENCES.pack(data.generation, data.size_bytes, data.storage_class, count)
+def pack_references(data: Slice, count: int, packer: int = 0) -> bytes:
+    """Return what a slice is, without its id, and how many extents refer to it; of a pack, which session packs it."""
+    row = _REFERENCES.pack(data.generation, data.size_bytes, data.storage_class, count)
+    return row + _PACKER.pack(packer) if packer else row
 
 
 def unpack_references(slice_id: int, data: bytes) -> tuple[Slice, int]:
     """Return a slice and how many extents refer to it."""
-    *facts, count = _fields(_REFERENCES, data, "the references to a slice")
+    *facts, count = _fields(_REFERENCES, data[: _REFERENCES.size], "the references to a slice")
+    if len(data) not in (_REFERENCES.size, _REFERENCES.size + _PACKER.size):
+        raise CorruptError("the references to a slice are not readable", got=f"{len(data)} bytes")
     return Slice(slice_id, *facts), count
+
+
+def packer_of(data: bytes) -> int:
+    """Return the session that may show further parts of a slice, 0 for one that is no pack, by its references."""
+    return int(_PACKER.unpack_from(data, _REFERENCES.size)[0]) if len(data) > _REFERENCES.size else 0
 
 
 def pack_freed(data: Slice, ino: int, time_ns: int) -> bytes:

@@ -22,9 +22,7 @@ def rename(context: Context, request: Rename) -> Answer:
     """Move a name. Raises Refused as renameat2 fails."""
     flags = request.flags
     check_flags(flags)
-    dots = (b".", b"..")
-    if request.name in dots or request.new_name in dots:
-        raise Refused(errno.EEXIST if flags & NOREPLACE and request.new_name in dots else errno.EBUSY)
+    _refuse_dots(request)
     source_dir = context.searched(request.parent)
     target_dir = context.searched(request.new_parent)
     source = _found(context, request.parent, request.name)
@@ -48,6 +46,15 @@ def check_flags(flags: int) -> None:
     """Raise Refused (EINVAL) for flags that are unknown or exclude each other."""
     if flags & ~(NOREPLACE | EXCHANGE) or flags == NOREPLACE | EXCHANGE:
         raise Refused(errno.EINVAL)
+
+
+def _refuse_dots(request: Rename) -> None:
+    """Refuse `.` and `..` before anything is looked up, in Linux's order: the old name, then the new one."""
+    dots = (b".", b"..")
+    if request.name in dots:
+        raise Refused(errno.EBUSY)
+    if request.new_name in dots:
+        raise Refused(errno.EEXIST if request.flags & NOREPLACE else errno.EBUSY)
 
 
 def _found(context: Context, parent: int, name: bytes) -> Found | None:

@@ -149,12 +149,15 @@ def on_grid(offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int, in
         place += stop - start
 
 
-def spread(data: Slice, offset_bytes: int) -> Iterator[tuple[int, Extent]]:
-    """Return the extents that show a whole slice at `offset_bytes` of a file, each with its chunk's index."""
-    taken = 0
-    for index, start, stop in on_grid(offset_bytes, data.size_bytes):
-        yield index, Extent(start, data.id, data.generation, data.size_bytes, taken, stop - start, data.storage_class)
-        taken += stop - start
+def spread(data: Slice, offset_bytes: int, start: int = 0, length: int | None = None) -> Iterator[tuple[int, Extent]]:
+    """Return the extents that show a slice at `offset_bytes` of a file, each with its chunk's index.
+
+    It is shown whole, or `length` bytes of it from `start` on.
+    """
+    shown = start
+    for index, low, high in on_grid(offset_bytes, data.size_bytes if length is None else length):
+        yield index, Extent(low, data.id, data.generation, data.size_bytes, shown, high - low, data.storage_class)
+        shown += high - low
 
 
 def moved(extent: Extent, index: int, shift_bytes: int) -> Iterator[tuple[int, Extent]]:

@@ -21,8 +21,10 @@ def put(context: Context, request: Put) -> Answer:
             raise Refused(errno.ELOOP if attr.is_symlink else errno.EINVAL)
         context.need(ino, attr, MAY_WRITE)
         resize(context, ino, attr, 0)
+    if request.fitting and any(data.storage_class != attr.storage_class for data in request.slices):
+        raise Refused(errno.EAGAIN)
     if request.slices:
-        show_slices(context, ino, attr, request.slices, 0)
+        show_slices(context, ino, attr, request.slices, 0, request.parts)
     context.store(ino, attr)
     return Entry(ino, attr, made.made)
 

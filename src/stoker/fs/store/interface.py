@@ -5,13 +5,18 @@ What makes a slice part of a file is the metadata's transaction alone, which com
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
+from stoker.core.units import KiB
 from stoker.fs.meta.slices import Slice
 
 Bytes = bytes | bytearray | memoryview
+SMALL_SLICE_BYTES: Final = 256 * KiB
+SMALL_CELL_BYTES: Final = 16 * KiB
+"""Small slices may hold many small files: checksums of their copies are over cells of this size, to be read one by one.
+"""
 
 
 class SliceRange(msgspec.Struct, frozen=True):
