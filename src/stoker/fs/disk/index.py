@@ -25,6 +25,7 @@ _VERSION: Final = 1
 _KEY: Final = struct.Struct(">QQB")
 _ROW: Final = struct.Struct(">HBBIIIIIIB")
 _CRC: Final = struct.Struct(">I")
+_ABSENT_MAX: Final = 256
 _PIECE_ROWS: Final = 1024
 GONE_ENTRY_BYTES: Final = 25
 IN_FILES: Final = 0
@@ -126,6 +127,7 @@ class Index:
         self._db = connection
         self._changed: dict[ShardId, Entry | None] = {}
         self._freezing: dict[ShardId, Entry | None] = {}
+        self._absent: dict[ShardId, None] = {}  # asked for and not there: what is put is asked for twice
         self._mutex = threading.RLock()  # of the changes and the facts
         self._reading = threading.Lock()  # of the connection
         self.facts = facts
@@ -184,9 +186,15 @@ class Index:
             for changes in (self._changed, self._freezing):
                 if shard in changes:
                     return changes[shard]
+            if shard in self._absent:
+                return None
             key = pack_key(shard)
             with self._reading, _telling(self._where):
                 found = self._db.execute("SELECT row FROM shards WHERE key = ?", (key,)).fetchone()
+            if found is None:
+                if len(self._absent) >= _ABSENT_MAX:
+                    self._absent.clear()
+                self._absent[shard] = None
         return None if found is None else self._unpacked(key, found[0])
 
     def _unpacked(self, key: bytes, row: bytes) -> Entry:
@@ -203,6 +211,7 @@ class Index:
             self._count(self.get(shard), -1)
             self._count(entry, 1)
             self._changed[shard] = entry
+            self._absent.pop(shard, None)
 
     def _count(self, entry: Entry | None, sign: int) -> None:
         if entry is None:

@@ -209,13 +209,13 @@ class SegmentLog:
 
     def _sync_handle(self, handle: int) -> None:
         """Sync; once it has failed it fails for ever: the kernel forgets what it could not write."""
-        path = segment_path(self._folder, self.number)
         try:
             if not self._failed:
                 self._files.sync(handle)
         except OSError as error:
             self._failed = error.strerror or str(error)
         if self._failed:
+            path = segment_path(self._folder, self.number)
             raise SyncFailedError("sync of a segment failed", where=str(path), got=self._failed)
 
     def close(self) -> None:

@@ -40,14 +40,15 @@ class Outbox:
     def __init__(self, stream: Stream, stall_seconds: float, lost: Callable[[str], None]) -> None:
         self._stream, self._stall_seconds, self._lost = stream, stall_seconds, lost
         self._waiting: deque[Outgoing] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._line = _Line.FREE
         self._ended = False
         self._thread: threading.Thread | None = None
 
     def put(self, outgoing: Outgoing) -> None:
         """Send a frame, or have it sent."""
-        with self._changed:
+        with self._lock:
             ended, mine = self._ended, False
             if not ended:
                 self._waiting.append(outgoing)
@@ -62,7 +63,7 @@ class Outbox:
 
     def _send_next(self) -> bool:
         """Send the next frame if it is small and the kernel takes it; False when the line is no longer ours."""
-        with self._changed:
+        with self._lock:
             if self._ended or not self._waiting:
                 self._line = _Line.FREE
                 self._changed.notify_all()
@@ -77,7 +78,7 @@ class Outbox:
             self._break(str(error), outgoing)
             return False
         if left:
-            with self._changed:
+            with self._lock:
                 self._leave_to_thread(outgoing._replace(parts=left))
             return False
         outgoing.done()
@@ -98,7 +99,7 @@ class Outbox:
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if self._line is _Line.THREAD and not self._waiting:
                     self._line = _Line.FREE
                     self._changed.notify_all()
@@ -125,7 +126,7 @@ class Outbox:
             raise
 
     def _break(self, reason: str, outgoing: Outgoing) -> None:
-        with self._changed:  # behind half a frame nothing else may follow
+        with self._lock:  # behind half a frame nothing else may follow
             self._ended, self._line = True, _Line.FREE
             self._changed.notify_all()
         outgoing.done()
@@ -138,14 +139,14 @@ class Outbox:
 
     def drain(self, within_seconds: float) -> bool:
         """Return whether all was sent within the time."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(
                 lambda: self._ended or (self._line is _Line.FREE and not self._waiting), within_seconds
             )
 
     def end(self) -> None:
         """Send nothing more; what waited is given up. Twice is harmless."""
-        with self._changed:
+        with self._lock:
             self._ended = True
             given_up, self._waiting = list(self._waiting), deque()
             self._changed.notify_all()
@@ -154,7 +155,7 @@ class Outbox:
 
     def join(self) -> None:
         """Return when nobody sends any more; called after `end` and once the stream is shut."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._line is not _Line.PUTTER)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
