@@ -35,6 +35,7 @@ from stoker.fs.wire.keys import client_tls, read_token
 
 _DEFAULTS: Final = ClientOptions()
 _MASTERS: Final = "master://"
+_LOCAL_SCHEMES: Final = ("sqlite", "lmdb", "memory")
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -122,7 +123,14 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 def data_folder(url: str) -> Path:
     """Return the folder of slices of the volume at `url`, unless told otherwise: beside its metadata."""
-    path = parse_engine_url(url, create=False).path()
+    parsed = parse_engine_url(url, create=False)
+    if parsed.scheme not in _LOCAL_SCHEMES:
+        raise UsageError(
+            "the volume's names are at a server, its bytes need a folder",
+            where=parsed.text,
+            remedy="give --data FOLDER",
+        )
+    path = parsed.path()
     return path.with_name(path.name + ".data")
 
 

@@ -1,4 +1,5 @@
-"""From a URL to an engine: `memory://NAME`, `sqlite:///path.db`, `lmdb:///folder?map_bytes=1TiB`."""
+"""From a URL to an engine: `memory://NAME`, `sqlite:///path.db`, `lmdb:///folder?map_bytes=1TiB`,
+`postgresql://host/database/volume`."""
 
 import errno
 import os
@@ -54,7 +55,7 @@ class Opener(Protocol):
 
 
 ENGINES: Final[Registry[Opener]] = Registry(
-    "stoker.meta_engines", kind="metadata engine", extras={"lmdb": "lmdb", "etcd": "ha"}
+    "stoker.meta_engines", kind="metadata engine", extras={"lmdb": "lmdb", "etcd": "ha", "postgresql": "postgres"}
 )
 
 
