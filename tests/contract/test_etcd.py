@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stoker.core.errors import UsageError
-from stoker.fs.journal.client import GrpcEtcd, addresses_in
+from stoker.fs.journal.client import GrpcEtcd, access_of, addresses_in
 from stoker.fs.journal.etcd import (
     Compact,
     CompactedError,
@@ -30,7 +31,7 @@ from stoker.fs.journal.etcd import (
     under,
 )
 from stoker.fs.journal.memory import MemoryEtcd
-from stoker.fs.journal.servers import EtcdServers, etcd_program, free_ports
+from stoker.fs.journal.servers import EtcdServers, ServerFiles, etcd_program, free_ports
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +175,6 @@ def test_what_is_no_list_of_addresses_is_refused(text: str) -> None:
 
 
 def test_a_folder_of_certificates_that_is_not_there_is_told(tmp_path: Path) -> None:
-    from stoker.fs.journal.client import access_of
-
     access = access_of({"STOKER_ETCD_CA_FILE": str(tmp_path / "absent.pem")})
     with pytest.raises(UsageError, match="cannot be read"):
         GrpcEtcd(["127.0.0.1:2379"], access=access)
@@ -209,3 +208,77 @@ def test_servers_end_with_the_process_that_started_them_and_not_with_its_thread(
     for server in servers:
         assert select.select([server], [], [], 20.0)[0]
         os.close(server)
+
+
+# -- TLS
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return pytest.importorskip("wire_certificates").Authority(tmp_path_factory.mktemp("authority"), "authority")
+
+
+@pytest.fixture(scope="module")
+def encrypted(authority: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServers]:
+    if etcd_program() is None:
+        pytest.skip("etcd is not installed (apt install etcd-server)")
+    certificate, key = authority.issue("etcd")
+    files = ServerFiles(str(certificate), str(key), str(authority.path))
+    with EtcdServers(tmp_path_factory.mktemp("etcd-tls"), members=1, tls=files) as started:
+        yield started
+
+
+def asked_with(servers: EtcdServers, **variables: Path) -> Outcome:
+    """What one is told who has these in the environment."""
+    access = access_of({f"STOKER_ETCD_{name}": str(path) for name, path in variables.items()})
+    client = GrpcEtcd(addresses_in(servers.addresses), access=access, try_seconds=5)
+    try:
+        return done(client, Get(b"nothing"))
+    finally:
+        client.close()
+
+
+def test_an_etcd_that_asks_for_certificates_answers_who_has_one(encrypted: EtcdServers, authority: Any) -> None:
+    certificate, key = authority.issue("client")
+    told = asked_with(encrypted, CA_FILE=authority.path, CERT_FILE=certificate, KEY_FILE=key)
+    assert told.found == ((),)
+
+
+def test_who_is_not_believed_by_etcd_or_does_not_believe_it_is_told(
+    encrypted: EtcdServers, authority: Any, tmp_path: Path
+) -> None:
+    from wire_certificates import Authority
+
+    stranger = Authority(tmp_path, "stranger")
+    own = dict(zip(("CERT_FILE", "KEY_FILE"), authority.issue("client"), strict=True))
+    ended = dict(zip(("CERT_FILE", "KEY_FILE"), authority.issue("ended", hours=-1), strict=True))
+    for variables in ({}, {"CA_FILE": authority.path}, {"CA_FILE": authority.path, **ended}):
+        with pytest.raises(UnknownOutcomeError, match="no answer"):
+            asked_with(encrypted, **variables)
+    with pytest.raises(UnknownOutcomeError, match=r"(?i)certificate.*verify"):
+        asked_with(encrypted, CA_FILE=stranger.path, **own)
+
+
+def test_an_etcd_whose_certificate_ended_is_not_believed(authority: Any, tmp_path: Path) -> None:
+    if etcd_program() is None:
+        pytest.skip("etcd is not installed (apt install etcd-server)")
+    certificate, key = authority.issue("etcd-ended", hours=-1)
+    with (
+        EtcdServers(tmp_path, members=1, tls=ServerFiles(str(certificate), str(key))) as servers,
+        pytest.raises(UnknownOutcomeError, match=r"(?i)certificate.*verify|expired"),
+    ):
+        asked_with(servers, CA_FILE=authority.path)
+
+
+def test_files_that_are_no_certificates_for_etcd_are_told(authority: Any, tmp_path: Path) -> None:
+    certificate, key = authority.issue("half")
+    (tmp_path / "text.pem").write_text("no certificate")
+    for variables, why in (
+        ({"CERT_FILE": certificate}, "certificate and its key"),
+        ({"KEY_FILE": key}, "certificate and its key"),
+        ({"CA_FILE": tmp_path / "text.pem"}, "cannot be used"),
+        ({"CERT_FILE": tmp_path / "text.pem", "KEY_FILE": key}, "cannot be used"),
+    ):
+        access = access_of({f"STOKER_ETCD_{name}": str(path) for name, path in variables.items()})
+        with pytest.raises(UsageError, match=why):
+            GrpcEtcd(["127.0.0.1:2379"], access=access)

@@ -162,6 +162,10 @@ def looked_at(cluster: Cluster, slices: list[Slice]) -> None:
     (form,) = cluster.command("what-if", "--lose-host", "h0", "--lose-host", "h1", code=3)["forms"]
     assert form["lost_bytes"] > 0
     assert cluster.command("repair", "--pause")["paused"] is True
+    killed = cluster.leader()
+    killed.kill()
+    assert cluster.command("repair")["paused"] is True, "whoever leads next pauses, too"
+    killed.start()
     assert cluster.command("repair", "--resume")["paused"] is False
     assert cluster.command("rebalance", "--dry-run")["pools"][0]["slots"] > 0
     assert cluster.command("maintenance", "2", "--minutes", "5")["disks"] == [2]

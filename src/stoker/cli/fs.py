@@ -8,7 +8,8 @@ from stoker.cli.fs_chunkserver import chunkserver
 from stoker.cli.fs_class import storage_class
 from stoker.cli.fs_data import cat, gc, get, put
 from stoker.cli.fs_demo import demo
-from stoker.cli.fs_look import fsck, info, ls, stat
+from stoker.cli.fs_fsck import fsck
+from stoker.cli.fs_look import info, ls, stat
 from stoker.cli.fs_master import master, status
 from stoker.cli.fs_metalogger import metalogger, restore
 from stoker.cli.fs_mount import mount, umount

@@ -3,14 +3,13 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import msgspec
 
-from stoker.cli.fs_glance import disk_document, marks_of, masters_option, repair_lines, spares
-from stoker.cli.fs_volume import as_json
+from stoker.cli.fs_glance import addresses_of, disk_document, marks_of, masters_option, repair_lines, spares
+from stoker.cli.fs_volume import access, access_options, as_json
 from stoker.cli.screen import emit_json, emit_text, harmless
 from stoker.core.clock import wall_ns
 from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE, UsageError
@@ -27,37 +26,34 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _SLICES_TOLD: Final = 1000
 _PATIENCE_SECONDS: Final = 10.0
 _MINUTE_NS: Final = 60 * 10**9
-_token_option: Final = click.option(
-    "--token-file", type=click.Path(path_type=Path), help="File with the token; else STOKER_FS_TOKEN."
-)
 
 
 def _of_cluster(function: Function) -> Function:
     """Add the options by which a cluster is reached."""
-    return masters_option(_token_option(as_json(function)))
+    return masters_option(access_options(as_json(function)))
 
 
 @contextmanager
-def _metadata(masters: str, token_file: Path | None) -> Iterator[tuple["RemoteMetadata", str | None]]:
-    """Give the metadata of a cluster, and its token. Raises UsageError, UnavailableError."""
+def _metadata(masters: str) -> Iterator["RemoteMetadata"]:
+    """Give the metadata of a cluster. Raises UsageError, UnavailableError."""
+    addresses = addresses_of(masters)
     from stoker.fs.master.remote import RemoteMetadata
-    from stoker.fs.wire.keys import read_token
 
-    token = read_token(token_file)
-    addresses = [address.strip() for address in masters.split(",") if address.strip()]
-    if not addresses:
-        raise UsageError("no address of a master is given", expected="such as host:port,host:port")
-    with RemoteMetadata(addresses, token=token, patience_seconds=_PATIENCE_SECONDS) as metadata:
-        yield metadata, token
+    reached = access()
+    with RemoteMetadata(
+        addresses, token=reached.token(), tls=reached.tls(), patience_seconds=_PATIENCE_SECONDS
+    ) as metadata:
+        yield metadata
 
 
 @contextmanager
-def _opened(masters: str, token_file: Path | None) -> Iterator[tuple["RemoteMetadata", "OpenedCluster"]]:
+def _opened(masters: str) -> Iterator[tuple["RemoteMetadata", "OpenedCluster"]]:
     """Give the metadata of a cluster and its store."""
     from stoker.fs.care import open_cluster
 
-    with _metadata(masters, token_file) as (metadata, token):
-        store = open_cluster(metadata, token=token)
+    reached = access()
+    with _metadata(masters) as metadata:
+        store = open_cluster(metadata, token=reached.token(), tls=reached.tls())
         try:
             yield metadata, store
         finally:
@@ -69,11 +65,11 @@ def _opened(masters: str, token_file: Path | None) -> Iterator[tuple["RemoteMeta
 
 @click.command("disks")
 @_of_cluster
-def disks(masters: str, token_file: Path | None, as_json: bool) -> int:
+def disks(masters: str, as_json: bool) -> int:
     """List the disks of a cluster: where they stand, how they fare, what they hold."""
     from stoker.fs.care.messages import CARE_OF, CareOf
 
-    with _metadata(masters, token_file) as (metadata, _):
+    with _metadata(masters) as metadata:
         care: CareStatus = metadata.converse(CARE_OF, CareOf())
     if as_json:
         emit_json({"epoch": care.epoch, "disks": [disk_document(one) for one in care.disks]})
@@ -108,7 +104,7 @@ def _choice(function: Function) -> Function:
 @click.option("--undo", is_flag=True, help="Use the disks again.")
 @_of_cluster
 def drain(
-    numbers: tuple[int, ...], host: str, undo: bool, masters: str, token_file: Path | None, as_json: bool
+    numbers: tuple[int, ...], host: str, undo: bool, masters: str, as_json: bool
 ) -> int:  # fmt: skip
     """Empty disks: what they hold is copied to others, and read from them until it is there.
 
@@ -117,7 +113,7 @@ def drain(
     """
     from stoker.fs.care.orders import change_map, chosen, drained, moves
 
-    with _metadata(masters, token_file) as (metadata, _):
+    with _metadata(masters) as metadata:
         before, after = change_map(
             metadata, lambda cluster: drained(cluster, chosen(cluster, numbers, host), undo=undo)
         )  # fmt: skip
@@ -141,7 +137,7 @@ def drain(
 @click.option("--undo", is_flag=True, help="The work is done.")
 @_of_cluster
 def maintenance(
-    numbers: tuple[int, ...], host: str, *, minutes: float, undo: bool, masters: str, token_file: Path | None,
+    numbers: tuple[int, ...], host: str, *, minutes: float, undo: bool, masters: str,
     as_json: bool,
 ) -> int:  # fmt: skip
     """Rebuild nothing of disks while one works on them, however long they are silent meanwhile.
@@ -151,7 +147,7 @@ def maintenance(
     from stoker.fs.care.orders import change_map, chosen, spared
 
     until_ns = 0 if undo else wall_ns() + int(minutes * _MINUTE_NS)
-    with _metadata(masters, token_file) as (metadata, _):
+    with _metadata(masters) as metadata:
         _, after = change_map(metadata, lambda cluster: spared(cluster, chosen(cluster, numbers, host), until_ns))
     picked = [disk.id for disk in chosen(after, numbers, host)]
     if as_json:
@@ -165,12 +161,12 @@ def maintenance(
 @click.command("rebalance")
 @click.option("--dry-run", is_flag=True, help="Only tell what would move.")
 @_of_cluster
-def rebalance(dry_run: bool, masters: str, token_file: Path | None, as_json: bool) -> int:
+def rebalance(dry_run: bool, masters: str, as_json: bool) -> int:
     """Spread what disks hold more evenly, and the load of a repair over all of them, by moving some of it."""
     from stoker.fs.care.maps import MapSource
     from stoker.fs.care.orders import change_map, evened
 
-    with _metadata(masters, token_file) as (metadata, _):
+    with _metadata(masters) as metadata:
         told = evened(MapSource(metadata)())[1]
         epoch = 0 if dry_run else change_map(metadata, lambda cluster: evened(cluster)[0])[1].epoch
     if as_json:
@@ -192,14 +188,14 @@ def rebalance(dry_run: bool, masters: str, token_file: Path | None, as_json: boo
 
 @click.command("repair")
 @click.option("--now", "wanted", flag_value="examine", help="Look over all disks at once, not only in time.")
-@click.option("--pause", "wanted", flag_value="pause", help="Repair nothing until --resume, or until another leads.")
+@click.option("--pause", "wanted", flag_value="pause", help="Repair nothing until --resume, whichever master leads.")
 @click.option("--resume", "wanted", flag_value="resume", help="Go on.")
 @_of_cluster
-def repair(wanted: str | None, masters: str, token_file: Path | None, as_json: bool) -> int:
+def repair(wanted: str | None, masters: str, as_json: bool) -> int:
     """Tell how repair stands, or have it look, pause, or go on. Exit code 3 when some slice cannot be read."""
     from stoker.fs.care.messages import CARE_OF, ORDER, CareOf, Order
 
-    with _metadata(masters, token_file) as (metadata, _):
+    with _metadata(masters) as metadata:
         if wanted:
             metadata.converse(ORDER, msgspec.convert({"what": wanted}, Order))
         told = metadata.converse(CARE_OF, CareOf()).repair
@@ -218,7 +214,7 @@ def repair(wanted: str | None, masters: str, token_file: Path | None, as_json: b
 @click.option("--slice", "number", type=click.IntRange(0), help="The slice of this number, instead of a file's.")
 @_of_cluster
 def explain(
-    path: str | None, number: int | None, masters: str, token_file: Path | None, as_json: bool
+    path: str | None, number: int | None, masters: str, as_json: bool
 ) -> int:  # fmt: skip
     """Tell where the bytes of PATH are: its slices, their shards and disks, what they could lose, and what is wrong.
 
@@ -226,7 +222,7 @@ def explain(
     """
     if (path is None) == (number is None):
         raise UsageError("one thing can be explained", expected="a PATH, or --slice N")
-    with _opened(masters, token_file) as (metadata, store):
+    with _opened(masters) as (metadata, store):
         told = list(_explained(metadata, store, path, number))
     if as_json:
         emit_json({"slices": msgspec.to_builtins(told)})
@@ -274,7 +270,7 @@ def _explained_lines(one: "Explained") -> Iterator[str]:
 @click.option("--lose-disk", "numbers", multiple=True, type=click.IntRange(0), help="This disk; several times.")
 @_of_cluster
 def what_if(
-    hosts: tuple[str, ...], numbers: tuple[int, ...], masters: str, token_file: Path | None, as_json: bool
+    hosts: tuple[str, ...], numbers: tuple[int, ...], masters: str, as_json: bool
 ) -> int:  # fmt: skip
     """Tell what the loss of disks would mean: what could be read still, and what repair would move. Changes nothing.
 
@@ -282,7 +278,7 @@ def what_if(
     """
     from stoker.fs.care.explaining import group_bytes, if_lost
 
-    with _opened(masters, token_file) as (_, store):
+    with _opened(masters) as (_, store):
         cluster = store.maps()
         lost = sorted({disk.id for disk in _lost(cluster, hosts, numbers)})
         told = if_lost(cluster, group_bytes(store.examine(silent=[]), store.classes), lost)

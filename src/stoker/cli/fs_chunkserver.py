@@ -12,9 +12,9 @@ from stoker.cli.screen import emit_line, emit_pairs, harmless, warn
 from stoker.core.errors import EXIT_GOOD, UsageError
 from stoker.core.units import parse_bytes
 from stoker.fs.chunk.daemon import Announced, Daemon, tasks_for
-from stoker.fs.chunk.disk_process import DiskTask, TlsFiles
+from stoker.fs.chunk.disk_process import DiskTask
 from stoker.fs.chunk.reporting import Place
-from stoker.fs.wire.keys import parse_address, read_token
+from stoker.fs.wire.keys import TlsFiles, parse_address, read_token
 from stoker.fs.wire.stopping import StopWish
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -87,7 +87,7 @@ def _task(options: dict[str, Any]) -> DiskTask:
         port=port,
         volume=options["volume"],
         token=read_token(options["token_file"]),
-        tls=_tls(options),
+        tls=tls_files(options),
         masters=tuple(part for part in options["masters"].split(",") if part),
         advertise=options["advertise"],
         scrub_bytes_per_second=None if options["scrub"] == "auto" else _size("--scrub", options["scrub"]),
@@ -115,7 +115,8 @@ def _size(name: str, text: str) -> int:
         raise UsageError("size is not readable", where=name, got=str(error)) from error
 
 
-def _tls(options: dict[str, Any]) -> TlsFiles | None:
+def tls_files(options: dict[str, Any]) -> TlsFiles | None:
+    """Return how the command serves by TLS, None where it does not. Raises UsageError."""
     certificate, key, authority = (options[name] for name in ("tls_cert", "tls_key", "tls_ca"))
     if certificate is None and key is None and authority is None:
         return None

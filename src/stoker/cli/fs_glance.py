@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from stoker.cli.screen import harmless
+from stoker.core.errors import UsageError
 from stoker.core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 masters_option: Final = click.option(
     "--masters", required=True, help="Addresses of the masters: host:port, several with commas."
 )
+
+
+def addresses_of(masters: str) -> list[str]:
+    """Return the addresses in `--masters`. Raises UsageError when there is none."""
+    addresses = [address.strip() for address in masters.split(",") if address.strip()]
+    if not addresses:
+        raise UsageError("no address of a master is given", expected="such as host:port,host:port")
+    return addresses
 
 
 def disk_document(one: "DiskReport") -> dict[str, Any]:

@@ -4,31 +4,22 @@ import stat as modes
 from typing import Any
 
 import click
-import msgspec
 
 from stoker.cli.fs_volume import (
-    access,
     as_json,
-    data_option,
     facts,
-    local_volume_argument,
     metadata_of,
-    refuse_memory,
     shown,
     tree_of,
     volume_argument,
 )
 from stoker.cli.screen import emit_json, emit_pairs, emit_text
 from stoker.core.clock import utc_text_of_ns
-from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE
+from stoker.core.errors import EXIT_GOOD
 from stoker.core.units import format_bytes
-from stoker.fs.client.checking import check_data
-from stoker.fs.doors.places import open_slices
 from stoker.fs.meta import Tree, Volume
-from stoker.fs.meta import fsck as find_faults
 from stoker.fs.meta.answers import Entry
 from stoker.fs.meta.calls import Usage
-from stoker.fs.meta.fsck import Fault
 from stoker.fs.meta.records import Attr
 
 
@@ -123,36 +114,3 @@ def stat(volume: str, path: str, follow: bool, as_json: bool) -> int:
         told["xattrs"] = ", ".join(told["xattrs"]) or "none"
         emit_pairs({key: str(value) for key, value in told.items()})
     return EXIT_GOOD
-
-
-@click.command("fsck")
-@local_volume_argument
-@click.option("--bytes", "look", is_flag=True, help="Look, too, whether the bytes of all files are there.")
-@click.option("--deep", is_flag=True, help="Read all bytes, which verifies their checksums.")
-@data_option
-@as_json
-def fsck(volume: str, look: bool, deep: bool, as_json: bool) -> int:
-    """Hold what VOLUME counts or stores twice against its rows; the exit code is 3 when anything is wrong."""
-    with Volume.open(refuse_memory(volume)) as opened:
-        faults = find_faults(opened.engine)
-        if look or deep:
-            faults += _data_faults(opened, volume, deep=deep)
-        # A counter that cannot be read is a fault that was found.
-        inodes = None if faults else opened.run(Usage()).inodes
-    code = EXIT_NEGATIVE if faults else EXIT_GOOD
-    if as_json:
-        emit_json({"sound": not faults, "inodes": inodes, "faults": msgspec.to_builtins(faults), "exit_code": code})
-        return code
-    for fault in faults:
-        emit_text(shown(f"{fault.rule}: {fault.where}: expected {fault.expected}, got {fault.got}".encode()))
-    emit_text(f"sound, {inodes} inodes" if not faults else f"{len(faults)} faults")
-    return code
-
-
-def _data_faults(opened: Volume, url: str, *, deep: bool) -> list[Fault]:
-    store = open_slices(url, opened, access())
-    try:
-        with opened.engine.snapshot() as snapshot:
-            return check_data(snapshot, store, deep=deep)
-    finally:
-        store.close()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from stoker.cli.fs_glance import care_document, glance, is_well, masters_option
-from stoker.cli.fs_volume import as_json
+from stoker.cli.fs_glance import addresses_of, care_document, glance, is_well, masters_option
+from stoker.cli.fs_volume import access, access_options, as_json
 from stoker.cli.screen import emit_json, emit_line, emit_text, harmless
 from stoker.core.clock import wall_ns
 from stoker.core.errors import EXIT_GOOD, EXIT_NEGATIVE, StokerError, UsageError
@@ -18,11 +18,14 @@ from stoker.core.units import parse_bytes
 if TYPE_CHECKING:
     from stoker.fs.care.messages import CareStatus
     from stoker.fs.care.tending import CareOptions
+    from stoker.fs.doors.places import Access
     from stoker.fs.meta.service import Metadata
     from stoker.fs.store import SliceStore
+    from stoker.fs.wire.keys import TlsFiles
 
 _UNTIL_TOLD = 3600.0
 _PATIENCE_SECONDS = 5.0
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _SECONDS = click.FloatRange(1.0, 1e6)
 
 
@@ -42,10 +45,19 @@ def listen_place(text: str) -> tuple[str, int]:
 @click.option("--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT to serve on.")
 @click.option("--advertise", default="", help="HOST:PORT by which others reach this master.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with the token; else STOKER_FS_TOKEN.")
+@click.option("--tls-cert", type=_FILE, help="Certificate that clients, other masters and chunk servers are shown.")
+@click.option("--tls-key", type=_FILE, help="Its key.")
+@click.option("--tls-ca", type=_FILE, help="Authority whose certificates all of them must show.")
 @click.option("--down-after", type=_SECONDS, default=10.0, show_default=True, help="Seconds a disk may be silent.")
 @click.option("--out-after", type=_SECONDS, default=600.0, show_default=True, help="Seconds down until it is rebuilt.")
 @click.option("--examine-every", type=_SECONDS, default=1800.0, show_default=True, help="Seconds between inventories.")
-@click.option("--repair-rate", default="0", show_default=True, metavar="SIZE", help="Bytes a second; 0: no limit.")
+@click.option(
+    "--repair-rate",
+    default="0",
+    show_default=True,
+    metavar="SIZE",
+    help="Bytes a second that repair moves in the whole cluster; 0: no limit.",
+)
 @click.option("--collect-every", type=_SECONDS, default=3600.0, show_default=True, help="Seconds between collections.")
 @click.option("--grace", type=_SECONDS, default=3600.0, show_default=True, help="Seconds that garbage is kept.")
 @click.option("--repairs", type=click.IntRange(1, 64), default=4, show_default=True, help="Slices repaired at once.")
@@ -76,6 +88,7 @@ def master(as_json: bool, **given: Any) -> int:
         port=port,
         advertise=given["advertise"],
         token=read_token(given["token_file"]),
+        tls=_tls(given),
     )
     grace_seconds = given["grace"]
 
@@ -92,6 +105,21 @@ def master(as_json: bool, **given: Any) -> int:
         while not stop.wait(_UNTIL_TOLD):
             pass
     return EXIT_GOOD
+
+
+def _tls(given: dict[str, Any]) -> "TlsFiles | None":
+    """Return how the master speaks TLS, None where it does not. Raises UsageError."""
+    from stoker.cli.fs_chunkserver import tls_files
+
+    files = tls_files(given)
+    if files is not None and not files.authority:
+        raise UsageError(
+            "a master asks other masters and chunk servers, too, and must know whom to believe",
+            remedy="give --tls-ca, the authority that signs their certificates and its own",
+        )
+    if files is not None:
+        files.for_server()  # told before anything is reached
+    return files
 
 
 def _care_options(given: dict[str, Any]) -> "CareOptions":
@@ -116,23 +144,18 @@ def _care_options(given: dict[str, Any]) -> "CareOptions":
 
 @click.command("status")
 @masters_option
-@click.option("--token-file", type=click.Path(path_type=Path), help="File with the token; else STOKER_FS_TOKEN.")
+@access_options
 @as_json
-def status(masters: str, token_file: Path | None, as_json: bool) -> int:
+def status(masters: str, as_json: bool) -> int:
     """Tell how a cluster is: masters, disks, what is exposed, and what is being repaired.
 
     Exit code 3 when nobody leads, a master or a disk does not answer, a slice cannot be read, or one that waits for
     repair can lose no shard more.
     """
-    from stoker.fs.wire.keys import read_token
-
-    token = read_token(token_file)
-    addresses = [address.strip() for address in masters.split(",") if address.strip()]
-    if not addresses:
-        raise UsageError("no address of a master is given", expected="such as host:port,host:port")
-    told = [_told(address, token) for address in addresses]
+    addresses, reached = addresses_of(masters), access()
+    told = [_told(address, reached) for address in addresses]
     leaders = [one["address"] for one in told if one.get("role") == "leads"]
-    care, why = _care_of(addresses, token) if leaders else (None, "nobody leads")
+    care, why = _care_of(addresses, reached) if leaders else (None, "nobody leads")
     if as_json:
         cluster = care_document(care) if care is not None else None
         emit_json({"leader": leaders[0] if leaders else None, "masters": told, "cluster": cluster, "failure": why})
@@ -145,22 +168,26 @@ def status(masters: str, token_file: Path | None, as_json: bool) -> int:
     return EXIT_GOOD if good else EXIT_NEGATIVE
 
 
-def _care_of(addresses: list[str], token: str | None) -> tuple["CareStatus | None", str]:
+def _care_of(addresses: list[str], reached: "Access") -> tuple["CareStatus | None", str]:
     from stoker.fs.care.messages import CARE_OF, CareOf
     from stoker.fs.master.remote import RemoteMetadata
 
     try:
-        with RemoteMetadata(addresses, token=token, patience_seconds=_PATIENCE_SECONDS) as metadata:
+        with RemoteMetadata(
+            addresses, token=reached.token(), tls=reached.tls(), patience_seconds=_PATIENCE_SECONDS
+        ) as metadata:
             return metadata.converse(CARE_OF, CareOf()), ""
     except StokerError as error:
         return None, str(error)
 
 
-def _told(address: str, token: str | None) -> dict[str, Any]:
+def _told(address: str, reached: "Access") -> dict[str, Any]:
     from stoker.fs.master.remote import ask_status
 
+    token, tls = reached.token(), reached.tls()
     try:
-        return {"answers": True, **msgspec.to_builtins(ask_status(address, token=token))}
+        told = ask_status(address, token=token, tls=tls)
+        return {"answers": True, **msgspec.to_builtins(told)}
     except StokerError as error:
         return {"answers": False, "address": address, "failure": str(error)}
 

@@ -32,13 +32,18 @@ def _remember(context: click.Context, option: click.Parameter, value: str) -> No
     context.meta.setdefault(_ACCESS, {})[str(option.name)] = value
 
 
-def volume_argument(function: Function) -> Function:
-    """Give a command the argument VOLUME, and the options that reach one which masters serve: see `access`."""
+def access_options(function: Function) -> Function:
+    """Give a command the options by which masters and chunk servers are reached: see `access`."""
     for name, metavar, about in reversed(_REMEMBERED):
         function = click.option(
             name, default="", metavar=metavar, help=about, expose_value=False, callback=_remember
         )(function)  # fmt: skip
-    return click.argument("volume")(function)
+    return function
+
+
+def volume_argument(function: Function) -> Function:
+    """Give a command the argument VOLUME, and the options that reach one which masters serve: see `access`."""
+    return click.argument("volume")(access_options(function))
 
 
 def data_option(function: Function) -> Function:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from care_place import PAIR, CaredFor
 
-from stoker.core.errors import StokerError, StoreError
+from stoker.core.errors import NotFoundError, StokerError, StoreError
 from stoker.core.units import KiB
 from stoker.fs.cluster import ClusterStore
 from stoker.fs.disk.interface import ShardId
@@ -165,11 +165,11 @@ def test_repair_goes_at_its_pace_and_stops_when_told(tmp_path: Path) -> None:
     cluster.live(2)
     before = cluster.care.repairs.status(())
     assert before.waiting > 0 and before.eta_seconds > 0 and before.waiting_by_spare == {1: before.waiting}
-    cluster.care.repairs.paused = True
+    cluster.care.pause(pause=True)
     cluster.live(20)
     after = cluster.care.repairs.status(())
     assert after.paused and after.repaired == before.repaired and after.oldest_seconds >= 20
-    cluster.care.repairs.paused = False
+    cluster.care.pause(pause=False)
     cluster.live(10)
     moved = cluster.care.repairs.status(()).repaired_bytes - after.repaired_bytes
     assert 50 * KiB < moved <= 10 * 10 * KiB + 2 * 10 * KiB
@@ -334,4 +334,36 @@ def test_garbage_goes_in_time(tmp_path: Path) -> None:
     assert kept.id in held and freed.id not in held
     assert cluster.care.trouble == {}
     cluster.readable([kept])
+    cluster.close()
+
+
+def test_a_pause_outlives_a_change_of_leaders(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 5, PAIR, masters=2)
+    cluster.live(5)
+    slices = cluster.written(20, 5000)
+    cluster.settle()
+    cluster.care.pause(pause=True)
+    cluster.set(2, draining=True)
+    cluster.live(5)
+    cluster.leader = 1
+    cluster.live(30)
+    status = cluster.care.repairs.status(())
+    assert status.paused
+    assert status.repaired == 0
+    assert status.waiting > 0
+    cluster.leader = 0
+    cluster.live(5)
+    assert cluster.care.repairs.status(()).paused
+    cluster.care.pause(pause=False)
+    cluster.leader = 1
+    cluster.settle()
+    assert cluster.disks[2].disk.status().shards == 0
+    cluster.readable(slices)
+    cluster.close()
+
+
+def test_a_pause_needs_a_map(tmp_path: Path) -> None:
+    cluster = CaredFor(tmp_path, 0)
+    with pytest.raises(NotFoundError):
+        cluster.care.pause(pause=True)
     cluster.close()

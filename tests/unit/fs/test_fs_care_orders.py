@@ -130,7 +130,7 @@ def test_what_is_wrong_with_a_slice_is_a_sentence(cluster: CaredFor) -> None:
     assert "1 shards too few answer: it cannot be read now" in explain(cluster.store, made, data).why
     cluster.dead = set()
     cluster.live(15)
-    cluster.care.repairs.paused = True
+    cluster.care.pause(pause=True)
     cluster.set(first, draining=True)
     (astray, moving) = explain(cluster.store, made, data).why
     assert astray.startswith(f"shard 0 is on disk {first}, and belongs on disk ") and "moving" in moving

@@ -28,6 +28,8 @@ from stoker.fs.meta.calls import (
     ReadDir,
     SetAttr,
     SetLock,
+    SetXattr,
+    Unlink,
 )
 from stoker.fs.meta.keys import ROOT
 
@@ -501,3 +503,69 @@ def test_a_put_whose_bytes_cannot_be_kept_is_refused_as_any_other(clients: Clien
     told = refused(errno.EIO, lambda: one.put(Put(ROOT, b"never", 0o600, ()), [b"abc"]))
     assert "disks are gone" in str(told)
     refused(errno.ENOENT, lambda: one.ask(Lookup(ROOT, b"never")))
+
+
+def test_a_file_is_closed_in_the_session_with_what_is_committed_next(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = clients.client(threads=True), clients.client()
+    monkeypatch.setattr(one.works.commits, "settle", lambda: None)  # the client's own thread would be too early
+    handle = clients.file(one)
+    ino = handle.ino
+    handle.write(0, b"abc")
+    handle.fsync()
+    submitted = clients.metadata.submitted
+    handle.close()
+    assert clients.metadata.submitted == submitted
+    assert other.ask(GetAttr(ino)).attr.opens == 1
+    other.ask(Unlink(ROOT, b"f"))
+    assert clients.place.volume.run(GetAttr(ino)).attr.nlink == 0
+    one.put(Put(ROOT, b"next", 0o600, ()), [b"x"])
+    refused(errno.ENOENT, lambda: clients.place.volume.run(GetAttr(ino)))
+
+
+def test_closing_is_not_put_off_where_a_lock_goes_with_it_nor_without_threads(clients: Clients) -> None:
+    one, plain = clients.client(threads=True), clients.client()
+    handle = clients.file(one)
+    one.ask(SetLock(handle.ino, 7, exclusive=True, whole=True))
+    handle.close(owner=7)
+    plain.ask(SetLock(clients.file(plain).ino, 8, exclusive=True, whole=True))
+    assert one.works.commits.put_off == 0
+    assert clients.place.volume.run(GetAttr(handle.ino)).attr.opens == 1  # the other's
+    again = clients.file(one, b"g")
+    ino = again.ino
+    again.close()
+    assert one.works.commits.put_off + (1 - clients.place.volume.run(GetAttr(ino)).attr.opens) == 1
+    one.works.commits.settle()
+    assert clients.place.volume.run(GetAttr(ino)).attr.opens == 0
+
+
+def test_many_closed_files_do_not_wait_for_ever(clients: Clients) -> None:
+    one = clients.client(threads=True)
+    for number in range(200):
+        clients.file(one, b"%d" % number).close()
+    assert one.works.commits.put_off < 64
+
+
+def test_a_session_that_ends_closes_what_was_put_off(clients: Clients) -> None:
+    one = clients.client(threads=True)
+    handle = clients.file(one)
+    handle.close()
+    one.close()
+    assert clients.place.volume.run(GetAttr(handle.ino)).attr.opens == 0
+
+
+def test_attributes_tell_of_extended_ones_while_they_are_believed(clients: Clients) -> None:
+    one, strict = clients.client(), clients.client(strict=True)
+    handle, same = clients.file(one), strict.open(2, READ)
+    assert one.has_no_xattr(handle.ino)
+    assert not strict.has_no_xattr(handle.ino)
+    assert not one.has_no_xattr(handle.ino + 1)
+    one.ask(SetXattr(handle.ino, b"user.a", b"1"))
+    assert not one.has_no_xattr(handle.ino)
+    handle.attributes()
+    assert not one.has_no_xattr(handle.ino)
+    clients.wait(2)
+    assert not one.has_no_xattr(handle.ino)
+    same.close()
+    handle.close()

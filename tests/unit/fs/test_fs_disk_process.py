@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 from chunk_places import VOLUME, header_of
-from wire_certificates import Authority
 from wire_peers import TOKEN
 
 from stoker.core.errors import UnavailableError, UsageError
 from stoker.fs.chunk import Target
 from stoker.fs.chunk.admin import AdminServer, metrics_text
 from stoker.fs.chunk.daemon import tasks_for
-from stoker.fs.chunk.disk_process import Beat, DiskTask, Ready, TlsFiles, Told, serve
+from stoker.fs.chunk.disk_process import Beat, DiskTask, Ready, Told, serve
 from stoker.fs.chunk.supervisor import DiskView
 from stoker.fs.disk import HolderStatus, ScrubStatus, ShardId
-from stoker.fs.wire.keys import client_tls
+from stoker.fs.wire.keys import TlsFiles, client_tls
+from wire_certificates import Authority
 
 SHARD = ShardId(1, 1, 0)
 

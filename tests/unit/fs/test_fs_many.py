@@ -12,7 +12,6 @@ import msgspec
 import pytest
 from chunk_places import VOLUME, Served, cut_short, damage, header_of
 from fs_cluster import CLASSES, content
-from wire_certificates import Authority
 
 from stoker.core.errors import CorruptError, NotFoundError, StokerError, TransientError, UnavailableError, UsageError
 from stoker.fs.chunk import Target
@@ -31,6 +30,7 @@ from stoker.fs.store.interface import SliceRange
 from stoker.fs.wire import Connection, RpcServer
 from stoker.fs.wire.keys import client_tls, server_tls
 from stoker.fs.wire.messages import pack, unpack
+from wire_certificates import Authority
 
 
 @pytest.fixture

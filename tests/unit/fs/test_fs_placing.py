@@ -277,6 +277,28 @@ def test_a_map_comes_back_from_its_bytes_and_hostile_ones_are_refused() -> None:
             unpack_map(data)
 
 
+def test_a_map_of_before_there_was_a_pause_is_read_and_pauses_nothing() -> None:
+    made = cluster(3)
+    old = msgspec.msgpack.encode(msgspec.msgpack.decode(pack_map(made))[:4])
+    assert unpack_map(old) == made
+    assert not made.repair_paused
+
+
+def test_a_pause_outlives_every_change_of_the_map() -> None:
+    old = msgspec.structs.replace(cluster(8, classes=(PAIR,)), repair_paused=True)
+    drained = changed(old, 3, draining=True)
+    made = [
+        drained,
+        settled(drained, 2, "host", range(64)),
+        with_overrides(old, old.pool(2, "host"), [Override(1, 1, 5)]),
+        with_pools(old, pools_for([StorageClass(0, "three", 1, 2)], 2)),
+        unpack_map(pack_map(old)),
+        applied(old, difference(old, drained)),
+    ]
+    assert all(one.repair_paused for one in made)
+    assert not applied(old, difference(old, msgspec.structs.replace(drained, repair_paused=False))).repair_paused
+
+
 @pytest.mark.parametrize(
     "pool",
     [
@@ -316,6 +338,8 @@ def test_a_difference_leads_to_the_same_bytes(seed: int) -> None:
             new = settled(new, 2, "host", range(0, 64, 2))
         if chance.random() < 0.3:
             new = with_overrides(new, new.pool(2, "host"), [Override(chance.randrange(64), 1, chance.randrange(8))])
+        if chance.random() < 0.3:
+            new = msgspec.structs.replace(new, epoch=new.epoch + 1, repair_paused=not new.repair_paused)
         if chance.random() < 0.3:
             new = with_pools(new, pools_for([StorageClass(0, "three", 1, 2)], 2))
     delta = difference(old, new)

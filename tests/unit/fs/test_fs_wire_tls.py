@@ -6,12 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from wire_certificates import Authority
 from wire_peers import ECHO, FILE, QUICK, TOKEN, Number, Raw, Room, address_of
 
 from stoker.core.errors import UnavailableError, UsageError
 from stoker.fs.wire import Connection, RpcServer
+from stoker.fs.wire.faults import UntrustedError
 from stoker.fs.wire.keys import client_tls, server_tls
+from wire_certificates import Authority
 
 
 @pytest.fixture
@@ -55,6 +56,33 @@ def test_only_who_the_authority_knows_is_believed(authority: Authority, tmp_path
         with pytest.raises(UnavailableError):
             Connection(address_of(server))  # no TLS at all
     assert seen == ["alice"]
+
+
+def test_each_refusal_says_why(authority: Authority, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    good = client_tls(authority.path, *authority.issue("alice"))
+    refusals = [
+        (None, "the server speaks TLS.*--tls-ca"),
+        (client_tls(authority.path), "asks for a certificate.*--tls-cert"),
+        (client_tls(authority.path, *stranger.issue("mallory")), "does not believe the certificate.*unknown ca"),
+        (client_tls(authority.path, *authority.issue("old", hours=-1)), "does not believe.*certificate expired"),
+        (client_tls(stranger.path, *authority.issue("bob")), "certificate of the server: self-signed"),
+    ]
+    with RpcServer(Room().handlers(), tls=server_tls(*authority.issue("server"), authority.path)) as server:
+        for tls, why in refusals * 5:
+            with pytest.raises(UntrustedError, match=why):
+                Connection(address_of(server), tls=tls)
+    ended = server_tls(*authority.issue("ended", hours=-1))
+    with (
+        RpcServer(Room().handlers(), tls=ended) as server,
+        pytest.raises(UntrustedError, match="certificate of the server: certificate has expired"),
+    ):
+        Connection(address_of(server), tls=good)
+    with (
+        RpcServer(Room().handlers()) as server,
+        pytest.raises(UntrustedError, match="whether the other end speaks TLS"),
+    ):
+        Connection(address_of(server), tls=good)
 
 
 def test_tls_alone_does_not_open_a_server_to_the_world(authority: Authority) -> None:

@@ -135,11 +135,11 @@ class Care:
 
     def _order(self, order: Order, _payload: memoryview, _asker: Asker) -> Answered:
         with self._lock:
-            repairs = self._leading().repairs
+            tending = self._leading()
             if order.what == "examine":
-                repairs.examine_soon()
+                tending.repairs.examine_soon()
             else:
-                repairs.paused = order.what == "pause"
+                tending.pause(pause=order.what == "pause")
         return Noted(), ()
 
     def _care_of(self, _request: CareOf, _payload: memoryview, _asker: Asker) -> Answered:
@@ -216,6 +216,6 @@ def serve_master(
             in_touch=lambda: running.in_touch(IN_TOUCH_SECONDS),
             not_leading=running.core.not_leading,
             token=options.token,
-            tls=options.tls,
+            tls=options.tls.for_client() if options.tls is not None else None,
         )
         yield running

@@ -52,7 +52,7 @@ class CareStatus(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Has the leading master examine everything now, or repair nothing until it is told to again, or go on."""
+    """Has the leading master examine everything now, or all that will lead repair nothing until told to go on."""
 
     what: Literal["examine", "pause", "resume"]
 

@@ -97,6 +97,13 @@ def spared(cluster: ClusterMap, disks: Iterable[Disk], until_ns: int) -> Cluster
     return with_disks(cluster, [disk for disk in changed if disk != cluster.by_id[disk.id]])
 
 
+def paused(cluster: ClusterMap, *, pause: bool) -> ClusterMap:
+    """Return the map by which nothing is repaired, whoever leads, or by which repair goes on."""
+    if cluster.repair_paused == pause:
+        return cluster
+    return msgspec.structs.replace(cluster, epoch=cluster.epoch + 1, repair_paused=pause)
+
+
 def moves(before: ClusterMap, after: ClusterMap) -> list[Moves]:
     """Return what a change of the map moves."""
     found = []

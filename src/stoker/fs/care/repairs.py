@@ -23,7 +23,7 @@ _FRUITLESS_MAX: Final = 16
 class RepairOptions(msgspec.Struct, frozen=True):
     """How repair goes about.
 
-    bytes_per_second    moved by repairs, by the one master that leads; 0 is without limit
+    bytes_per_second    moved by repairs in the whole cluster: only the master that leads repairs; 0 is without limit
     at_once             slices that are being repaired side by side
     pass_seconds        after so long everything is examined again though no map has changed
     calm_seconds        a map must be so old before a pass over it may settle groups: clients know it by then

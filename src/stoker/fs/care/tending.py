@@ -14,6 +14,7 @@ from stoker.core.errors import StokerError
 from stoker.fs.care.examining import Ground
 from stoker.fs.care.maps import ClassesByNumber, MapSource
 from stoker.fs.care.membership import Members, Rules
+from stoker.fs.care.orders import change_map, paused
 from stoker.fs.care.repairs import RepairOptions, Repairs
 from stoker.fs.chunk.operations import Heartbeat
 from stoker.fs.cluster import ClusterStore, Lanes
@@ -96,6 +97,14 @@ class Tending:
         for data in slices:
             self.repairs.note(data)
 
+    def pause(self, *, pause: bool) -> None:
+        """Have nothing repaired, or go on: it stands in the map, so that whoever leads next does the same.
+
+        Raises NotFoundError while no disk is known, and what the metadata raise.
+        """
+        self.maps.learn(change_map(self._metadata, lambda cluster: paused(cluster, pause=pause))[1])
+        self.repairs.paused = pause
+
     # -- steps
 
     def step(self) -> None:
@@ -114,6 +123,7 @@ class Tending:
         self._guarded("membership", self._tend_membership)
         cluster = self.maps.known
         if cluster is not None:
+            self.repairs.paused = cluster.repair_paused
             self._guarded("repair", lambda: self.repairs.step(cluster))
             self._guarded("settling", self._settle)
         if self._is_due("tidy", now, self._options.tidy_seconds):

@@ -12,7 +12,7 @@ from stoker.core.files import write_atomic
 from stoker.fs.chunk.admin import AdminServer
 from stoker.fs.chunk.disk_process import DiskTask, Ready
 from stoker.fs.chunk.supervisor import Supervisor
-from stoker.fs.wire.keys import may_listen, parse_address, server_tls
+from stoker.fs.wire.keys import may_listen, parse_address
 
 
 class Announced(msgspec.Struct, frozen=True):
@@ -78,11 +78,7 @@ def tasks_for(folders: Sequence[Path], like: DiskTask) -> list[DiskTask]:
         raise UsageError("there are not so many ports", expected=f"{len(folders)} from {like.port} on")
     for master in like.masters:
         parse_address(master)
-    tls = None
-    if like.tls is not None:
-        authority = Path(like.tls.authority) if like.tls.authority else None
-        tls = server_tls(Path(like.tls.certificate), Path(like.tls.key), authority)
-    may_listen(like.host, like.token, tls)
+    may_listen(like.host, like.token, like.tls.for_server() if like.tls is not None else None)
     if like.masters and not like.advertise and like.host in {"", "0.0.0.0", "::"}:  # noqa: S104 - to refuse it
         raise UsageError("masters must be told where the disks are", remedy="give --advertise HOST")
     return [

@@ -28,20 +28,12 @@ from stoker.fs.disk import Disk
 from stoker.fs.disk.interface import HolderStatus
 from stoker.fs.disk.state import DiskOptions
 from stoker.fs.wire import Peer, RpcServer, ServerOptions
-from stoker.fs.wire.keys import address_text, client_tls, server_tls
+from stoker.fs.wire.keys import TlsFiles, address_text
 
 GRACE_SECONDS: Final = 5.0
 _TASK_BYTES_MAX: Final = 1 << 20
 _BEAT_SECONDS: Final = 1.0
 _log: Final = logging.getLogger("stoker.fs.chunk")
-
-
-class TlsFiles(msgspec.Struct, frozen=True):
-    """Paths of a certificate, its key, and of the authority that signs those of peers, if they must show any."""
-
-    certificate: str
-    key: str
-    authority: str = ""
 
 
 class DiskTask(msgspec.Struct, frozen=True):
@@ -146,25 +138,19 @@ def serve(task: DiskTask, say: Callable[[Told], None], stop: threading.Event) ->
 
 
 def _server(task: DiskTask, service: ChunkService, volume: str) -> RpcServer:
-    tls = None
-    if task.tls is not None:
-        authority = Path(task.tls.authority) if task.tls.authority else None
-        tls = server_tls(Path(task.tls.certificate), Path(task.tls.key), authority)
     return RpcServer(
         service.handlers(),
         host=task.host,
         port=task.port,
         token=task.token,
-        tls=tls,
+        tls=task.tls.for_server() if task.tls is not None else None,
         volume=volume,
         options=ServerOptions(workers=task.workers),
     )
 
 
 def _peer(task: DiskTask, address: str, volume: str) -> Peer:
-    tls = None
-    if task.tls is not None and task.tls.authority:
-        tls = client_tls(Path(task.tls.authority), Path(task.tls.certificate), Path(task.tls.key))
+    tls = task.tls.for_client() if task.tls is not None else None
     return Peer(address, token=task.token, tls=tls, volume=volume, role="chunk")
 
 

@@ -39,10 +39,11 @@ from stoker.fs.meta.calls import (
     Request,
     SetAttr,
     SetLock,
+    SetXattr,
     Unlink,
 )
 from stoker.fs.meta.faults import MetaError, meta_error
-from stoker.fs.meta.records import Attr
+from stoker.fs.meta.records import HAS_XATTR, Attr
 from stoker.fs.meta.service import Metadata
 from stoker.fs.meta.slices import CHUNK_BYTES
 from stoker.fs.store.interface import Bytes, SliceStore
@@ -177,7 +178,7 @@ class Client:
         if not isinstance(request, Question):
             self.works.entries.forget()
             self.works.folders.changed(request)
-        if isinstance(request, SetAttr | Fallocate):
+        if isinstance(request, SetAttr | Fallocate | SetXattr):
             ino = request.ino
         elif isinstance(request, CopyRange):
             ino = request.target
@@ -250,7 +251,7 @@ class Client:
         inode.opened(entry.attr, generations.get(entry.ino, 0))
         if changed:
             inode.note_change()
-        return OpenFile(self, self.works, inode, access, caller)
+        return OpenFile(self, self.works, inode, access, caller, entry.attr.version)
 
     def _open_light(self, ino: int, caller: Caller) -> OpenFile | None:
         """Open a file to read without the session's knowing: None for what is no file, or too large to be known whole.
@@ -268,7 +269,7 @@ class Client:
             inode = self._inode_of(number, ino, found.attr)
             inode.light += 1
         inode.peeked(found, generations.get(ino, 0))
-        handle = OpenFile(self, self.works, inode, READ, caller, light=True)
+        handle = OpenFile(self, self.works, inode, READ, caller, found.attr.version, light=True)
         with self._mutex:
             self._light.setdefault(ino, set()).add(handle)
         return handle
@@ -335,6 +336,11 @@ class Client:
         number = self.session.number
         return number if self.session.is_alive(number) else self.session.number
 
+    def has_no_xattr(self, ino: int) -> bool:
+        """Tell whether an open file is known to have no extended attribute, by attributes that are still believed."""
+        inode = self._inodes.get((self.session.number, ino)) if self._inodes and not self.options.strict else None
+        return inode is not None and inode.layout.is_fresh(self._clock()) and not inode.layout.flags & HAS_XATTR
+
     def has_unshown(self, ino: int) -> bool:
         """Tell whether bytes of a file are written and not shown yet."""
         inode = self._inodes.get((self.session.number, ino)) if self._inodes else None
@@ -381,6 +387,8 @@ class Client:
 
     def flush_old(self) -> None:
         """Show bytes that have waited long enough; files that were only made are kept too."""
+        with suppress(StokerError):  # files stay open in the session: it ends them
+            self.works.commits.settle()
         if self._loose:
             self._loose = False
             with suppress(StokerError):  # promised to nobody: who asks for it is told

@@ -23,6 +23,7 @@ from stoker.fs.meta.slices import Slice
 from stoker.fs.store.interface import Bytes
 
 _GROUP_TICKETS_MAX: Final = 256
+_LATER_MAX: Final = 64
 _GATHER_SECONDS: Final = 0.001
 """A group that is much smaller than those before it waits so long: who was served just now comes again, and a group
 costs several times as much. Who writes alone never waits."""
@@ -72,6 +73,7 @@ class CommitGroup:
         self._keeping = keeping
         self._mutex = threading.Lock()
         self._waiting: deque[Ticket] = deque()
+        self._later: list[Call] = []
         self._busy = False
         self._usual = 0  # twice the size of the latest groups
         self.commits = 0
@@ -94,6 +96,27 @@ class CommitGroup:
         `calls` is called once, by the thread that commits; it must not raise.
         """
         return self._ask(Ticket(slices, calls, loose))
+
+    def later(self, call: Call) -> None:
+        """Do a call with the next group, or when `settle` is called; its answer is nobody's.
+
+        It is for what changes nothing that anybody waits for. When a group's outcome is unknown it is not repeated.
+        """
+        with self._mutex:
+            self._later.append(call)
+            many = len(self._later) >= _LATER_MAX
+        if many:
+            self.settle()
+
+    def settle(self) -> None:
+        """Do the calls that were put off. Raises what the metadata raises."""
+        if self._later:
+            self.commit((), ())
+
+    @property
+    def put_off(self) -> int:
+        """How many calls wait for the next group, or for `settle`."""
+        return len(self._later)
 
     @property
     def waiting(self) -> int:
@@ -220,7 +243,9 @@ class CommitGroup:
 
     def _do(self, group: list[Ticket]) -> None:
         asked = [ticket.calls(ticket.parts) for ticket in group]
-        calls = [call for some in asked for call in some]
+        with self._mutex:
+            later, self._later = self._later, []
+        calls = [*(call for some in asked for call in some), *later]
         answers = iter(self._metadata.submit(calls) if calls else ())
         for ticket, some in zip(group, asked, strict=True):
             ticket.answers = [next(answers) for _ in some]

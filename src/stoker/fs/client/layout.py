@@ -22,6 +22,7 @@ class Layout:
         self.size_bytes = attr.size_bytes
         self.version = attr.version
         self.storage_class = attr.storage_class
+        self.flags = attr.flags
         self.generation = 0
         self.doubted = False
         self._believed_ns = int(believed_seconds * 1e9)
@@ -65,7 +66,7 @@ class Layout:
         if attr.version != self.version:
             self._chunks.clear()
         self.version, self.size_bytes = attr.version, attr.size_bytes
-        self.storage_class = attr.storage_class
+        self.storage_class, self.flags = attr.storage_class, attr.flags
         self.doubted, self._checked_ns = False, now_ns
 
     def add(self, first: int, stop: int, answer: Extents, now_ns: int) -> None:

@@ -41,7 +41,15 @@ class OpenFile:
     """
 
     def __init__(
-        self, host: Host, works: Works, inode: OpenInode, access: int, caller: Caller, *, light: bool = False
+        self,
+        host: Host,
+        works: Works,
+        inode: OpenInode,
+        access: int,
+        caller: Caller,
+        version: int,
+        *,
+        light: bool = False,
     ) -> None:
         self._host = host
         self._works = works
@@ -53,6 +61,7 @@ class OpenFile:
         self._mutex = threading.Lock()
         self._closed = False
         self._light = light
+        self.version = version  # of the data, as the metadata told it when the file was opened
 
     @property
     def ino(self) -> int:
@@ -240,4 +249,11 @@ class OpenFile:
             finally:
                 # A refusal tells that the session is over: then it is closed as well.
                 if not answers and not self._light:
-                    self._works.metadata.submit([call])
+                    self._closed_in_session(call)
+
+    def _closed_in_session(self, call: Call) -> None:
+        """Close the file in the session: at once where a lock goes with it, else with whatever is committed next."""
+        if self._works.puts_off and isinstance(call.request, Close) and not call.request.owner:
+            self._works.commits.later(call)
+        else:
+            self._works.metadata.submit([call])

@@ -66,6 +66,7 @@ class Works:
         keep = Keeping(lambda slices: self.patiently(lambda: store.make_durable(slices)), self.store_durably)
         self.commits = CommitGroup(metadata, keep)
         self.blocks = BlockReader(store, options, self.counters)
+        self.puts_off = not options.strict and not isinstance(pool, Inline)
         self.folders = Folders(0.0 if options.strict else options.attribute_seconds)
         self.entries = EntryCache(0.0 if options.strict else options.entry_seconds)
         self._sleep = sleep

@@ -12,7 +12,6 @@ from stoker.fs.fuse.requests import Head
 from stoker.fs.fuse.state import SUPERUSER, State
 from stoker.fs.meta.calls import CopyRange, Create, Fallocate, GetAttr
 from stoker.fs.meta.faults import Refused
-from stoker.fs.meta.records import Attr
 
 _PARTS_MAX: Final = 512
 """Of one answer: the kernel takes 1024 buffers at once at most."""
@@ -34,10 +33,9 @@ def open_(state: State, head: Head, flags: int) -> Reply:
     """Open a file. What another client has changed since is seen from here on."""
     caller = SUPERUSER if flags & p.FMODE_EXEC else state.callers.of(head)
     file = state.client.open(head.node, open_access(flags), truncate=bool(flags & os.O_TRUNC), caller=caller)
-    attr = state.client.ask(GetAttr(head.node)).attr
-    if not state.inodes.told(head.node, attr.version):
+    if not state.inodes.told(head.node, file.version):
         state.notify(inval_inode(head.node, -1, 0))  # the kernel may believe a size that is no longer true
-    number, answer = _opened(state, head.node, file, flags, attr)
+    number, answer = _opened(state, head.node, file, flags, file.version)
     return Reply(answer, undo=lambda: _close(state, number, 0))
 
 
@@ -53,7 +51,7 @@ def create(state: State, head: Head, flags: int, mode: int, umask: int, name: by
         file = state.client.open(ino, open_access(flags), truncate=True, caller=caller)
         attr = state.client.ask(GetAttr(ino)).attr
     state.inodes.remember(ino, attr.version)
-    number, answer = _opened(state, ino, file, flags, attr)
+    number, answer = _opened(state, ino, file, flags, attr.version)
 
     def undo() -> None:
         state.inodes.forget(ino, 1)
@@ -62,14 +60,14 @@ def create(state: State, head: Head, flags: int, mode: int, umask: int, name: by
     return Reply(entry(ino, attr, state.entry_ttl, state.attr_ttl), answer, undo=undo)
 
 
-def _opened(state: State, ino: int, file: OpenFile, flags: int, attr: Attr) -> tuple[int, bytes]:
+def _opened(state: State, ino: int, file: OpenFile, flags: int, version: int) -> tuple[int, bytes]:
     """Keep an open file; return its number and how the kernel is to treat it.
 
     Bytes that are appended land where the metadata says, which the kernel's cache would not know: it is passed by.
     """
     append = bool(flags & os.O_APPEND)
     number = state.handles.add(Opened(ino, file, append=append))
-    same = state.inodes.opened(ino, attr.version)
+    same = state.inodes.opened(ino, version)
     direct = append or state.options.strict
     how = (p.FOPEN_DIRECT_IO if direct else 0) | (p.FOPEN_KEEP_CACHE if same else 0)
     return number, p.OPEN_OUT.pack(number, how, 0)

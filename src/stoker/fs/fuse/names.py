@@ -35,6 +35,7 @@ from stoker.fs.store.interface import Bytes
 
 _SECOND_NS: Final = 10**9
 _INT64: Final = 1 << 63
+_CAPABILITY: Final = b"security.capability"
 
 
 def entered(state: State, found: Entry) -> Reply:
@@ -208,7 +209,9 @@ def setxattr(state: State, head: Head, size: int, flags: int, name: bytes, value
 
 
 def getxattr(state: State, head: Head, size: int, name: bytes) -> Reply:
-    """Tell the value of an extended attribute."""
+    """Tell the value of an extended attribute. For capabilities the kernel asks before the first write to each file."""
+    if name == _CAPABILITY and state.client.has_no_xattr(head.node):
+        raise Refused(errno.ENODATA)
     caller = _attribute_caller(state, head, name)
     return _sized(state.client.ask(GetXattr(head.node, name), caller=caller).data, size)
 

@@ -10,6 +10,7 @@ STOKER_ETCD_USER, STOKER_ETCD_PASSWORD_FILE, STOKER_ETCD_CA_FILE, STOKER_ETCD_CE
 
 import os
 import queue
+import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -73,10 +74,33 @@ def _file(path: str) -> bytes | None:
 
 
 def _channel(address: str, access: Access) -> Any:
-    if not (access.ca_file or access.cert_file):
+    if not (access.ca_file or access.cert_file or access.key_file):
         return grpc.insecure_channel(address, options=_OPTIONS)
+    _check_files(access)
     credentials = grpc.ssl_channel_credentials(_file(access.ca_file), _file(access.key_file), _file(access.cert_file))
     return grpc.secure_channel(address, credentials, options=_OPTIONS)
+
+
+def _check_files(access: Access) -> None:
+    """Raise UsageError for files of which gRPC would only say, once it is asked, that it cannot connect."""
+    if bool(access.cert_file) != bool(access.key_file):
+        raise UsageError(
+            "TLS to etcd needs a certificate and its key",
+            remedy="set STOKER_ETCD_CERT_FILE and STOKER_ETCD_KEY_FILE, or neither",
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for paths, load in (
+        ((access.ca_file,), context.load_verify_locations),
+        ((access.cert_file, access.key_file), context.load_cert_chain),
+    ):
+        if not paths[0]:
+            continue
+        for path in paths:
+            _file(path)
+        try:
+            load(*paths)
+        except OSError as error:  # ssl.SSLError is one of them
+            raise UsageError("TLS files for etcd cannot be used", where=", ".join(paths), got=str(error)) from error
 
 
 class _Server:

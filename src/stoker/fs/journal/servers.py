@@ -13,12 +13,15 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from stoker.core.clock import monotonic_ns
 from stoker.core.errors import PreflightError
@@ -48,6 +51,17 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+class ServerFiles(msgspec.Struct, frozen=True):
+    """Paths of what etcd's clients are shown, and of the authority that must have signed what they show.
+
+    Without `clients_authority` clients need no certificate.
+    """
+
+    certificate: str
+    key: str
+    clients_authority: str = ""
+
+
 def etcd_program() -> str | None:
     """Return the path of etcd's program, None where it is not installed."""
     return shutil.which(_PROGRAM)
@@ -66,8 +80,9 @@ class EtcdServers:
     """A cluster. `close` ends every server it started."""
 
     def __init__(
-        self, folder: Path, *, members: int = 3, heartbeat_ms: int = HEARTBEAT_MS, election_ms: int = ELECTION_MS
-    ) -> None:
+        self, folder: Path, *, members: int = 3, heartbeat_ms: int = HEARTBEAT_MS, election_ms: int = ELECTION_MS,
+        tls: ServerFiles | None = None,
+    ) -> None:  # fmt: skip
         program = etcd_program()
         if program is None:
             raise PreflightError("etcd is not installed", remedy="install it: apt install etcd-server")
@@ -75,6 +90,7 @@ class EtcdServers:
         self._folder = folder
         ports = free_ports(2 * members)
         self.clients, self._peers = ports[:members], ports[members:]
+        self._tls = tls
         self._timing = (heartbeat_ms, election_ms)
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * members
         try:
@@ -101,7 +117,8 @@ class EtcdServers:
 
     def _command(self, place: int, folder: Path) -> Sequence[str]:
         peers = ",".join(f"m{n}=http://127.0.0.1:{port}" for n, port in enumerate(self._peers))
-        client, peer = f"http://127.0.0.1:{self.clients[place]}", f"http://127.0.0.1:{self._peers[place]}"
+        scheme = "http" if self._tls is None else "https"
+        client, peer = f"{scheme}://127.0.0.1:{self.clients[place]}", f"http://127.0.0.1:{self._peers[place]}"
         heartbeat_ms, election_ms = self._timing
         return [
             self._program, "--name", f"m{place}", "--data-dir", str(folder), "--initial-cluster", peers,
@@ -109,7 +126,7 @@ class EtcdServers:
             "--listen-client-urls", client, "--advertise-client-urls", client,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
             "--heartbeat-interval", str(heartbeat_ms), "--election-timeout", str(election_ms), "--pre-vote=true",
-            "--quota-backend-bytes", str(2 << 30),
+            "--quota-backend-bytes", str(2 << 30), *_tls_words(self._tls),
         ]  # fmt: skip
 
     def process(self, place: int) -> int:
@@ -133,7 +150,7 @@ class EtcdServers:
         """Wait until every member serves. Raises PreflightError with the end of the log of one that ended."""
         deadline_ns = monotonic_ns() + int(_START_SECONDS * 1e9)
         for place, port in enumerate(self.clients):
-            while not _healthy(port):
+            while not _healthy(port, self._tls):
                 process = self._processes[place]
                 if (process is not None and process.poll() is not None) or monotonic_ns() > deadline_ns:
                     log = (self._folder / f"m{place}.log").read_text(errors="replace")[-300:]
@@ -158,8 +175,25 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
 
 
-def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+def _tls_words(tls: ServerFiles | None) -> list[str]:
+    if tls is None:
+        return []
+    words = ["--cert-file", tls.certificate, "--key-file", tls.key]
+    return words + (["--client-cert-auth", "--trusted-ca-file", tls.clients_authority] if tls.clients_authority else [])
+
+
+def _connection(port: int, tls: ServerFiles | None) -> http.client.HTTPConnection:
+    """Return a connection to a server of our own: that it is ours need not be proved."""
+    if tls is None:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(tls.certificate, tls.key)
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=context)
+
+
+def _healthy(port: int, tls: ServerFiles | None) -> bool:
+    connection = _connection(port, tls)
     try:
         connection.request("GET", "/health")
         return b'"true"' in connection.getresponse().read(200)

@@ -38,10 +38,12 @@ from stoker.fs.master.messages import (
     unpack_calls,
 )
 from stoker.fs.master.standby import Heard, Listener, should_claim
+from stoker.fs.master.surveying import SURVEY, Survey, Surveys
 from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import Call
 from stoker.fs.meta.keys import VOLUME, number_in, session_rows
 from stoker.fs.wire import RpcServer, ServerOptions
+from stoker.fs.wire.keys import TlsFiles
 from stoker.fs.wire.operations import Asker, Handlers
 from stoker.storage.api import Store
 from stoker.storage.opening import open_store
@@ -55,7 +57,8 @@ class MasterOptions(msgspec.Struct, frozen=True):
     """Where a master works: addresses of etcd, the volume's name, the folder of its copy, where it listens.
 
     `snapshots` is the URL of a store that all masters of the volume share. `advertise` is the address by which others
-    reach it, if that is not the one it listens on.
+    reach it, if that is not the one it listens on. With `tls` it serves encrypted, and shows the same certificate to
+    the other masters and to chunk servers.
     """
 
     etcd: str
@@ -66,7 +69,7 @@ class MasterOptions(msgspec.Struct, frozen=True):
     port: int = 0
     advertise: str = ""
     token: str | None = None
-    tls: Any = None
+    tls: TlsFiles | None = None
     timing: Timing = Timing()
     keeping: KeeperOptions = KeeperOptions()
 
@@ -81,6 +84,7 @@ class Master:
         self._undo: list[Callable[[], None]] = []
         self._heard = Heard(None, monotonic_ns(), lost=False)
         self._core: MasterCore | None = None
+        self._surveys = Surveys()
         try:
             self._start(options, clock)
         except BaseException:
@@ -98,6 +102,7 @@ class Master:
         self._undo.append(self._store.close)
         folder = CopyFolder(options.state, self.number)
         self._undo.append(folder.close)
+        self._undo.append(self._surveys.close)
         self._serve(options)
         self.name = self.address
         member = Member(self.name, keys, Following(folder.copy), _nonce, address=self.address, timing=options.timing)
@@ -108,20 +113,22 @@ class Master:
         self._undo.append(self._resign)
         self._keeper = Keeper(self._core, etcd, self._store, folder, self.number, self._runner, options.keeping)
         self._undo.append(self._keeper.close)
-        listener = Listener(self.name, self.address, self._leader, self._told, options.token)
+        tls = options.tls.for_client() if options.tls is not None else None
+        listener = Listener(self.name, self.address, self._leader, self._told, options.token, tls)
         self._undo.append(listener.close)
 
     def _serve(self, options: MasterOptions) -> None:
         """Listen before anything else: the port decides the name by which others know this master."""
         handlers: Handlers = {
-            SUBMIT: self._submit, BEAT: self._beat, DESCRIBE: self._describe, STATUS: self._status, **self._further,
+            SUBMIT: self._submit, BEAT: self._beat, DESCRIBE: self._describe, STATUS: self._status,
+            SURVEY: self._survey, **self._further,
         }  # fmt: skip
         server = RpcServer(
             handlers,
             host=options.host,
             port=options.port,
             token=options.token,
-            tls=options.tls,
+            tls=options.tls.for_server() if options.tls is not None else None,
             options=ServerOptions(workers=_WORKERS),
         )
         self._undo.append(lambda: server.close(_GRACE_SECONDS))
@@ -265,6 +272,9 @@ class Master:
             etcd=tuple(msgspec.to_builtins(status) for status in self._etcd.members()),
             failure="" if failure is None else str(failure),
         ), ()
+
+    def _survey(self, request: Survey, _payload: memoryview, _asker: Asker) -> Answered:
+        return self._surveys.page(self.core.copy, request), ()
 
     # -- the end
 

@@ -37,6 +37,7 @@ from stoker.fs.meta.calls import BeginSession, Call, Caller, EndSession, Questio
 from stoker.fs.meta.machine import Settings
 from stoker.fs.meta.volume import granted, unpack_settings
 from stoker.fs.wire import ClientOptions, Connection, Operation
+from stoker.fs.wire.faults import UntrustedError
 
 A = TypeVar("A")
 Q = TypeVar("Q")
@@ -294,6 +295,11 @@ class RemoteMetadata:
         return cls(addresses, token=token, tls=tls)
 
     @property
+    def masters(self) -> Masters:
+        """Return the connections to the masters."""
+        return self._masters
+
+    @property
     def settings(self) -> Settings:
         """Return what the volume is."""
         return self._settings
@@ -371,6 +377,7 @@ class RemoteMetadata:
     def _patiently(self, once: Callable[[Connection], A]) -> A:
         """Try at one master after the other until one answers. Raises UnavailableError when the patience is spent."""
         deadline_ns = monotonic_ns() + self._patience_ns
+        untrusted: set[str] = set()
         while True:
             address = self._masters.current
             try:
@@ -388,6 +395,9 @@ class RemoteMetadata:
                 last, pause = error, _PAUSE_SECONDS / 4
                 self.failovers += 1
                 self._masters.turn(address)
+                untrusted.update([address] if isinstance(error, UntrustedError) else [])
+                if untrusted.issuperset(self._masters.addresses):
+                    raise  # time makes no certificate good
             except TransientError as error:
                 last, pause = error, _PAUSE_SECONDS
             if monotonic_ns() > deadline_ns:

@@ -5,6 +5,7 @@ for 300 ms, or whose connection breaks and is refused, is taken to be dead: that
 moment's pause, for the journal's fence and not this decision keeps two from leading.
 """
 
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -50,12 +51,13 @@ class Listener:
         leader: Callable[[], tuple[Leader | None, int]],
         told: Callable[[Heard], None],
         token: str | None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._name = name
         self._own = own_address
         self._leader = leader
         self._told = told
-        self._token = token
+        self._token, self._tls = token, tls
         self._connection: Connection | None = None
         self._address = ""
         self._seen_ns = monotonic_ns()
@@ -88,7 +90,9 @@ class Listener:
             if self._connection is None or not self._connection.usable:
                 self._drop()
                 options = ClientOptions(connect_seconds=SUSPECT_NS / 1e9)
-                self._connection = Connection(address, token=self._token, role="standby", options=options)
+                self._connection = Connection(
+                    address, token=self._token, tls=self._tls, role="standby", options=options
+                )
             self._connection.call(BEAT, Beat(self._name), within_seconds=SUSPECT_NS / 1e9)
         except StokerError:
             reset = self._connection is None or not self._connection.usable

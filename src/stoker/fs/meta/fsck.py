@@ -85,7 +85,12 @@ def fsck(engine: Engine, snapshot: Snapshot | None = None) -> list[Fault]:
     """Return everything that does not hold in the volume of an engine; empty for one that is sound."""
     if snapshot is None:
         with engine.snapshot() as newest:
-            return fsck(engine, newest)
+            return fsck_rows(newest)
+    return fsck_rows(snapshot)
+
+
+def fsck_rows(snapshot: Snapshot) -> list[Fault]:
+    """Return everything that does not hold among the rows of a snapshot."""
     seen = _Seen()
     for key, value in _all_pairs(snapshot):
         try:

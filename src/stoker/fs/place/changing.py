@@ -45,7 +45,7 @@ def with_overrides(old: ClusterMap, pool: Pool, overrides: Iterable[Override]) -
 def with_pools(old: ClusterMap, pools: Iterable[Pool]) -> ClusterMap:
     """Return the next map with these pools beside those that are there."""
     found = {pool.key: pool for pool in (*pools, *old.pools)}
-    return checked(ClusterMap(old.epoch + 1, old.disks, tuple(found[key] for key in sorted(found))))
+    return checked(msgspec.structs.replace(old, epoch=old.epoch + 1, pools=tuple(found[key] for key in sorted(found))))
 
 
 def settled(old: ClusterMap, width: int, domain: Domain, groups: Iterable[int]) -> ClusterMap:
@@ -58,17 +58,17 @@ def settled(old: ClusterMap, width: int, domain: Domain, groups: Iterable[int]) 
             pools.append(msgspec.structs.replace(pool, before=kept))
         else:
             pools.append(pool)
-    return ClusterMap(old.epoch + 1, old.disks, tuple(pools))
+    return msgspec.structs.replace(old, epoch=old.epoch + 1, pools=tuple(pools))
 
 
 def _moved(
     old: ClusterMap, disks: tuple[Disk, ...], pools: tuple[Pool, ...], *, forgetting: bool = False
 ) -> ClusterMap:  # fmt: skip
     """Return the next map, whose pools remember where groups were that are elsewhere in it."""
-    plain = ClusterMap(old.epoch + 1, disks, pools)
+    plain = msgspec.structs.replace(old, epoch=old.epoch + 1, disks=disks, pools=pools)
     was = {pool.key: pool for pool in old.pools}
     moved = [_remembering(Mapping(old, was[pool.key]), Mapping(plain, pool), forgetting=forgetting) for pool in pools]
-    return checked(ClusterMap(plain.epoch, disks, tuple(moved)))
+    return checked(msgspec.structs.replace(plain, pools=tuple(moved)))
 
 
 def _remembering(old: Mapping, new: Mapping, *, forgetting: bool) -> Pool:

@@ -110,12 +110,16 @@ class Pool(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ClusterMap(msgspec.Struct, frozen=True, dict=True, array_like=True):
-    """Disks by their numbers, pools by their form."""
+    """Disks by their numbers, pools by their form; with `repair_paused` nothing is repaired, whoever leads.
+
+    Bytes that were written before there was that field say that repair is not paused.
+    """
 
     epoch: Annotated[int, msgspec.Meta(ge=0)]
     disks: tuple[Disk, ...]
     pools: tuple[Pool, ...]
     form: Literal[1] = 1
+    repair_paused: bool = False
 
     @cached_property
     def by_id(self) -> dict[int, Disk]:
@@ -228,6 +232,7 @@ class MapDelta(msgspec.Struct, frozen=True, array_like=True):
     gone: tuple[int, ...] = ()
     pools: tuple[PoolChange, ...] = ()
     pools_gone: tuple[tuple[int, str], ...] = ()
+    repair_paused: bool = False
 
 
 Item = TypeVar("Item")
@@ -245,6 +250,7 @@ def difference(old: ClusterMap, new: ClusterMap) -> MapDelta:
         tuple(disk.id for disk in old.disks if disk.id not in new.by_id),
         tuple(changes),
         tuple(key for key in was if key not in there),
+        new.repair_paused,
     )
 
 
@@ -276,7 +282,10 @@ def applied(old: ClusterMap, delta: MapDelta) -> ClusterMap:
     for change in delta.pools:
         pools[change.width, change.domain] = _changed_pool(pools.get((change.width, change.domain)), change)
     ordered = tuple(disks[number] for number in sorted(disks))
-    return checked(ClusterMap(delta.epoch, ordered, tuple(pools[key] for key in sorted(pools))))
+    made = ClusterMap(
+        delta.epoch, ordered, tuple(pools[key] for key in sorted(pools)), repair_paused=delta.repair_paused
+    )  # fmt: skip
+    return checked(made)
 
 
 def _changed_pool(was: Pool | None, change: PoolChange) -> Pool:

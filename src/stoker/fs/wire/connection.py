@@ -26,7 +26,7 @@ from stoker.fs.wire.messages import AnswerHead, Fault, RequestHead, Welcome, pac
 from stoker.fs.wire.operations import Bytes, Operation
 from stoker.fs.wire.outbox import Outbox, Outgoing
 from stoker.fs.wire.serving import SLOWEST_BYTES_PER_SECOND
-from stoker.fs.wire.streams import Clock, Stream, StreamClosed, TlsStream, tls_stream
+from stoker.fs.wire.streams import Clock, Stream, StreamClosed, TlsStream, tls_stream, told_closed
 
 A = TypeVar("A")
 Q = TypeVar("Q")
@@ -101,7 +101,12 @@ class Connection:
                 self._stream.agree(until)
             return greet(self._stream, new_hello(volume, role), token, until)
         except StreamClosed as error:
-            raise UnavailableError("server ended the hello", where=self.address, got=str(error)) from error
+            told = told_closed(error) or UnavailableError(
+                "server ended the hello",
+                got=str(error),
+                remedy="it may want TLS, or a certificate: --tls-ca, --tls-cert",
+            )
+            raise _placed(told, self.address) from error
         except StokerError as error:
             raise _placed(error, self.address) from error
 

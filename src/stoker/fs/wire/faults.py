@@ -3,7 +3,7 @@
 from typing import Final
 
 from stoker.core import errors
-from stoker.core.errors import StokerError, UsageError
+from stoker.core.errors import StokerError, UnavailableError, UsageError
 from stoker.fs.meta.faults import MetaError
 from stoker.fs.wire.messages import Fault
 
@@ -30,6 +30,11 @@ let_travel(MetaError)
 @let_travel
 class RoomError(UsageError):
     """An answer is larger than whoever asked has room for."""
+
+
+@let_travel
+class UntrustedError(UnavailableError):
+    """One end does not believe the other's certificate, or one of them speaks TLS and the other does not."""
 
 
 def fault_of(error: BaseException, doing: str) -> Fault:

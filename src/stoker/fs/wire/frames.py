@@ -18,6 +18,7 @@ from stoker.core.units import KiB, MiB
 from stoker.kernels.checking import crc32c
 
 MAGIC: Final = 0x5746
+MAGIC_BYTES: Final = MAGIC.to_bytes(2, "big")
 FRAME_VERSION: Final = 1
 HEADER_BYTES_MAX: Final = 2**16 - 1
 PAYLOAD_BYTES_MAX: Final = 64 * MiB + 1024 * KiB

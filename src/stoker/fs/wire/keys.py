@@ -14,6 +14,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from stoker.core.errors import UsageError
 
 TOKEN_CHARACTERS_MIN: Final = 16
@@ -21,6 +23,24 @@ TOKEN_BYTES_MAX: Final = 4096
 TOKEN_VARIABLE: Final = "STOKER_FS_TOKEN"  # noqa: S105 - the name of a variable
 _SERVER: Final = b"stoker wire 1 server"
 _CLIENT: Final = b"stoker wire 1 client"
+
+
+class TlsFiles(msgspec.Struct, frozen=True):
+    """Paths of a certificate, its key, and of the authority that signs those of peers, if they must show any."""
+
+    certificate: str
+    key: str
+    authority: str = ""
+
+    def for_server(self) -> ssl.SSLContext:
+        """Return how this process serves: with an authority clients must show a certificate. Raises UsageError."""
+        return server_tls(Path(self.certificate), Path(self.key), Path(self.authority) if self.authority else None)
+
+    def for_client(self) -> ssl.SSLContext | None:
+        """Return how this process asks others, None without an authority that they could be held against."""
+        if not self.authority:
+            return None
+        return client_tls(Path(self.authority), Path(self.certificate), Path(self.key))
 
 
 def read_token(path: Path | None) -> str | None:

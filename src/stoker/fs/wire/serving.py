@@ -10,9 +10,10 @@ from stoker.core.errors import CorruptError, StokerError, TransientError, UsageE
 from stoker.core.units import KiB
 from stoker.fs.wire.bodies import opened, with_body
 from stoker.fs.wire.budget import Budget, BufferPool
-from stoker.fs.wire.faults import UNKNOWN_OPERATION, RoomError, fault_of
+from stoker.fs.wire.faults import UNKNOWN_OPERATION, RoomError, UntrustedError, fault_of
 from stoker.fs.wire.frames import (
     BODY_IN_PAYLOAD,
+    MAGIC_BYTES,
     PAYLOAD_BYTES_MAX,
     FrameType,
     Prefix,
@@ -26,6 +27,7 @@ from stoker.fs.wire.streams import Clock, Stream, StreamClosed, TlsStream, certi
 from stoker.fs.wire.workers import Workers
 
 _TICK_SECONDS: Final = 0.25
+_REFUSAL_SECONDS: Final = 1.0
 SHARE_OF_BUDGET: Final = 4
 """One client may have this part of the server's budget, the fourth, at most."""
 SLOWEST_BYTES_PER_SECOND: Final = 256 * KiB
@@ -79,7 +81,7 @@ class ServedConnection:
         try:
             until = self._serving.clock() + HELLO_SECONDS
             if isinstance(self._stream, TlsStream):
-                self._stream.agree(until)
+                self._agree(self._stream, until)
             self._certificate = certificate_name(self._stream)
             self._hello = admit(self._stream, self._serving.host, until)
             self._read_all()
@@ -93,6 +95,19 @@ class ServedConnection:
             self._stream.shut()
             self._outbox.end()
             self._outbox.join()
+
+    def _agree(self, stream: TlsStream, until: float) -> None:
+        try:
+            if stream.first_bytes(len(MAGIC_BYTES), until) == MAGIC_BYTES:
+                error = UntrustedError(
+                    "the server speaks TLS", remedy="give --tls-ca, the authority of its certificate"
+                )
+                stream.say_plainly(frame_head(FrameType.FAULT, 0, pack(fault_of(error, "the hello"))))
+                raise error
+            stream.agree(until)
+        except UntrustedError:
+            stream.refuse(_REFUSAL_SECONDS)
+            raise
 
     def _read_all(self) -> None:
         serving = self._serving

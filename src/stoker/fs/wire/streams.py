@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from stoker.core.errors import ShortReadError, UnavailableError
+from stoker.core.errors import ShortReadError, StokerError, UnavailableError
 from stoker.core.units import KiB
+from stoker.fs.wire.faults import UntrustedError
 from stoker.fs.wire.operations import Bytes, FileSpan
 
 _TICK_SECONDS: Final = 0.25
@@ -178,7 +179,29 @@ class TlsStream(Stream):
             except ssl.SSLWantWriteError:
                 self._wait_for(select.POLLOUT, until, "peer stopped in the handshake of TLS")
             except (OSError, ValueError) as error:
-                raise UnavailableError("TLS was not agreed on", got=str(error)[:200]) from error
+                raise UntrustedError("TLS was not agreed on", got=_reason(error), remedy=_remedy(error)) from error
+
+    def first_bytes(self, count: int, until: float) -> bytes:
+        """Return what the peer sends first, before any handshake; it stays to be read. Raises as `receive`."""
+        self._wait_for(select.POLLIN, until, "peer stopped sending")
+        try:
+            return socket.socket.recv(self._tls, count, socket.MSG_PEEK)
+        except OSError as error:
+            raise StreamClosed(str(error)) from error
+
+    def say_plainly(self, data: bytes) -> None:
+        """Send to a peer that speaks no TLS, before any handshake; what the kernel does not take at once is left."""
+        with suppress(OSError):
+            socket.socket.send(self._tls, data)
+
+    def refuse(self, within_seconds: float) -> None:
+        """End a connection that was not agreed on: what the peer sent meanwhile is taken, or it would not hear why."""
+        until = self.clock() + within_seconds
+        with suppress(OSError, StreamClosed):
+            self._tls.shutdown(socket.SHUT_WR)
+            while (left := until - self.clock()) > 0 and self._poll(select.POLLIN, left):
+                if not self.socket.recv(_BUFFER_BYTES):
+                    return
 
     def _receive_now(self, view: memoryview) -> int:
         with self._inside:
@@ -218,6 +241,30 @@ def tls_stream(connected: socket.socket, context: ssl.SSLContext, host: str | No
         connected, server_side=host is None, server_hostname=host, do_handshake_on_connect=False
     )
     return TlsStream(wrapped, clock)
+
+
+def _reason(error: Exception) -> str:
+    """Return in OpenSSL's words why, without where in its source."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate of the server: {error.verify_message}"
+    reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+    return reason.replace("_", " ").lower()[:200] if reason.isupper() or "_" in reason else reason[:200]
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "name the authority that signed it, and the host by the name in it; or have it issued anew"
+    return "look whether the other end speaks TLS"
+
+
+def told_closed(error: StreamClosed) -> StokerError | None:
+    """Return what a server means that ended the hello by an alert of TLS, None when it said nothing."""
+    cause = error.__cause__
+    if not isinstance(cause, ssl.SSLError) or "ALERT" not in (cause.reason or ""):
+        return None
+    wanted = "CERTIFICATE_REQUIRED" in str(cause.reason)
+    what = "the server asks for a certificate" if wanted else "the server does not believe the certificate"
+    return UntrustedError(what, got=_reason(cause), remedy="give --tls-cert and --tls-key, signed by its authority")
 
 
 def certificate_name(stream: Stream) -> str:

@@ -1,4 +1,4 @@
-"""A small authority for tests: certificates for servers and clients, valid for an hour."""
+"""A small authority for tests: certificates for servers and clients, valid for an hour unless told."""
 
 import datetime
 import ipaddress
@@ -24,10 +24,10 @@ class Authority:
         self._certificate = self._signed(self._name, self._key, authority=True)
         self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """The files of a certificate for 127.0.0.1 and of its key."""
+    def issue(self, name: str, *, hours: float = 1.0) -> tuple[Path, Path]:
+        """The files of a certificate for 127.0.0.1 and of its key; it is good for so long, or ended so long ago."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._signed(_name(name), key, authority=False)
+        certificate = self._signed(_name(name), key, authority=False, hours=hours)
         paths = (self._folder / f"{name}.crt", self._folder / f"{name}.key")
         paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         secret = key.private_bytes(
@@ -36,7 +36,7 @@ class Authority:
         paths[1].write_bytes(secret)
         return paths
 
-    def _signed(self, name: x509.Name, key: Any, *, authority: bool) -> x509.Certificate:
+    def _signed(self, name: x509.Name, key: Any, *, authority: bool, hours: float = 1.0) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -44,8 +44,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_before(now - datetime.timedelta(hours=24))
+            .not_valid_after(now + datetime.timedelta(hours=hours))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         )
