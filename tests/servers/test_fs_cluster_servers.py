@@ -1,6 +1,8 @@
 """A cluster of real chunk servers, 12 disks of 8+4: any 4 are killed, read, repaired, 4 others are killed, read."""
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -94,3 +96,44 @@ def test_four_of_twelve_disks_are_killed_and_after_the_repair_four_others(tmp_pa
                 assert exposure(store.examine()) == {4: len(slices)}
         cluster.end(0)
         all_read(cluster, slices)
+
+
+def test_servers_that_are_killed_while_many_slices_are_read_cost_none_of_them(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        cluster = Cluster(tmp_path, stack)
+        slices = [Slice(number, 1, 3_000 + 200 * number) for number in range(1, 400)]
+        store = stack.enter_context(cluster.store())
+        for data in slices:
+            store.write(data, [content(data)], durable=False)
+        wrong: list[BaseException] = []
+        turns: list[int] = []
+        over = threading.Event()
+
+        def reading() -> None:
+            try:
+                while not over.is_set():
+                    found = store.read([SliceRange(data, 0, data.size_bytes) for data in slices])
+                    assert all(bytes(part) == content(data) for data, part in zip(slices, found, strict=True))
+                    turns.append(1)
+            except BaseException as error:
+                wrong.append(error)
+
+        threads = [threading.Thread(target=reading) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(turns) >= 2)
+        for pid in cluster.servers[1].pids:
+            kill(pid)  # the map still says that they are up, and their parent starts them anew
+        before = len(turns)
+        wait_for(lambda: len(turns) >= before + 4)
+        over.set()
+        for thread in threads:
+            thread.join(60)
+        assert wrong == []
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.01)
