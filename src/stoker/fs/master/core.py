@@ -28,6 +28,7 @@ from stoker.fs.meta.view import View
 GROUP_CALLS_MAX: Final = 1024
 WAITING_CALLS_MAX: Final = 16_384
 """How many calls may wait; beyond it a client is told to come again."""
+_ENOUGH_CALLS: Final = GROUP_CALLS_MAX // 2
 
 
 def _digest(secret: bytes) -> bytes:
@@ -135,7 +136,7 @@ class MasterCore:
                 self.failure = None
             elif isinstance(event, FellBehind):
                 self.fell_behind = True
-        while self._waiting and self.member.room:
+        while self._waiting and self.member.room and self._is_worth_an_entry():
             self._send(now_ns)
         while self._checking and self.member.shown_ns >= self._checking[0][0]:
             ticket = self._checking.popleft()[1]
@@ -184,6 +185,15 @@ class MasterCore:
     def _committed(self, number: int) -> None:
         while self._flying and self._flying[0].number <= number:
             self._flying.popleft().settle()
+
+    def _is_worth_an_entry(self) -> bool:
+        """Tell whether those who wait are as many as those who fly, or are enough anyway.
+
+        An entry costs every server of the log the same however many calls are in it. So with few callers each still has
+        an entry on its way, and with many an entry carries a good part of them.
+        """
+        flying = sum(len(group.answers) for group in self._flying)
+        return self._waiting_calls >= min(flying, _ENOUGH_CALLS)
 
     def _take(self) -> list[Ticket]:
         tickets = [self._waiting.popleft()]
