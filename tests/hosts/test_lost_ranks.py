@@ -104,6 +104,7 @@ def test_a_killed_rank_is_named_with_its_host(lab: Lab, dataset: str, tmp_path: 
     assert result.metrics.steps > 0 and len(result.ranks) == 4
 
 
+@pytest.mark.slow
 def test_a_stopped_rank_is_named_within_the_deadline(lab: Lab, dataset: str, tmp_path: Path) -> None:
     run = Run(lab, dataset, tmp_path, [])
     pids = run.steps()

@@ -79,6 +79,7 @@ def test_a_host_that_is_cut_off_costs_only_its_own_samples_and_comes_back(ssh_he
     assert f"{ssh_here.names[1]}: " in hosts[1].errors[0]
 
 
+@pytest.mark.slow
 def test_a_host_that_nobody_answers_for_is_listed_with_the_reason(ssh_here: Lab, tmp_path: Path) -> None:
     unused = ssh_here.own.rpartition(".")[0] + ".99"
     sampler = SshSampler([ssh_here.names[0], unused], new_header(0.2), partial_folder=tmp_path)

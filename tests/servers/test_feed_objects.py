@@ -44,6 +44,7 @@ def test_feed_from_s3_counts_the_bytes_on_the_wire_and_removes_what_it_made(
     assert left == []
 
 
+@pytest.mark.slow
 def test_feed_from_azure(azurite_endpoint: Any, tmp_path: Path) -> None:
     make_container(azurite_endpoint.url, "feed")
     told = feed("az://feed/run", tmp_path, azurite_endpoint.variables)

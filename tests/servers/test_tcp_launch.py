@@ -123,6 +123,7 @@ def test_ranks_of_two_pods_make_one_result(pods) -> None:  # type: ignore[no-unt
     assert TOKEN not in (both.folder / "results").rglob("result.json").__next__().read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_named_and_what_the_others_measured_is_kept(pods) -> None:  # type: ignore[no-untyped-def]
     both = pods("--epochs", "1000000")
     both.start(0)
