@@ -3,6 +3,7 @@
 import errno
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 
 import pytest
 from client_place import Clients
@@ -327,3 +328,22 @@ def test_each_member_of_a_group_has_its_own_outcome(members: list[tuple[str, boo
             assert ticket.error is None
             assert ticket.answers == [Refusal(errno.ENOENT) if letter == "x" else Number(0)]
     assert sorted(shown) == sorted(letter.encode() for letter, _ in members if letter != "d")
+
+
+def test_who_is_interrupted_as_it_gathers_keeps_nobody_waiting(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = clients.client(threads=True)
+    tree = FileTree(one)
+    tree.write_bytes("/first", b"x")
+    monkeypatch.setattr(one.works.commits, "_usual", 100)
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("stoker.fs.client.commits.time", SimpleNamespace(sleep=interrupt))
+        tree.write_bytes("/never", b"y")
+    tree.write_bytes("/next", b"z")
+    assert tree.read_bytes("/next") == b"z"
+    assert not tree.exists("/never")

@@ -152,7 +152,7 @@ def test_threads_share_transactions() -> None:
     with ThreadPoolExecutor(16) as pool:
         before = volume.engine.revision()
         waiting = [pool.submit(Tree(volume).create, f"/f{n}") for n in range(16)]
-        while len(volume._committer._waiting) < 15:
+        while volume._committer._turns.waiting < 15:
             threading.Event().wait(0.001)
         slow.set()
         assert len({one.result().ino for one in waiting}) == 16
@@ -184,17 +184,17 @@ def test_who_is_interrupted_when_woken_to_lead_lets_another_lead(monkeypatch: py
     committer = volume._committer
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(Tree(volume).create, "/first")
-        while not committer._busy:
+        while not committer._turns._busy:
             threading.Event().wait(0.001)
         ticket = committing._Ticket([Call(Mkdir(ROOT, b"never", 0o755))])
-        ticket.wake = _Interrupted()  # type: ignore[assignment]
+        ticket._wake = _Interrupted()  # type: ignore[assignment]
         with monkeypatch.context() as patch:
             patch.setattr(committing, "_Ticket", lambda batch: ticket)
             interrupted = pool.submit(committer.submit, ticket.batch)
-            while ticket not in committer._waiting:
+            while ticket not in committer._turns._waiting:
                 threading.Event().wait(0.001)
         last = pool.submit(Tree(volume).create, "/last")
-        while len(committer._waiting) < 2:
+        while committer._turns.waiting < 2:
             threading.Event().wait(0.001)
         held.set()
         with pytest.raises(KeyboardInterrupt):

@@ -10,11 +10,11 @@ small files cost one request to each disk, and one wait.
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from stoker.core.errors import StokerError, TransientError
+from stoker.core.turns import Turns, Waiter
 from stoker.fs.client.packs import Loose, Part, in_packs
 from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import Call
@@ -45,24 +45,21 @@ class Keeping(NamedTuple):
     """Stores bytes as one slice, durably: its parts, the session that shows it, its class."""
 
 
-class Ticket:
+class Ticket(Waiter):
     """What one thread wants: slices that are stored, loose bytes, and the calls that are made of where those are."""
 
-    __slots__ = ("answers", "calls", "done", "error", "leads", "loose", "parts", "slices", "wake")
+    __slots__ = ("answers", "calls", "error", "loose", "parts", "slices")
 
     def __init__(
         self, slices: Sequence[Slice], calls: Callable[[Sequence[Part]], Sequence[Call]], loose: Sequence[Loose]
     ) -> None:  # fmt: skip
+        super().__init__()
         self.slices = slices
         self.calls = calls
         self.loose = loose
         self.parts: list[Part] = []
         self.answers: list[Answer] = []
         self.error: BaseException | None = None
-        self.done = False
-        self.leads = False  # woken to commit for all who wait
-        self.wake = threading.Lock()  # released when it is done, or is to lead
-        self.wake.acquire()
 
 
 class CommitGroup:
@@ -71,10 +68,9 @@ class CommitGroup:
     def __init__(self, metadata: Metadata, keeping: Keeping) -> None:
         self._metadata = metadata
         self._keeping = keeping
-        self._mutex = threading.Lock()
-        self._waiting: deque[Ticket] = deque()
+        self._turns: Turns[Ticket] = Turns()
+        self._mutex = threading.Lock()  # of what is put off, and of what is counted
         self._later: list[Call] = []
-        self._busy = False
         self._usual = 0  # twice the size of the latest groups
         self.commits = 0
         self.served = 0
@@ -121,52 +117,28 @@ class CommitGroup:
     @property
     def waiting(self) -> int:
         """How many wait for the next group."""
-        return len(self._waiting)
+        return self._turns.waiting
 
     def _ask(self, ticket: Ticket) -> list[Answer]:
-        with self._mutex:
-            self._waiting.append(ticket)
-            leads, self._busy = not self._busy, True
-        if not leads:
-            try:
-                ticket.wake.acquire()
-            except BaseException:
-                self._abandon(ticket)
-                raise
-        if not ticket.done:
-            self._lead()
+        if self._turns.come(ticket):
+            self._lead(ticket)
         if ticket.error is not None:
             raise ticket.error
         return ticket.answers
 
-    def _abandon(self, ticket: Ticket) -> None:
-        """Take out a ticket whose thread was interrupted; when it had been woken to lead, wake another."""
-        with self._mutex:
-            waits = ticket in self._waiting
-            if waits:
-                self._waiting.remove(ticket)
-        if waits and ticket.leads:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Let who waits longest lead the next group."""
-        with self._mutex:
-            self._busy = bool(self._waiting)
-            if self._busy:
-                self._waiting[0].leads = True
-                self._waiting[0].wake.release()
-
-    def _lead(self) -> None:
+    def _lead(self, own: Ticket) -> None:
         """Commit for those who wait, oneself first among them."""
-        if len(self._waiting) < self._usual // 2:
-            time.sleep(_GATHER_SECONDS)
-        with self._mutex:
-            group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_TICKETS_MAX))]
+        if self.waiting < self._usual // 2:
+            try:
+                time.sleep(_GATHER_SECONDS)
+            except BaseException:
+                self._turns.leave(own)
+                raise
+        group = self._turns.take(_GROUP_TICKETS_MAX)
         try:
-            self.commit_all(group, self._pass_on)
+            self.commit_all(group, self._turns.pass_on)
         finally:
-            for ticket in group[1:]:
-                ticket.wake.release()
+            self._turns.serve(group)
 
     def commit_all(self, group: list[Ticket], durable: Callable[[], None] = lambda: None) -> None:
         """Commit tickets as one group, whose outcomes they then hold; `durable` is called when the bytes are.
@@ -190,8 +162,6 @@ class CommitGroup:
                 self.commits += 1
                 self.served += len(group)
                 self._usual = (self._usual + 2 * len(group)) // 2
-            for ticket in group:
-                ticket.done = True
 
     # -- loose bytes
 

@@ -1,24 +1,21 @@
 """Group sync: whoever comes while a sync runs shares the next one. No thread, no timer; and locks by shard."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from stoker.core.errors import StokerError, TransientError
+from stoker.core.turns import Turns, Waiter
 
 
-class _Ticket:
-    """One who waits: settled by another's sync, or woken to sync for all who wait."""
+class _Waiter(Waiter):
+    """One who waits for a sync, and what that raised."""
 
-    __slots__ = ("done", "error", "leads", "wake")
+    __slots__ = ("error",)
 
     def __init__(self) -> None:
-        self.done = False
-        self.leads = False
+        super().__init__()
         self.error: StokerError | None = None
-        self.wake = threading.Lock()
-        self.wake.acquire()
 
 
 class GroupSync:
@@ -26,49 +23,24 @@ class GroupSync:
 
     def __init__(self, sync: Callable[[], None]) -> None:
         self._sync = sync
-        self._waiting: deque[_Ticket] = deque()
-        self._mutex = threading.Lock()
-        self._busy = False
+        self._turns: Turns[_Waiter] = Turns()
+        self._mutex = threading.Lock()  # of what is counted
         self.syncs = 0
         self.waits = 0
 
     def wait(self) -> None:
         """Return when a sync that began after this call is over. Raises what that sync raises."""
-        ticket = _Ticket()
+        waiter = _Waiter()
         with self._mutex:
             self.waits += 1
-            self._waiting.append(ticket)
-            leads, self._busy = not self._busy, True
-        if not leads:
-            try:
-                ticket.wake.acquire()
-            except BaseException:
-                self._abandon(ticket)
-                raise
-        if not ticket.done:
+        if self._turns.come(waiter):
             self._lead()
-        if ticket.error is not None:
-            raise ticket.error
-
-    def _abandon(self, ticket: _Ticket) -> None:
-        """Take out a ticket whose thread was interrupted; when it had been woken to lead, wake another."""
-        with self._mutex:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
-                if ticket.leads:
-                    self._wake_next()
-
-    def _wake_next(self) -> None:
-        self._busy = bool(self._waiting)
-        if self._busy:
-            self._waiting[0].leads = True
-            self._waiting[0].wake.release()
+        if waiter.error is not None:
+            raise waiter.error
 
     def _lead(self) -> None:
         """Sync for those who wait, oneself first among them, then wake who leads next, then those who are served."""
-        with self._mutex:
-            tickets = list(self._waiting)
-            self._waiting.clear()
+        taken = self._turns.take()
         error: StokerError | None = TransientError("sync was interrupted")
         try:
             self._sync()
@@ -78,11 +50,10 @@ class GroupSync:
         finally:
             with self._mutex:
                 self.syncs += 1
-                self._wake_next()
-            for ticket in tickets:
-                ticket.done, ticket.error = True, error
-            for ticket in tickets[1:]:
-                ticket.wake.release()
+            self._turns.pass_on()
+            for waiter in taken:
+                waiter.error = error
+            self._turns.serve(taken)
 
 
 class KeyedLocks:

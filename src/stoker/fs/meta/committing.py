@@ -4,13 +4,12 @@ There is no timer and no thread: who comes while a commit runs waits in the queu
 commits for all of them.
 """
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from stoker.core.errors import TransientError, UsageError
+from stoker.core.turns import Turns, Waiter
 from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import Call, Close, Create, Open, Question
 from stoker.fs.meta.keys import MOVED
@@ -24,23 +23,17 @@ _PAUSE_SECONDS: Final = 0.002
 _PAUSE_SECONDS_MAX: Final = 0.1
 
 
-class _Ticket:
-    """Calls that wait: settled when answered or failed, or else woken to commit for all who wait."""
+class _Ticket(Waiter):
+    """Calls that wait: answered or failed once served."""
 
-    __slots__ = ("answers", "batch", "error", "leads", "revision", "wake")
+    __slots__ = ("answers", "batch", "error", "revision")
 
     def __init__(self, batch: Sequence[Call]) -> None:
+        super().__init__()
         self.batch = batch
         self.answers: list[Answer] | None = None
         self.error: BaseException | None = None
-        self.leads = False  # woken to commit for all who wait
         self.revision = 0  # what the answers rest on
-        self.wake = threading.Lock()
-        self.wake.acquire()
-
-    @property
-    def settled(self) -> bool:
-        return self.answers is not None or self.error is not None
 
 
 class Committer:
@@ -49,9 +42,7 @@ class Committer:
     def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
         self._engine = engine
         self._clock = clock
-        self._waiting: deque[_Ticket] = deque()
-        self._mutex = threading.Lock()
-        self._busy = False
+        self._turns: Turns[_Ticket] = Turns()
 
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         """Run calls in their order and return their answers once they are durable; see `waits_for_disk`.
@@ -60,16 +51,7 @@ class Committer:
         be sent again. Raises TransientError when other processes were always faster.
         """
         ticket = _Ticket(batch)
-        with self._mutex:
-            self._waiting.append(ticket)
-            leads, self._busy = not self._busy, True
-        if not leads:
-            try:
-                ticket.wake.acquire()
-            except BaseException:
-                self._abandon(ticket)
-                raise
-        if not ticket.settled:
+        if self._turns.come(ticket):
             self._lead()
         if ticket.error is not None:
             raise ticket.error
@@ -79,28 +61,12 @@ class Committer:
             self._engine.make_durable(ticket.revision)
         return ticket.answers
 
-    def _abandon(self, ticket: _Ticket) -> None:
-        """Take out a ticket whose thread was interrupted; when it had been woken to lead, wake another."""
-        with self._mutex:
-            if ticket not in self._waiting:
-                return
-            self._waiting.remove(ticket)
-            if ticket.leads:
-                self._wake_next()
-
-    def _wake_next(self) -> None:
-        """Wake who waits longest to lead; the mutex is held."""
-        self._busy = bool(self._waiting)
-        if self._busy:
-            self._waiting[0].leads = True
-            self._waiting[0].wake.release()
-
     def _lead(self) -> None:
         """Commit for those who wait, oneself first among them, then wake the next to lead, then those who are served.
 
         In this order the next commit begins while the served ones are still waking up.
         """
-        tickets = self._take()
+        tickets = self._turns.take(GROUP_CALLS_MAX, lambda ticket: len(ticket.batch))
         try:
             found, revision = self._commit([call for ticket in tickets for call in ticket.batch])
             answers = iter(found)
@@ -114,20 +80,8 @@ class Committer:
             if not isinstance(error, Exception):
                 raise
         finally:
-            with self._mutex:
-                self._wake_next()
-            for ticket in tickets[1:]:
-                ticket.wake.release()
-
-    def _take(self) -> list[_Ticket]:
-        """Take those who wait, in their order, up to the size of a group; the first however large it is."""
-        with self._mutex:
-            tickets = [self._waiting.popleft()]
-            count = len(tickets[0].batch)
-            while self._waiting and count + len(self._waiting[0].batch) <= GROUP_CALLS_MAX:
-                tickets.append(self._waiting.popleft())
-                count += len(tickets[-1].batch)
-        return tickets
+            self._turns.pass_on()
+            self._turns.serve(tickets)
 
     def _commit(self, batch: Sequence[Call]) -> tuple[list[Answer], int]:
         """Return the answers, and the revision that is to be durable before they may be relied on."""
