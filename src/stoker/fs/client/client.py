@@ -288,7 +288,7 @@ class Client:
         if self.holds is not None:
             self.holds.begin(Peek(ino))
         found = self.metadata.run(Peek(ino), caller=caller)
-        if not found.attr.is_file or found.attr.size_bytes > CHUNKS_MAX * CHUNK_BYTES:
+        if not found.attr.is_file or not found.attr.nlink or found.attr.size_bytes > CHUNKS_MAX * CHUNK_BYTES:
             return None
         with self._mutex:
             inode = self._inode_of(number, ino, found.attr)

@@ -154,7 +154,7 @@ class Holds:
             owed = hold.owed.get(request.name)
             if owed is not None:
                 return Entry(owed[0].ino, msgspec.structs.replace(owed[1]))
-            if not hold.lacks(request.name):
+            if not hold.lacks(request.name) or not _is_name(request.name):
                 return None
         raise meta_error(errno.ENOENT, "lookup", request.name.decode(errors="backslashreplace"))
 
@@ -399,6 +399,11 @@ def _may_make(hold: Hold, name: bytes, caller: Caller) -> bool:
     """Tell whether a file can be made without asking."""
     if not hold.lacks(name) or hold.attr.flags & HAS_DEFAULT_ACL or not _may(hold.attr, caller, MAY_WRITE | MAY_SEARCH):
         return False
+    return _is_name(name)
+
+
+def _is_name(name: bytes) -> bool:
+    """Tell whether something can have this name."""
     try:
         check_name(name)
     except Refused:

@@ -32,12 +32,12 @@ from stoker.fs.master.messages import (
     Submit,
     pack_call,
 )
-from stoker.fs.master.waiting import wait_for_names
 from stoker.fs.meta.answers import Answer, Number, Refusal
 from stoker.fs.meta.calls import BeginSession, Call, Caller, EndSession, Question, RenewSession, Request
 from stoker.fs.meta.faults import HELD
 from stoker.fs.meta.machine import Settings
 from stoker.fs.meta.volume import granted, unpack_settings
+from stoker.fs.meta.waiting import wait_for_names
 from stoker.fs.wire import ClientOptions, Connection, Operation
 from stoker.fs.wire.faults import UntrustedError
 
