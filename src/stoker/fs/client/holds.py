@@ -242,8 +242,11 @@ class Holds:
                     self._busy[parent] = self._busy.get(parent, 0) + 1
                 if hold is not None:
                     owed += self._in_the_way(hold, name, changes)
-            if isinstance(request, ReadDir) and request.ino in self._holds:
-                owed += self._holds[request.ino].owed.values()
+            itself = self._holds.get(getattr(request, "ino", 0))
+            if itself is not None and isinstance(request, ReadDir):
+                owed += itself.owed.values()
+            elif itself is not None and changes:
+                itself.until_ns = 0  # who may make what in it may be another from now on
         if owed:
             tell_all(self._works, [made for made, _ in owed], wait=True)
 

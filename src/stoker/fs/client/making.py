@@ -108,7 +108,8 @@ def tell_all(works: Works, inodes: Sequence[Made], *, wait: bool) -> None:
     """
     with ExitStack() as locked:
         owing = []
-        for inode in sorted(inodes, key=lambda one: one.ino):  # in one order, so that two who do this never lock up
+        ordered = sorted({one.ino: one for one in inodes}.items())  # in one order: two who do this never lock up
+        for _, inode in ordered:
             if not inode.commit_lock.acquire(blocking=wait):
                 continue
             locked.callback(inode.commit_lock.release)
