@@ -32,6 +32,7 @@ from stoker.fs.meta.calls import (
     Rename,
     Rmdir,
     SetAttr,
+    SetLock,
     SetXattr,
     Symlink,
     Unlink,
@@ -134,6 +135,20 @@ def test_its_maker_sees_a_file_at_once_whatever_he_asks(clients: Clients) -> Non
         with pytest.raises(MetaError) as caught:
             client.ask(Lookup(ROOT, b"%d" % n))
         assert caught.value.errno == errno.ENOENT
+
+
+def test_a_lock_and_a_synced_directory_tell_of_all_files(clients: Clients) -> None:
+    client = holding(clients)
+    locked = clients.file(client, b"locked")
+    handle = clients.file(client, b"made under the lock")
+    client.ask(SetLock(locked.ino, 1, None))
+    assert b"made under the lock" in names(clients)
+    more = clients.file(client, b"more")
+    assert client.holds is not None
+    client.holds.tell()
+    assert b"more" in names(clients)
+    for one in (locked, handle, more):
+        one.close()
 
 
 def test_taken_names_are_taken(clients: Clients) -> None:

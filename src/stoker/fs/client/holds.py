@@ -23,7 +23,7 @@ from stoker.fs.client.making import Made, tell_all
 from stoker.fs.client.numbers import TakenNumbers
 from stoker.fs.client.works import Works
 from stoker.fs.meta.answers import Entry, Refusal
-from stoker.fs.meta.calls import Call, Caller, Create, GetAttr, Lookup, Question, ReadDir, Rename, Request
+from stoker.fs.meta.calls import Call, Caller, Create, GetAttr, Lookup, Question, ReadDir, Rename, Request, SetLock
 from stoker.fs.meta.context import MAY_SEARCH, MAY_WRITE, check_name, mode_allows, touch
 from stoker.fs.meta.faults import MetaError, Refused, meta_error
 from stoker.fs.meta.holdcalls import HoldNames, ReturnNames, TakeInodes
@@ -227,6 +227,13 @@ class Holds:
 
     # -- requests
 
+    def tell(self) -> None:
+        """Tell the metadata of all files that it does not know yet. Raises what asking raises."""
+        with self._changed:
+            owed = [made for made, _ in self._owed.values()]
+        if owed:
+            tell_all(self._works, owed, wait=True)
+
     def changing(self, request: Request[Any]) -> Changing:
         """Return what a request is to be asked within: who it is about is told of what it rests on."""
         return Changing(self, request)
@@ -243,7 +250,9 @@ class Holds:
                 if hold is not None:
                     owed += self._in_the_way(hold, name, changes)
             itself = self._holds.get(getattr(request, "ino", 0))
-            if itself is not None and isinstance(request, ReadDir):
+            if isinstance(request, SetLock):
+                owed = list(self._owed.values())  # who gets a lock next sees all that was made under it
+            elif itself is not None and isinstance(request, ReadDir):
                 owed += itself.owed.values()
             elif itself is not None and changes:
                 itself.until_ns = 0  # who may make what in it may be another from now on
