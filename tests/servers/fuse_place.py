@@ -29,7 +29,7 @@ def need_fuse() -> None:
 class Mounts:
     """Mount points of one volume, and the process that serves them."""
 
-    def __init__(self, folder: Path, count: int, uid: int = 0, url: str = "") -> None:
+    def __init__(self, folder: Path, count: int, uid: int = 0, url: str = "", hold_seconds: float = 0) -> None:
         self.folder = folder
         self.url = url or f"sqlite://{folder}/volume.db?sync=off"
         self.points = [folder / f"mount{index}" for index in range(count)]
@@ -45,6 +45,7 @@ class Mounts:
                 [sys.executable, str(SERVER), str(uid), self.url, *map(str, self.points)],
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env={**os.environ, "STOKER_TEST_HOLD_SECONDS": str(hold_seconds)},
             )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"ready\n", self.log.read_text()
@@ -66,10 +67,10 @@ class Mounts:
 
 
 @contextmanager
-def mounted(folder: Path, count: int = 1, uid: int = 0, url: str = "") -> Iterator[Mounts]:
+def mounted(folder: Path, count: int = 1, uid: int = 0, url: str = "", hold_seconds: float = 0) -> Iterator[Mounts]:
     """Give mounts of a new volume; afterwards nothing is mounted, and nothing was complained of."""
     need_fuse()
-    mounts = Mounts(folder, count, uid, url)
+    mounts = Mounts(folder, count, uid, url, hold_seconds)
     try:
         yield mounts
         assert not mounts.log.read_text(), mounts.log.read_text()

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from stoker.fs.client.client import Client
+from stoker.fs.client.options import ClientOptions
 from stoker.fs.fuse.options import MountOptions
 from stoker.fs.fuse.serving import Server
 from stoker.fs.meta import Volume
@@ -41,7 +42,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     become(int(uid))
     volume, store = Volume.open(url), MemorySliceStore()
-    clients = [Client(volume, store) for _ in points]
+    holding = ClientOptions(hold_seconds=float(os.environ.get("STOKER_TEST_HOLD_SECONDS", "0")))
+    clients = [Client(volume, store, holding) for _ in points]
     servers = [
         Server(
             client, Path(point), MountOptions(allow_other=uid == "0", attr_seconds=0.2, entry_seconds=0.2),

@@ -19,8 +19,17 @@ FSX_STEPS = int(os.environ.get("STOKER_FSX_STEPS", "1000000"))
 
 
 @pytest.fixture
-def mounts(tmp_path: Path) -> Iterator[Mounts]:
-    with mounted(tmp_path, 2) as given:
+def hold_seconds() -> float:
+    """Return how long names of directories are held; tests that are about it give it themselves."""
+    return 0.0
+
+
+HELD = pytest.mark.parametrize("hold_seconds", [0.0, 3.0], ids=["asking", "holding"])
+
+
+@pytest.fixture
+def mounts(tmp_path: Path, hold_seconds: float) -> Iterator[Mounts]:
+    with mounted(tmp_path, 2, hold_seconds=hold_seconds) as given:
         yield given
         given.stop()
         sound(given.url)
@@ -44,6 +53,7 @@ def test_a_file_is_what_was_written_a_million_times(mounts: Mounts, count: int, 
 
 
 @pytest.mark.slow
+@HELD
 def test_pjdfstest_passes_whole(mounts: Mounts) -> None:
     _pass_pjdfstest(mounts)
 
@@ -87,6 +97,7 @@ def test_fio_reads_what_it_wrote(mounts: Mounts, size: str) -> None:
 
 
 @pytest.mark.slow
+@HELD
 def test_git_clones_and_checks_a_repository(mounts: Mounts) -> None:
     git = shutil.which("git") or pytest.skip("there is no git")
     source = Path(__file__).parents[2]
@@ -101,6 +112,7 @@ def test_git_clones_and_checks_a_repository(mounts: Mounts) -> None:
 
 
 @pytest.mark.slow
+@HELD
 def test_sqlite_is_whole_on_two_mounts(mounts: Mounts) -> None:
     path = mounts.points[0] / "t.db"
     with sqlite3.connect(path) as database:

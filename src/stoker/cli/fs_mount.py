@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _WAIT_SECONDS: Final = 60.0
 _PROGRAM: Final = "from stoker.cli.main import main; main()"
 _LOG_BYTES_TOLD: Final = 2000
+_HOLD_SECONDS: Final = 3.0
+"""How long the names of a directory are held at a time: so long others wait at most when a mount is killed."""
 
 
 @click.command("mount")
@@ -73,17 +75,18 @@ def _options(*, attr_ttl: float, entry_ttl: float, **given: Any) -> MountOptions
 def _serve(url: str, point: Path, reached: "Access", options: MountOptions, *, json: bool) -> int:
     """Serve a mount until somebody unmounts it or a signal comes."""
     from stoker.fs.client.options import ClientOptions
-    from stoker.fs.doors.places import opened_place
+    from stoker.fs.doors.places import is_served, opened_place
     from stoker.fs.fuse.living import SignOfLife
     from stoker.fs.fuse.serving import Server
     from stoker.fs.fuse.table import mount_at, refuse_taken
 
     refuse_taken(point)
     _refuse_within(url, point, reached)
+    chosen = ClientOptions(strict=options.strict, hold_seconds=_HOLD_SECONDS if is_served(url) else 0.0)
     with (
         SignalWatch() as watch,
         SignOfLife() as life,
-        opened_place(url, reached, options=ClientOptions(strict=options.strict)) as place,
+        opened_place(url, reached, options=chosen) as place,
         _upkeep(place),
     ):
         server = Server(

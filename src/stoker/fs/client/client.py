@@ -4,7 +4,7 @@ import errno
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any, Final, TypeGuard, TypeVar, cast
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from stoker.core.clock import sleep, wall_ns
 from stoker.core.errors import StokerError
 from stoker.fs.client.errors import refusing
+from stoker.fs.client.holds import Holds
 from stoker.fs.client.inode import OpenInode
 from stoker.fs.client.layout import CHUNKS_MAX
 from stoker.fs.client.openfile import OpenFile
@@ -82,6 +83,7 @@ class Client:
         self._flushing: set[int] = set()
         self._closed = False
         self._loose = False  # something was made or emptied that may not be durable yet
+        self.holds: Holds | None = None
         self.session = Session(metadata, options.session_seconds, self._lost, clock)
         self.session.number  # noqa: B018 - begins it
         self._pool: Executor = ThreadPoolExecutor(options.threads, "stoker-fs-pool") if threads else Inline()
@@ -90,6 +92,7 @@ class Client:
             metadata, store, options, session=self.session, pool=self._pool, clock=clock, sleep=pause
         )  # fmt: skip
         self._whole = WholeFiles(self.works)
+        self.holds = Holds(self.works) if threads and options.hold_seconds and not options.strict else None
         self._keepers = self._kept() if threads else []
 
     def _kept(self) -> list[Keeper]:
@@ -103,8 +106,11 @@ class Client:
 
     def ask(self, request: Request[A], *, caller: Caller = _SUPERUSER) -> A:
         """Do a request in the client's session; attributes tell what was written, shown to others or not."""
-        if isinstance(request, Lookup | GetAttr) and self.works.entries.is_on:
-            return cast("A", self._entry(request, caller))
+        if isinstance(request, Lookup | GetAttr):
+            if self.holds is not None:
+                return cast("A", self._righted(self.holds.ask(request, caller, self._asked), {}))
+            if self.works.entries.is_on:
+                return cast("A", self._entry(request, caller))
         return self._asked(request, caller)
 
     def _entry(self, request: Lookup | GetAttr, caller: Caller) -> Entry:
@@ -139,7 +145,11 @@ class Client:
             self._settle(call.request)
         generations = self._generations()
         number = self.session.number
-        answers = self.metadata.submit([msgspec.structs.replace(call, session=number) for call in batch])
+        with ExitStack() as asking:
+            if self.holds is not None:
+                for call in batch:
+                    asking.enter_context(self.holds.changing(call.request))
+            answers = self.metadata.submit([msgspec.structs.replace(call, session=number) for call in batch])
         for call, answer in zip(batch, answers, strict=True):
             if not isinstance(answer, Refusal):
                 self._changed(call.request, answer)
@@ -147,6 +157,12 @@ class Client:
 
     def _in_session(self, task: Callable[[int], A], request: Request[Any]) -> A:
         """Do something in the session; in a new one when it turns out to be over, unless it is about what was open."""
+        if self.holds is not None:
+            with self.holds.changing(request):
+                return self._in_living_session(task, request)
+        return self._in_living_session(task, request)
+
+    def _in_living_session(self, task: Callable[[int], A], request: Request[Any]) -> A:
         number = self.session.number
         try:
             return task(number)
@@ -228,9 +244,16 @@ class Client:
         """Make a file, or find it, and open it as the request's `access` says."""
         if not request.access:
             raise meta_error(errno.EINVAL, "create", request.name.decode(errors="backslashreplace"))
+        made = None if self.holds is None else self.holds.make(request, caller, self._living_session())
+        if self.holds is not None and made is not None:
+            handle = self._handle(made.entry, made.call.session, request.access, caller, {}, changed=False)
+            self.holds.owe(made, handle.inode)
+            return made.entry, handle
         generations = self._generations()
         entry, number = self._opened(request, caller)
         handle = self._handle(entry, number, request.access, caller, generations, changed=entry.made)
+        if self.holds is not None and entry.made:
+            self.holds.made_in(request.parent, number)
         return self._righted(entry, {}), handle
 
     def _opened(self, request: Open | Create, caller: Caller) -> tuple[Entry, int]:
@@ -250,7 +273,7 @@ class Client:
             inode = self._inode_of(number, entry.ino, entry.attr)
         inode.opened(entry.attr, generations.get(entry.ino, 0))
         if changed:
-            inode.note_change()
+            inode.making.note()
         return OpenFile(self, self.works, inode, access, caller, entry.attr.version)
 
     def _open_light(self, ino: int, caller: Caller) -> OpenFile | None:
@@ -262,8 +285,10 @@ class Client:
         """
         generations = self._generations()
         number = self._living_session()
+        if self.holds is not None:
+            self.holds.begin(Peek(ino))
         found = self.metadata.run(Peek(ino), caller=caller)
-        if not found.attr.is_file or found.attr.size_bytes > CHUNKS_MAX * CHUNK_BYTES:
+        if not found.attr.is_file or not found.attr.nlink or found.attr.size_bytes > CHUNKS_MAX * CHUNK_BYTES:
             return None
         with self._mutex:
             inode = self._inode_of(number, ino, found.attr)
@@ -318,7 +343,8 @@ class Client:
             if inode.handles:
                 return False
             self._inodes.pop((inode.session, inode.ino), None)
-            return True
+        inode.making.forget()
+        return True
 
     def put(self, request: Put, contents: Iterable[Bytes], *, caller: Caller = _SUPERUSER) -> Entry:
         """Store bytes and make a file of them, or give it this content, in one step; the request's slices are none.
@@ -326,7 +352,8 @@ class Client:
         Durable when it returns; with those of other threads it shares the wait for the disk. Each of `contents` is at
         most 64 MiB, and at most as many as there are threads are in memory.
         """
-        with refusing("put", request.name.decode(errors="backslashreplace")):
+        named = request.name.decode(errors="backslashreplace")
+        with refusing("put", named), nullcontext() if self.holds is None else self.holds.changing(request):
             entry = self._whole.put(request, contents, self._living_session(), caller)
         self._changed(request, entry)
         return entry
@@ -422,6 +449,8 @@ class Client:
         with self._mutex:
             gone = [inode for (session, _), inode in self._inodes.items() if session == number]
             self._inodes = {key: inode for key, inode in self._inodes.items() if key[0] != number}
+        if self.holds is not None:
+            self.holds.lost()
         for inode in gone:
             inode.drop(stale=True)
 
@@ -449,6 +478,8 @@ class Client:
         self._flushers.shutdown()
         try:
             self.flush_all()
+            if self.holds is not None:
+                self.holds.close()
         finally:
             self._pool.shutdown()
             self.session.end()

@@ -27,3 +27,6 @@ class Counters(msgspec.Struct):
     dropped_bytes: int = 0
     relieved: int = 0
     compacted: int = 0
+    made_here: int = 0
+    holds: int = 0
+    holds_asked_back: int = 0

@@ -17,6 +17,7 @@ from stoker.fs.client.doubt import runs_shown
 from stoker.fs.client.errors import as_refusal, stale
 from stoker.fs.client.gather import gather, ranges_of
 from stoker.fs.client.layout import Layout
+from stoker.fs.client.making import RETRIABLE, Making
 from stoker.fs.client.options import PIECE_BYTES
 from stoker.fs.client.packs import LOOSE_BYTES_MAX, Loose, Part
 from stoker.fs.client.runs import Piece, Run, awaited, joined, write_call
@@ -30,7 +31,6 @@ from stoker.fs.meta.records import Attr
 from stoker.fs.meta.slices import CHUNK_BYTES
 from stoker.fs.store.interface import Bytes
 
-_RETRIABLE = (errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS, errno.EAGAIN)
 _READ_ATTEMPTS = 3
 
 
@@ -40,13 +40,12 @@ class OpenInode:
     def __init__(self, works: Works, ino: int, session: int, attr: Attr) -> None:
         self.ino = ino
         self.session = session
-        self.handles = 0
-        self.light = 0  # how many of them are not open in the session
+        self.handles = self.light = 0  # light: how many of them are not open in the session
         self.where = f"inode {ino}"
         self.layout = Layout(works.options.attribute_seconds, attr)
         self._works = works
         self._lock = threading.RLock()  # over all below, never held while a store or the metadata works
-        self._commit_lock = threading.Lock()  # held by who commits: what is sealed first is shown first
+        self.commit_lock = threading.Lock()  # of who commits: what is sealed first is shown first
         self._buffer = Buffer()
         self._append = bytearray()
         self._append_at = 0
@@ -59,8 +58,7 @@ class OpenInode:
         self._lost_error: MetaError | None = None
         self.losses = 0  # how often bytes were given up: a handle that has seen fewer is to be told
         self._layers = Layers()
-        self._changes = 0  # made or emptied by opening: durable only with what is shown later
-        self._changes_kept = 0
+        self.making = Making(works, self.where)
 
     # -- facts
 
@@ -189,7 +187,7 @@ class OpenInode:
 
     def _compact(self, place: int) -> None:
         """Store a place again that shows many slices, unless the file is being committed: then the next commit asks."""
-        if not self._commit_lock.acquire(blocking=False):
+        if not self.commit_lock.acquire(blocking=False):
             return
         try:
             with self._lock:
@@ -202,13 +200,12 @@ class OpenInode:
         except (StokerError, DurabilityError):
             return  # all shows as before; what was stored is garbage once the session is over
         finally:
-            self._commit_lock.release()
+            self.commit_lock.release()
 
     def _commit(self, last: Sequence[Call], answers: list[Answer] | None) -> bool:
-        with self._commit_lock:
+        with self.commit_lock:
             with self._lock:
-                runs = self._sealed()
-                changes = self._changes
+                runs, changes = self._sealed(), self.making.changes
             if not runs:
                 return False
             told: list[Answer] = [] if answers is None else answers
@@ -226,20 +223,20 @@ class OpenInode:
                 if isinstance(error, MetaError) and error.errno == errno.ESTALE:
                     self._works.session.lose(self.session)
                 raise as_refusal(error, "write", self.where) from error
-            self._changes_kept = max(self._changes_kept, changes)
+            self.making.kept(changes)
             return True
 
-    def note_change(self) -> None:
-        """Note that opening has made or emptied the file, which is not durable yet."""
-        with self._lock:
-            self._changes += 1
+    def tell(self) -> None:
+        """Have the metadata know of the file. Raises MetaError when it does not want it, and what asking raises."""
+        if self.making.is_owed:
+            with self.commit_lock:
+                self.making.tell()
 
     def keep_changes(self) -> None:
-        """Have what opening has changed survive a power failure, unless it does. Raises StoreError."""
-        changes = self._changes
-        if changes > self._changes_kept:
-            self._works.metadata.make_durable()
-            self._changes_kept = max(self._changes_kept, changes)
+        """Have what opening has changed survive a power failure, unless it does. Raises MetaError, StoreError."""
+        with self.commit_lock:
+            self.making.tell()
+            self.making.keep()
 
     def _sealed(self) -> list[Run]:
         self._seal_append()
@@ -277,19 +274,20 @@ class OpenInode:
 
     def _show(self, runs: Sequence[Run], last: Sequence[Call], told: list[Answer]) -> None:
         if self._in_doubt is not None:
+            self.making.tell()
             before, in_doubt = len(runs), self._in_doubt
             runs = self._settle(runs)
             if len(runs) < before and last and in_doubt is last:
                 told.append(Done())  # in the same transaction as what is shown
                 last = ()
-        groups = joined(runs)
+        groups, owed = joined(runs), self.making.calls()
         pieces = [piece for run in runs for piece in run.pieces]
         loose = [piece for piece in pieces if piece.slice is None]
 
         def calls(parts: Sequence[Part]) -> list[Call]:
             for piece, part in zip(loose, parts, strict=True):
                 piece.put_into(part)
-            return [*(write_call(self.ino, self.session, group) for group in groups), *last]
+            return [*owed, *(write_call(self.ino, self.session, group) for group in groups), *last]
 
         alone = any(run.append for run in runs)  # whether it is shown must be known for sure
         contents = [Loose(piece.data, self.session, self.layout.storage_class, alone) for piece in loose]
@@ -298,8 +296,9 @@ class OpenInode:
         except StokerError:
             self._in_doubt = last
             raise
-        told += answers[len(groups) :]
-        self._take_answers(groups, answers)
+        told += answers[len(owed) + len(groups) :]
+        self.making.take(answers[: len(owed)])
+        self._take_answers(groups, answers[len(owed) :])
 
     def _take_answers(self, groups: Sequence[list[Run]], answers: Sequence[Answer]) -> None:
         """Let go of runs that are shown, or never will be. Raises MetaError for the first that is refused."""
@@ -307,7 +306,7 @@ class OpenInode:
         for group, answer in zip(groups, answers, strict=False):
             if isinstance(answer, Refusal):
                 refused = refused or (answer, group)
-                if answer.errno not in (*_RETRIABLE, errno.ESTALE):
+                if answer.errno not in (*RETRIABLE, errno.ESTALE):
                     self._give_up(group, answer)
                 for piece in (piece for run in group for piece in run.pieces if answer.errno == errno.EAGAIN):
                     piece.put_into(None)  # a pack that was freed
@@ -407,6 +406,7 @@ class OpenInode:
 
     def all_spans(self, offset: int) -> tuple[list[Span], int]:
         """Return what the file consists of from `offset` on, and where it ends; for who may only write, too."""
+        self.tell()
         while True:
             generation = self.layout.generation
             found = self._works.ask(Peek(self.ino), session=0)
@@ -442,6 +442,7 @@ class OpenInode:
                     return generation
             else:
                 layout.doubt()
+        self.tell()
         if layout.doubted:
             try:
                 attr = works.ask(GetAttr(self.ino), session=self.session).attr

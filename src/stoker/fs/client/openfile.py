@@ -69,6 +69,11 @@ class OpenFile:
         return self._inode.ino
 
     @property
+    def inode(self) -> OpenInode:
+        """Return what is open of the file, for all handles of the client."""
+        return self._inode
+
+    @property
     def session(self) -> int:
         """Return the session that the file is open in."""
         return self._inode.session
@@ -96,6 +101,7 @@ class OpenFile:
     def attributes(self) -> Attr:
         """Return the file's attributes, with what is written and not shown yet."""
         self._check(READ | WRITE, "stat")
+        self._inode.tell()
         generation = self._inode.layout.generation
         return self._inode.right(self._works.ask(GetAttr(self.ino), session=self.session).attr, generation)
 
@@ -207,6 +213,7 @@ class OpenFile:
         self._check(READ | WRITE, "fsync")
         if not self._inode.commit():
             with refusing("fsync", self._inode.where):
+                self._inode.tell()
                 self._works.metadata.make_durable()
         self._tell()
 
@@ -246,6 +253,7 @@ class OpenFile:
                 if self.access & WRITE:
                     self._inode.commit([call], answers)
                     self._inode.keep_changes()
+                self._inode.tell()
             finally:
                 # A refusal tells that the session is over: then it is closed as well.
                 if not answers and not self._light:

@@ -23,6 +23,8 @@ class ClientOptions(msgspec.Struct, frozen=True):
     threads            how many pieces are stored, or read ahead, at once
     attempts           how often a store or the metadata is asked in all before a passing failure is an error
     pause_seconds      before the second attempt; each further pause is twice as long
+    hold_seconds       how long the names of a directory are held at a time in which files are being made, so that
+                       making one asks nobody; others who want to change it wait for them. 0 is never
     strict             every read asks the metadata what shows now, and every write is shown before it returns
     attribute_seconds  how long what a file shows is believed while it stays open; opening asks anew in any case
     entry_seconds      how long names, attributes, and that there is no such name, are believed by `ask`; 0 is never
@@ -39,6 +41,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     threads: _Count = 8
     attempts: _Count = 5
     pause_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.05
+    hold_seconds: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.0
     strict: bool = False
     attribute_seconds: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     entry_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0

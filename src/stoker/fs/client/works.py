@@ -13,10 +13,10 @@ from stoker.fs.client.commits import CommitGroup, Keeping
 from stoker.fs.client.counters import Counters
 from stoker.fs.client.entries import EntryCache
 from stoker.fs.client.folders import Folders
-from stoker.fs.client.numbers import SliceNumbers
+from stoker.fs.client.numbers import TakenNumbers
 from stoker.fs.client.options import ClientOptions
 from stoker.fs.client.session import Session
-from stoker.fs.meta.calls import FREED, USED, Caller, JudgeSlices, Request
+from stoker.fs.meta.calls import FREED, USED, Caller, JudgeSlices, Request, TakeSlices
 from stoker.fs.meta.faults import MetaError
 from stoker.fs.meta.service import Metadata
 from stoker.fs.meta.slices import Slice
@@ -61,7 +61,7 @@ class Works:
         self.pool = pool
         self.clock = clock
         self.counters = Counters()
-        self.numbers = SliceNumbers(metadata, options.slice_numbers)
+        self.numbers = TakenNumbers(metadata, options.slice_numbers, TakeSlices)
         self.budget = Budget(options.buffer_bytes)
         keep = Keeping(lambda slices: self.patiently(lambda: store.make_durable(slices)), self.store_durably)
         self.commits = CommitGroup(metadata, keep)

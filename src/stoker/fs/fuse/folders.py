@@ -114,6 +114,8 @@ def _close(state: State, number: int) -> None:
 def fsyncdir(state: State, _head: Head, number: int) -> Reply:
     """Return when the names survive a power failure: those of files that were made by opening may not yet."""
     state.handles.get(number, OpenDirectory)
+    if state.client.holds is not None:
+        state.client.holds.tell()
     state.client.metadata.make_durable()
     return EMPTY
 

@@ -34,8 +34,10 @@ from stoker.fs.master.messages import (
 )
 from stoker.fs.meta.answers import Answer, Number, Refusal
 from stoker.fs.meta.calls import BeginSession, Call, Caller, EndSession, Question, RenewSession, Request
+from stoker.fs.meta.faults import HELD
 from stoker.fs.meta.machine import Settings
 from stoker.fs.meta.volume import granted, unpack_settings
+from stoker.fs.meta.waiting import wait_for_names
 from stoker.fs.wire import ClientOptions, Connection, Operation
 from stoker.fs.wire.faults import UntrustedError
 
@@ -313,11 +315,19 @@ class RemoteMetadata:
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         """Do calls in their order, each answered by itself and done once.
 
+        What changes names that another session holds is done once they are given back, behind the others of the batch.
+
         Raises UnavailableError when no master answers in time: whether it was done is not known then.
         """
+        answers = self._submit(batch)
+        if any(isinstance(answer, Refusal) and answer.errno == HELD for answer in answers):
+            wait_for_names(batch, answers, self._submit, self._patience_ns)
+        return answers
+
+    def _submit(self, batch: Sequence[Call]) -> list[Answer]:
         if len(batch) > CALLS_MAX:
             middle = len(batch) // 2
-            return [*self.submit(batch[:middle]), *self.submit(batch[middle:])]
+            return [*self._submit(batch[:middle]), *self._submit(batch[middle:])]
         if all(isinstance(call.request, Question) for call in batch):
             return self._questions.ask(batch)
         own = self._own_session() if any(_wants_own(call) for call in batch) else 0
@@ -334,7 +344,7 @@ class RemoteMetadata:
             self._forget_own(own)
             if self.failovers != unknown:
                 raise UnavailableError("session of the connection was over: whether a request was done is not known")
-            for place, answer in zip(over, self.submit([batch[place] for place in over]), strict=True):
+            for place, answer in zip(over, self._submit([batch[place] for place in over]), strict=True):
                 answers[place] = answer
         return answers
 

@@ -122,7 +122,7 @@ class Classes(msgspec.Struct, frozen=True, tag=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, tag=True):
-    """The errno of a request that was refused; `detail` tells of a damaged row, with EIO."""
+    """The errno of a request that was refused; `detail` tells of a damaged row, with EIO, or which names are held."""
 
     errno: int
     detail: str = ""

@@ -23,7 +23,6 @@ from stoker.fs.meta.answers import (
     Peeked,
     Used,
 )
-from stoker.fs.meta.kv import Pair
 from stoker.fs.meta.slices import Slice
 from stoker.fs.meta.storage_class import StorageClass
 
@@ -79,6 +78,10 @@ class Create(Request[Entry], frozen=True):
     """Make a regular file, and open it in the caller's session when `access` says how.
 
     A file that is there already is opened, unless `exclusive`.
+
+    With `ino`, one of TakeInodes, the file gets this number, and `made_ns` as its times; a name that is taken is
+    refused, and an inode that is there already was made by the same request: who holds the names of a directory makes
+    files first and asks for them later.
     """
 
     parent: int
@@ -87,6 +90,8 @@ class Create(Request[Entry], frozen=True):
     umask: int = 0
     exclusive: bool = False
     access: int = 0
+    ino: int = 0
+    made_ns: int = 0
 
 
 class Mkdir(Request[Entry], frozen=True):
@@ -493,8 +498,3 @@ class Call(msgspec.Struct, frozen=True):
     session: int = 0
     seq: int = 0
     received: int = 0
-
-
-def page(pairs: list[Pair], limit: int) -> tuple[list[Pair], bool]:
-    """Return at most `limit` pairs of a scan that asked for one more, and whether there are more."""
-    return pairs[:limit], len(pairs) > limit

@@ -78,9 +78,15 @@ _EXTENTS_MAX: Final = 65_536
 
 
 def open_file(context: Context, request: Open) -> Answer:
-    """Open a file, a fifo or a directory in the caller's session."""
+    """Open a file, a fifo or a directory in the caller's session.
+
+    One without a name is gone (ENOENT) for who does not have it open already: he found it by a name that was taken
+    away meanwhile, and what he would write into it nobody could find.
+    """
     ino = request.ino
     attr = context.load(ino)
+    if not attr.nlink and context.view.get(open_key(ino, context.session)) is None:
+        raise Refused(errno.ENOENT)
     if not request.access or request.access & ~(READ | WRITE):
         raise Refused(errno.EINVAL)
     if attr.is_symlink:

@@ -7,11 +7,12 @@ from typing import Final
 from stoker.core.errors import CorruptError
 from stoker.fs.meta.acl import ACCESS_NAME, allowed, stored_acl
 from stoker.fs.meta.calls import Caller
-from stoker.fs.meta.faults import Refused
-from stoker.fs.meta.keys import attr_key, entry_key, session_key, xattr_key
+from stoker.fs.meta.faults import HELD, Refused
+from stoker.fs.meta.keys import attr_key, entry_key, hold_key, session_key, xattr_key
 from stoker.fs.meta.records import (
     HAS_ACL,
     NAME_BYTES_MAX,
+    NAMES_HELD,
     TIME_NS_MAX,
     TIME_NS_MIN,
     Attr,
@@ -19,6 +20,7 @@ from stoker.fs.meta.records import (
     pack_attr,
     unpack_attr,
     unpack_entry,
+    unpack_hold,
     unpack_session,
 )
 from stoker.fs.meta.view import View
@@ -98,13 +100,7 @@ class Context:
         if attr.flags & HAS_ACL and attr.mode & 0o070:
             data = self.kept(xattr_key(ino, ACCESS_NAME), "access control list of an inode")
             return allowed(stored_acl(data), attr.uid, attr.gid, caller, wanted)
-        if caller.uid == attr.uid:
-            bits = attr.mode >> 6
-        elif caller.belongs_to(attr.gid):
-            bits = attr.mode >> 3
-        else:
-            bits = attr.mode
-        return bits & wanted == wanted
+        return mode_allows(attr, caller, wanted)
 
     def need(self, ino: int, attr: Attr, wanted: int) -> None:
         """Raise Refused (EACCES) unless the caller may do all of `wanted`."""
@@ -123,6 +119,7 @@ class Context:
     def need_removal(self, parent: int, directory: Attr, victim: Attr) -> None:
         """Raise Refused unless the caller may take a name out of a directory: EACCES, or EPERM in a sticky one."""
         self.need(parent, directory, MAY_WRITE | MAY_SEARCH)
+        self.need_free(parent, directory)
         if directory.mode & S_ISVTX and not (self.owns(victim) or self.caller.uid == directory.uid):
             raise Refused(errno.EPERM)
 
@@ -131,6 +128,21 @@ class Context:
         if not directory.nlink:
             raise Refused(errno.ENOENT)
         self.need(parent, directory, MAY_WRITE | MAY_SEARCH)
+        self.need_free(parent, directory)
+
+    def need_free(self, ino: int, directory: Attr) -> None:
+        """Raise Refused (HELD) while another session holds the names of a directory; a hold that is over goes."""
+        if not directory.flags & NAMES_HELD:
+            return
+        data = self.view.get(hold_key(ino))
+        hold = None if data is None else unpack_hold(data)  # None: it went a moment ago, in this request
+        if hold is not None and hold.session == self.session:
+            return
+        if hold is not None and hold.until_ns > self.now_ns:
+            raise Refused(HELD, str(ino))
+        self.view.delete(hold_key(ino))
+        directory.flags &= ~NAMES_HELD
+        self.store(ino, directory)
 
     # -- sessions
 
@@ -147,6 +159,17 @@ class Context:
         data = self.view.get(session_key(number))
         session = None if data is None else unpack_session(data)
         return session is None or session.closing or session.expires_ns <= self.now_ns
+
+
+def mode_allows(attr: Attr, caller: Caller, wanted: int) -> bool:
+    """Tell whether the bits of the mode alone let a caller who is not the superuser do all of `wanted`."""
+    if caller.uid == attr.uid:
+        bits = attr.mode >> 6
+    elif caller.belongs_to(attr.gid):
+        bits = attr.mode >> 3
+    else:
+        bits = attr.mode
+    return bits & wanted == wanted
 
 
 def check_name(name: bytes) -> None:

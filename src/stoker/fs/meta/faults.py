@@ -2,16 +2,22 @@
 
 import errno
 import os
+from typing import Final
 
 from stoker.core.errors import StokerError
 
+HELD: Final = errno.EINPROGRESS
+"""The errno that refuses a change of names that another session holds, with the directory's number as the detail: who
+asks has them asked back, and tries again. No program gets to see it."""
+
 
 class Refused(Exception):
-    """A request cannot be done; carries the errno and nothing else, for it is raised thousands of times a second."""
+    """A request cannot be done; carries the errno and hardly more, for it is raised thousands of times a second."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, detail: str = "") -> None:
         super().__init__(number)
         self.errno = number
+        self.detail = detail
 
 
 class MetaError(StokerError):

@@ -23,11 +23,13 @@ from stoker.fs.meta.records import (
     HAS_DATA,
     HAS_DEFAULT_ACL,
     HAS_XATTR,
+    NAMES_HELD,
     Attr,
     unpack_attr,
     unpack_count,
     unpack_entry,
     unpack_freed,
+    unpack_hold,
     unpack_references,
     unpack_taken,
 )
@@ -58,6 +60,7 @@ class _Seen:
     xattrs: dict[int, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     data_ends: dict[int, int] = field(default_factory=dict)
     locks: dict[int, list[Held]] = field(default_factory=dict)
+    holds: set[int] = field(default_factory=set)  # directories whose names are held
     opens: set[tuple[int, int]] = field(default_factory=set)  # inode, session
     session_opens: set[tuple[int, int]] = field(default_factory=set)
     sessions: set[int] = field(default_factory=set)
@@ -178,6 +181,9 @@ def _see_inode(seen: _Seen, ino: int, row: bytes, key: bytes, value: bytes) -> N
         seen.locks[ino] = unpack_locks(value)
     elif row == b"O":
         seen.opens.add((ino, keys.last_number_in(key)))
+    elif row == b"H":
+        unpack_hold(value)
+        seen.holds.add(ino)
     else:
         seen.wrong("keys are known", key.hex())
 
@@ -284,8 +290,10 @@ def _check_inodes(seen: _Seen) -> None:
         flags = HAS_XATTR if names else 0
         for name in names:
             flags |= _ACL_FLAGS.get(name, 0)
-        if attr.flags & ~HAS_DATA != flags:
-            seen.wrong("flags tell of extended attributes", where, flags, attr.flags & ~HAS_DATA)
+        if attr.flags & ~(HAS_DATA | NAMES_HELD) != flags:
+            seen.wrong("flags tell of extended attributes", where, flags, attr.flags & ~(HAS_DATA | NAMES_HELD))
+        if bool(attr.flags & NAMES_HELD) != (ino in seen.holds) or (ino in seen.holds and not attr.is_directory):
+            seen.wrong("a directory tells that its names are held", where)
         if attr.is_symlink != (ino in seen.targets) or len(seen.targets.get(ino, b"")) != (
             attr.size_bytes if attr.is_symlink else 0
         ):

@@ -6,6 +6,7 @@ i <ino> C <index>        the slices of a chunk of 64 MiB
 i <ino> T                the target of a symbolic link
 i <ino> X <name>         an extended attribute
 i <ino> L                its locks           i <ino> O <session>       how a session has it open
+i <ino> H                who holds the names in it, until when
 s <session> A            a session           s <session> O <ino>       what it has open
 s <session> K            the digest of the secret by which masters know a session's owner
 s <session> R <seq>      the answer to a request, in case it is repeated
@@ -93,6 +94,11 @@ def xattr_key(ino: int, name: bytes = b"") -> bytes:
 def locks_key(ino: int) -> bytes:
     """Return the key of an inode's locks."""
     return _ROW.pack(b"i", ino, b"L")
+
+
+def hold_key(ino: int) -> bytes:
+    """Return the key of who holds the names of a directory."""
+    return _ROW.pack(b"i", ino, b"H")
 
 
 def open_key(ino: int, session: int) -> bytes:

@@ -3,7 +3,7 @@
 import errno
 
 from stoker.fs.meta.answers import Answer, Content, Listed, Listing
-from stoker.fs.meta.calls import ReadDir, ReadLink, page
+from stoker.fs.meta.calls import ReadDir, ReadLink
 from stoker.fs.meta.context import MAY_READ, MAY_SEARCH, Context
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import entry_key, name_in, target_key
@@ -19,12 +19,12 @@ def readdir(context: Context, request: ReadDir) -> Answer:
     limit = min(max(request.limit, 1), LISTING_MAX)
     prefix = entry_key(request.ino)
     after = prefix + request.after if request.after else b""
-    rows, more = page(context.view.scan(prefix, after, limit + 1), limit)
+    rows = context.view.scan(prefix, after, limit + 1)
     entries = []
-    for key, value in rows:
+    for key, value in rows[:limit]:
         ino, kind = unpack_entry(value)
         entries.append(Listed(name_in(key), ino, kind, context.load(ino) if request.plus else None))
-    return Listing(tuple(entries), more)
+    return Listing(tuple(entries), len(rows) > limit)
 
 
 def readlink(context: Context, request: ReadLink) -> Content:

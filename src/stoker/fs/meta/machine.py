@@ -20,8 +20,10 @@ from stoker.fs.meta import (
     classes,
     cluster_map,
     content,
+    holdcalls,
     holding,
     listing,
+    namehold,
     naming,
     renaming,
     taken,
@@ -76,6 +78,10 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.CopyRange: content.copy_range,
     calls.Compact: content.compact,
     calls.SetLock: holding.set_lock,
+    holdcalls.HoldNames: namehold.hold_names,
+    holdcalls.AskNames: namehold.ask_names,
+    holdcalls.ReturnNames: namehold.return_names,
+    holdcalls.TakeInodes: namehold.take_inodes,
     calls.BeginSession: holding.begin_session,
     calls.RenewSession: holding.renew_session,
     calls.EndSession: holding.end_session,
@@ -129,7 +135,7 @@ def _guarded(context: Context, function: Callable[[Context, Call], Answer], call
     try:
         return function(context, call)
     except Refused as refused:
-        refusal = Refusal(refused.errno)
+        refusal = Refusal(refused.errno, refused.detail)
     except CorruptError as error:
         # A damaged row fails who needs it, not all whose requests share the transaction.
         refusal = Refusal(errno.EIO, str(error))

@@ -6,7 +6,7 @@ from typing import Final
 
 from stoker.fs.meta.acl import ACCESS_NAME, DEFAULT_NAME, inherited, is_minimal, pack_acl, stored_acl
 from stoker.fs.meta.answers import Answer, Done, Entry
-from stoker.fs.meta.calls import READ, WRITE, Create, Link, Lookup, Mkdir, Mknod, Open, Rmdir, Symlink, Unlink
+from stoker.fs.meta.calls import READ, WRITE, Caller, Create, Link, Lookup, Mkdir, Mknod, Open, Rmdir, Symlink, Unlink
 from stoker.fs.meta.content import dispose, open_file, opened
 from stoker.fs.meta.context import S_ISGID, Context, touch
 from stoker.fs.meta.faults import Refused
@@ -14,7 +14,9 @@ from stoker.fs.meta.keys import (
     INODES,
     NEXT_INODE,
     ROOT,
+    attr_key,
     entry_key,
+    hold_key,
     orphan_key,
     parent_key,
     target_key,
@@ -25,6 +27,7 @@ from stoker.fs.meta.records import (
     HAS_DEFAULT_ACL,
     HAS_XATTR,
     LINKS_MAX,
+    NAMES_HELD,
     SYMLINK_BYTES_MAX,
     Attr,
     pack_count,
@@ -54,15 +57,18 @@ def create(context: Context, request: Create) -> Answer:
     _refuse_dots(request.name, errno.EEXIST if request.exclusive else errno.EISDIR)
     if request.access & ~(READ | WRITE):
         raise Refused(errno.EINVAL)
+    if request.ino and (again := _made_before(context, request)) is not None:
+        return again
     context.searched(request.parent)
     found = context.entry(request.parent, request.name)
     if found is None:
         mode = stat.S_IFREG | request.mode & 0o7777
-        ino, attr = _make(context, request.parent, request.name, mode, umask=request.umask)
+        given = (request.ino, request.made_ns)
+        ino, attr = _make(context, request.parent, request.name, mode, umask=request.umask, given=given)
         if request.access:
             attr = opened(context, ino, attr, request.access)
         return Entry(ino, attr, made=True)
-    if request.exclusive:
+    if request.exclusive or request.ino:
         raise Refused(errno.EEXIST)
     attr = context.load(found[0])
     if attr.is_directory:
@@ -70,6 +76,15 @@ def create(context: Context, request: Create) -> Answer:
     if request.access:
         return open_file(context, Open(found[0], request.access))
     return Entry(found[0], attr)
+
+
+def _made_before(context: Context, request: Create) -> Answer | None:
+    """Return the file that this request has made before, None when it has not. Refuses (EINVAL) a number not taken."""
+    if request.ino >= context.view.count(NEXT_INODE):
+        raise Refused(errno.EINVAL)
+    if context.view.get(attr_key(request.ino)) is None:
+        return None
+    return Entry(request.ino, context.load(request.ino), made=True)
 
 
 def mkdir(context: Context, request: Mkdir) -> Answer:
@@ -126,28 +141,26 @@ def _refuse_taken(context: Context, parent: int, name: bytes) -> None:
         raise Refused(errno.EEXIST)
 
 
-def _make(context: Context, parent: int, name: bytes, mode: int, *, umask: int = 0, rdev: int = 0) -> tuple[int, Attr]:
-    """Make an inode and its first name; group, setgid bit and lists come from the directory."""
+def _make(
+    context: Context,
+    parent: int,
+    name: bytes,
+    mode: int,
+    *,
+    umask: int = 0,
+    rdev: int = 0,
+    given: tuple[int, int] = (0, 0),
+) -> tuple[int, Attr]:
+    """Make an inode and its first name; lists come from the directory. `given` are its number and time, 0 for new."""
     directory = context.directory(parent)
     context.need_addition(parent, directory)
-    caller, now_ns = context.caller, context.now_ns
-    gid = caller.gid
-    if directory.mode & S_ISGID:
-        gid = directory.gid
-        if stat.S_ISDIR(mode):
-            mode |= S_ISGID
-        elif mode & 0o2010 == 0o2010 and not context.is_superuser and not caller.belongs_to(gid):
-            mode &= ~S_ISGID
-    is_directory = stat.S_ISDIR(mode)
-    if is_directory:
+    now_ns = context.now_ns
+    if stat.S_ISDIR(mode):
         if directory.nlink >= LINKS_MAX:
             raise Refused(errno.EMLINK)
         directory.nlink += 1
-    ino = context.view.add(NEXT_INODE, 1)
-    attr = Attr(
-        mode, caller.uid, gid, 2 if is_directory else 1, 0, rdev, parent, now_ns, now_ns, now_ns, now_ns
-    )  # fmt: skip
-    attr.storage_class = directory.storage_class
+    ino = given[0] or context.view.add(NEXT_INODE, 1)
+    attr = new_attr(directory, parent, context.caller, mode, rdev=rdev, now_ns=min(given[1] or now_ns, now_ns))
     if directory.flags & HAS_DEFAULT_ACL and not stat.S_ISLNK(mode):
         _inherit(context, parent, ino, attr)
     elif not stat.S_ISLNK(mode):
@@ -159,6 +172,21 @@ def _make(context: Context, parent: int, name: bytes, mode: int, *, umask: int =
     touch(directory, now_ns)
     context.store(parent, directory)
     return ino, attr
+
+
+def new_attr(directory: Attr, parent: int, caller: Caller, mode: int, *, rdev: int, now_ns: int) -> Attr:
+    """Return the attributes of an inode that is made in a directory, from which group and setgid bit may come."""
+    gid, is_directory = caller.gid, stat.S_ISDIR(mode)
+    if directory.mode & S_ISGID:
+        gid = directory.gid
+        if is_directory:
+            mode |= S_ISGID
+        elif mode & 0o2010 == 0o2010 and caller.uid and not caller.belongs_to(gid):
+            mode &= ~S_ISGID
+    links = 2 if is_directory else 1
+    attr = Attr(mode, caller.uid, gid, links, 0, rdev, parent, now_ns, now_ns, now_ns, now_ns)
+    attr.storage_class = directory.storage_class
+    return attr
 
 
 def _inherit(context: Context, parent: int, ino: int, attr: Attr) -> None:
@@ -268,6 +296,7 @@ def rmdir(context: Context, request: Rmdir) -> Answer:
         raise Refused(errno.ENOTDIR)
     if attr.size_bytes:
         raise Refused(errno.ENOTEMPTY)
+    context.need_free(ino, attr)  # its holder may have made files in it that are not known here yet
     remove_directory(context, request.parent, request.name, ino, attr)
     directory.size_bytes -= 1
     directory.nlink -= 1
@@ -279,6 +308,8 @@ def rmdir(context: Context, request: Rmdir) -> Answer:
 def remove_directory(context: Context, parent: int, name: bytes, ino: int, attr: Attr) -> None:
     """Take away the entry of an empty directory and let it go. The parent is the caller's."""
     context.view.delete(entry_key(parent, name))
+    context.view.delete(hold_key(ino))
+    attr.flags &= ~NAMES_HELD
     attr.parent = 0
     attr.ctime_ns = context.now_ns
     let_go(context, ino, attr)

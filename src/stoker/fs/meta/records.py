@@ -27,11 +27,14 @@ HAS_XATTR: Final = 1
 HAS_ACL: Final = 2
 HAS_DEFAULT_ACL: Final = 4
 HAS_DATA: Final = 8
+NAMES_HELD: Final = 16
+"""There is a row that tells which session holds the names of a directory."""
 
 _ATTR_VERSION: Final = 2
 _ATTR: Final = struct.Struct(">BIIIIQQQqqqqBIQH")
 _ENTRY: Final = struct.Struct(">QB")
 _SESSION: Final = struct.Struct(">qqQB")
+_HOLD: Final = struct.Struct(">QqB")
 _OPEN: Final = struct.Struct(">II")
 _COUNT: Final = struct.Struct(">Q")
 _WIDE_BYTES: Final = 16
@@ -132,6 +135,25 @@ class Session(msgspec.Struct):
     ttl_ns: int
     received: int = 0
     closing: bool = False
+
+
+class Hold(msgspec.Struct):
+    """Who holds the names of a directory, until when, and whether somebody has asked for them."""
+
+    session: int
+    until_ns: int
+    asked: bool = False
+
+
+def pack_hold(hold: Hold) -> bytes:
+    """Return a hold as bytes."""
+    return _HOLD.pack(hold.session, hold.until_ns, hold.asked)
+
+
+def unpack_hold(data: bytes) -> Hold:
+    """Return a hold from bytes. Raises CorruptError for bytes that are none."""
+    session, until_ns, asked = _fields(_HOLD, data, "hold of a directory's names")
+    return Hold(session, until_ns, bool(asked))
 
 
 def pack_session(session: Session) -> bytes:

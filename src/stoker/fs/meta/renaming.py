@@ -33,7 +33,7 @@ def rename(context: Context, request: Rename) -> Answer:
     if target is not None and target[0] == source[0]:
         return Done()
     _check_permissions(context, request, source_dir, target_dir, source, target)
-    _check_target(request, target_dir, source, target)
+    _check_target(context, request, target_dir, source, target)
     if flags & EXCHANGE:
         assert target is not None
         _exchange(context, request, source, target)
@@ -109,11 +109,13 @@ def _check_permissions(
         context.need(*target, MAY_WRITE)
 
 
-def _check_target(request: Rename, target_dir: Attr, source: Found, target: Found | None) -> None:
+def _check_target(context: Context, request: Rename, target_dir: Attr, source: Found, target: Found | None) -> None:
     if request.flags & EXCHANGE:
         return
-    if target is not None and target[1].is_directory and target[1].size_bytes:
-        raise Refused(errno.ENOTEMPTY)
+    if target is not None and target[1].is_directory:
+        if target[1].size_bytes:
+            raise Refused(errno.ENOTEMPTY)
+        context.need_free(*target)
     grows = source[1].is_directory and request.parent != request.new_parent and target is None
     if grows and target_dir.nlink >= LINKS_MAX:
         raise Refused(errno.EMLINK)

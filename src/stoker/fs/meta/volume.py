@@ -15,16 +15,18 @@ from stoker.fs.meta.calls import BeginSession, Call, Caller, EndSession, ExpireS
 from stoker.fs.meta.committing import Committer
 from stoker.fs.meta.context import Context
 from stoker.fs.meta.engines.urls import check_version, open_engine
-from stoker.fs.meta.faults import Refused, meta_error
+from stoker.fs.meta.faults import HELD, Refused, meta_error
 from stoker.fs.meta.keys import VOLUME
 from stoker.fs.meta.kv import Engine
 from stoker.fs.meta.machine import FORMAT_VERSION, Settings, new_volume, run
 from stoker.fs.meta.view import View
+from stoker.fs.meta.waiting import wait_for_names
 
 A = TypeVar("A")
 SESSION_SECONDS: Final = 60.0
 _NAME_CHARACTERS_MAX: Final = 100
 _SUPERUSER: Final = Caller()
+_PATIENCE_NS: Final = 30_000_000_000
 
 
 class Volume:
@@ -86,8 +88,15 @@ class Volume:
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         """Do calls in their order, in as few transactions as they and those of other threads allow.
 
-        Each is answered by itself; a Refusal carries an errno. Questions alone cost no transaction.
+        Each is answered by itself; a Refusal carries an errno. Questions alone cost no transaction. What changes names
+        that another session holds is done once they are given back, behind the others.
         """
+        answers = self._submit(batch)
+        if any(isinstance(answer, Refusal) and answer.errno == HELD for answer in answers):
+            wait_for_names(batch, answers, self._submit, _PATIENCE_NS)
+        return answers
+
+    def _submit(self, batch: Sequence[Call]) -> list[Answer]:
         if all(isinstance(call.request, Question) for call in batch):
             with self.engine.snapshot() as snapshot:
                 view = View(snapshot)
