@@ -451,6 +451,7 @@ class Client:
             self.flush_all()
         finally:
             self._pool.shutdown()
+            self.works.blocks.cache.clear()
             self.session.end()
 
     def __enter__(self) -> "Client":

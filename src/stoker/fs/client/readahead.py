@@ -1,18 +1,30 @@
 """How far to read ahead of a reader: a pure value. It doubles with each step of a sequential reader."""
 
+from collections.abc import Iterator
 from typing import Final
+
+from stoker.fs.client.options import PIECE_BYTES
 
 _FIRST_BYTES: Final = 128 << 10
 
 
 class Readahead:
-    """What one handle reads next, as far as its last reads tell. A reader who jumps is left alone."""
+    """What one handle reads next, as far as its last reads tell. A reader who jumps is left alone.
+
+    The first step goes as far as two more such reads: who reads much at once goes on as a rule. Steps that go far end
+    on the grid of slices, so that a slice is asked for once, as a whole.
+    """
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._next = 0
         self._window_bytes = 0
         self._fetched_to = 0
+
+    @property
+    def steady(self) -> bool:
+        """Tell whether the handle has been reading in order for a while."""
+        return self._window_bytes >= PIECE_BYTES
 
     def step(self, offset: int, size: int) -> tuple[int, int]:
         """Note a read; return the range to fetch ahead, an empty one when there is none."""
@@ -24,9 +36,19 @@ class Readahead:
         behind = self._next
         if self._fetched_to - behind > self._window_bytes // 2:
             return 0, 0
-        self._window_bytes = min(max(self._window_bytes * 2, _FIRST_BYTES), self._most_bytes)
+        self._window_bytes = min(max(self._window_bytes * 2, 2 * size, _FIRST_BYTES), self._most_bytes)
         start, stop = max(self._fetched_to, behind), behind + self._window_bytes
+        if stop // PIECE_BYTES * PIECE_BYTES > start:
+            stop = stop // PIECE_BYTES * PIECE_BYTES
         if start >= stop:
             return 0, 0
         self._fetched_to = stop
         return start, stop
+
+
+def steps(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Return the parts of a range that lie in one slice each, as far as the grid of slices tells."""
+    while start < stop:
+        end = min(stop, (start // PIECE_BYTES + 1) * PIECE_BYTES)
+        yield start, end
+        start = end

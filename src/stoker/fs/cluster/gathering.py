@@ -44,11 +44,10 @@ class Gathering:
         self._tier = _FIRST_TIER
         self._copies = placed.shape.k == 1
         first = self._first_copy() if self._copies else 0
-        # Of a copy, which is the slice itself, each range is one piece.
+        layout = placed.layout
         self._spans = [
-            [Span(first, span.offset, length, offset) for span in spans[:1]] if self._copies else spans
-            for (offset, length), spans in zip(asked, (list(placed.layout.spans(*one)) for one in asked), strict=True)
-        ]
+            layout.copy_spans(first, *one) if self._copies else list(layout.spans(*one)) for one in asked
+        ]  # fmt: skip
         wanted = joined_ranges(span for spans in self._spans for span in spans)
         self._wanted = {index: tuple(ranges) for index, ranges in wanted.items()}
         self._have: dict[int, list[tuple[int, int, memoryview]]] = {}
