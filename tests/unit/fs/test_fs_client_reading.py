@@ -20,7 +20,7 @@ from stoker.core.units import KiB, MiB
 from stoker.fs.client import Client, ClientOptions, FileTree
 from stoker.fs.client.blocks import BlockCache
 from stoker.fs.client.options import PIECE_BYTES
-from stoker.fs.client.readahead import Readahead, steps
+from stoker.fs.client.readahead import STEP_BYTES, Readahead, steps
 from stoker.fs.cluster import ClusterStore, ThreadLanes
 from stoker.fs.disk.interface import Bytes
 from stoker.fs.meta.calls import READ
@@ -51,7 +51,8 @@ def test_the_first_step_is_two_reads_and_far_ones_end_with_a_slice() -> None:
     assert all(stop % PIECE_BYTES == 0 for _, stop in fetched[1:])
     assert all(before[1] == after[0] for before, after in pairwise(fetched))
     assert len(fetched) <= 8
-    assert list(steps(3 * MiB, 9 * MiB)) == [(3 * MiB, 4 * MiB), (4 * MiB, 8 * MiB), (8 * MiB, 9 * MiB)]
+    assert all(stop % STEP_BYTES == 0 for _, stop in fetched[2:])
+    assert list(steps(3 * MiB, 17 * MiB)) == [(3 * MiB, 8 * MiB), (8 * MiB, 16 * MiB), (16 * MiB, 17 * MiB)]
     assert list(steps(5, 5)) == []
 
 

@@ -6,6 +6,9 @@ from typing import Final
 from stoker.fs.client.options import PIECE_BYTES
 
 _FIRST_BYTES: Final = 128 << 10
+STEP_BYTES: Final = 2 * PIECE_BYTES
+"""So much is fetched as one: of two coded slices a disk may have two shards, which it is asked for together."""
+_GRIDS: Final = (STEP_BYTES, PIECE_BYTES)
 
 
 class Readahead:
@@ -38,8 +41,7 @@ class Readahead:
             return 0, 0
         self._window_bytes = min(max(self._window_bytes * 2, 2 * size, _FIRST_BYTES), self._most_bytes)
         start, stop = max(self._fetched_to, behind), behind + self._window_bytes
-        if stop // PIECE_BYTES * PIECE_BYTES > start:
-            stop = stop // PIECE_BYTES * PIECE_BYTES
+        stop = next((end for grid in _GRIDS if (end := stop // grid * grid) > start), stop)
         if start >= stop:
             return 0, 0
         self._fetched_to = stop
@@ -47,8 +49,8 @@ class Readahead:
 
 
 def steps(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Return the parts of a range that lie in one slice each, as far as the grid of slices tells."""
+    """Return the parts of a range that are fetched as one each: on the grid of slices, as far as that goes."""
     while start < stop:
-        end = min(stop, (start // PIECE_BYTES + 1) * PIECE_BYTES)
+        end = min(stop, (start // STEP_BYTES + 1) * STEP_BYTES)
         yield start, end
         start = end
