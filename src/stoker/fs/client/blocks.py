@@ -2,10 +2,12 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from typing import Final
 
 from stoker.core.errors import ShortReadError, StokerError
+from stoker.core.units import MiB
 from stoker.fs.client.counters import Counters
 from stoker.fs.client.diskcache import DiskCache
 from stoker.fs.client.options import ClientOptions
@@ -14,39 +16,90 @@ from stoker.fs.store.interface import SMALL_CELL_BYTES, SMALL_SLICE_BYTES, Bytes
 
 Key = tuple[Slice, int]
 """A slice and the number of a block in it."""
+Flight = Future[dict[Key, Bytes]]
+"""Blocks that are being fetched together."""
+_PASSED_BYTES_MAX: Final = 16 * MiB
 
 
 class BlockCache:
-    """Blocks in memory, at most `capacity_bytes` of them."""
+    """Blocks in memory, at most `capacity_bytes` of them.
+
+    What somebody reads in order, and goes past for good, is put aside: little of that is kept (`passed_bytes`), so that
+    its memory is used again at once, while it is still in the processor's caches, and pushes out nothing else.
+    """
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
+        self.passed_bytes = min(capacity_bytes // 16, _PASSED_BYTES_MAX)
         self.held_bytes = 0
         self._blocks: OrderedDict[Key, Bytes] = OrderedDict()
+        self._passed: OrderedDict[Key, Bytes] = OrderedDict()
+        self._put_aside_bytes = 0
         self._mutex = threading.Lock()
 
     def get(self, key: Key) -> Bytes | None:
         """Return a block, None when it is not here."""
+        return self.get_all([key]).get(key)
+
+    def get_all(self, keys: Iterable[Key]) -> dict[Key, Bytes]:
+        """Return those blocks that are here."""
+        found: dict[Key, Bytes] = {}
         with self._mutex:
-            block = self._blocks.get(key)
-            if block is not None:
-                self._blocks.move_to_end(key)
-            return block
+            for key in keys:
+                block = self._blocks.get(key)
+                if block is not None:
+                    self._blocks.move_to_end(key)
+                else:
+                    block = self._passed.get(key)
+                if block is not None:
+                    found[key] = block
+        return found
 
     def put(self, key: Key, block: Bytes) -> None:
         """Keep a block, unless it alone is more than there is room for."""
-        if len(block) > self.capacity_bytes:
-            return
+        self.put_all({key: block})
+
+    def put_all(self, blocks: Mapping[Key, Bytes]) -> None:
+        """Keep blocks; what was put aside goes before what was not."""
         with self._mutex:
-            before = self._blocks.pop(key, None)
-            self.held_bytes += len(block) - (len(before) if before is not None else 0)
-            self._blocks[key] = block
+            for key, block in blocks.items():
+                if len(block) <= self.capacity_bytes:
+                    self._take_out(key)
+                    self._blocks[key] = block
+                    self.held_bytes += len(block)
             while self.held_bytes > self.capacity_bytes:
-                _, gone = self._blocks.popitem(last=False)
-                self.held_bytes -= len(gone)
+                self._take_out(next(iter(self._passed or self._blocks)))
+
+    def put_aside(self, keys: Iterable[Key]) -> None:
+        """Note that whoever read these blocks has gone past them."""
+        with self._mutex:
+            for key in keys:
+                block = self._blocks.pop(key, None)
+                if block is not None:
+                    self._passed[key] = block
+                    self._put_aside_bytes += len(block)
+            while self._put_aside_bytes > self.passed_bytes:
+                self._take_out(next(iter(self._passed)))
+
+    def _take_out(self, key: Key) -> None:
+        """Forget a block, if it is here; called with the lock held."""
+        block = self._blocks.pop(key, None)
+        if block is None:
+            block = self._passed.pop(key, None)
+            if block is None:
+                return
+            self._put_aside_bytes -= len(block)
+        self.held_bytes -= len(block)
+
+    def clear(self) -> None:
+        """Forget everything: whoever closes wants the memory back now."""
+        with self._mutex:
+            self._blocks.clear()
+            self._passed.clear()
+            self.held_bytes = self._put_aside_bytes = 0
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._blocks
+        return key in self._blocks or key in self._passed
 
 
 class BlockReader:
@@ -58,20 +111,32 @@ class BlockReader:
         self._counters = counters
         self.cache = BlockCache(options.cache_bytes)
         self.disk: DiskCache | None = None
-        self._flying: dict[Key, Future[Bytes]] = {}
+        self._flying: dict[Key, Flight] = {}
         self._mutex = threading.Lock()
 
-    def read(self, ranges: Sequence[SliceRange]) -> list[list[Bytes]]:
-        """Return the bytes of each range, in pieces. Raises what the store raises."""
+    def read(self, ranges: Sequence[SliceRange], *, passing: bool = False) -> list[list[Bytes]]:
+        """Return the bytes of each range, in pieces. Raises what the store raises.
+
+        `passing` tells that the reader goes through in order and does not come back to what it has read.
+        """
         if not self.cache.capacity_bytes:
             parts = _checked(ranges, self._store.read(ranges)) if ranges else []
             self._counters.fetched_bytes += sum(len(part) for part in parts)
             return [[part] for part in parts]
         wanted = [list(self._keys(one)) for one in ranges]
         blocks = self._blocks({key: None for keys in wanted for key in keys})
+        if passing:
+            for one, keys in zip(ranges, wanted, strict=True):
+                self.cache.put_aside(self._gone(one, keys))
         return [
             [self._cut(one, key, blocks[key]) for key in keys] for one, keys in zip(ranges, wanted, strict=True)
         ]  # fmt: skip
+
+    def _gone(self, one: SliceRange, keys: list[Key]) -> list[Key]:
+        """Return the blocks that a range reads to their end."""
+        stop = one.offset + one.length
+        ends_within = stop % self._block_bytes(one.slice) and stop != one.slice.size_bytes
+        return keys[:-1] if ends_within else keys
 
     def fetch_ahead(self, ranges: Sequence[SliceRange]) -> int:
         """Fill the memory with what is not there; return how many bytes came."""
@@ -101,56 +166,55 @@ class BlockReader:
 
     def _blocks(self, keys: dict[Key, None], *, ahead: bool = False) -> dict[Key, Bytes]:
         """Return blocks, from memory, from who fetches them already, from the disk cache, from the store."""
-        found: dict[Key, Bytes] = {}
-        ours: list[Key] = []
-        theirs: dict[Key, Future[Bytes]] = {}
-        for key in keys:
-            block = self.cache.get(key)
-            if block is not None:
-                found[key] = block
-                continue
-            with self._mutex:
-                flight = self._flying.get(key)
-                if flight is None:
-                    self._flying[key] = Future()
-                    ours.append(key)
-                else:
-                    theirs[key] = flight
+        found = self.cache.get_all(keys)
+        missing = [key for key in keys if key not in found] if len(found) < len(keys) else []
+        ours, theirs = self._claimed(missing) if missing else (None, {})
         if not ahead:
             self._counters.memory_hits += len(found)
-            self._counters.memory_misses += len(ours)
+            self._counters.memory_misses += len(missing) - len(theirs)
             self._counters.shared_reads += len(theirs)
-        if ours:
-            found.update(self._fetch(ours))
+        if ours is not None:
+            found.update(self._fetch([key for key in missing if key not in theirs], ours))
         for key, flight in theirs.items():
             found[key] = self._shared(key, flight)
         return found
 
-    def _shared(self, key: Key, flight: "Future[Bytes]") -> Bytes:
+    def _claimed(self, keys: Sequence[Key]) -> tuple[Flight | None, dict[Key, Flight]]:
+        """Return the flight in which we fetch what nobody does, None when there is no such block; and others'."""
+        ours: Flight = Future()
+        theirs: dict[Key, Flight] = {}
+        with self._mutex:
+            for key in keys:
+                flight = self._flying.setdefault(key, ours)
+                if flight is not ours:
+                    theirs[key] = flight
+        return (ours if len(theirs) < len(keys) else None), theirs
+
+    def _shared(self, key: Key, flight: Flight) -> Bytes:
         """Wait for who fetches a block; fetch it anew when that failed: the error may be his alone."""
         try:
-            return flight.result()
+            return flight.result()[key]
         except StokerError:
             return self._from_store([key])[key]
 
-    def _fetch(self, keys: list[Key]) -> dict[Key, Bytes]:
+    def _fetch(self, keys: list[Key], ours: Flight) -> dict[Key, Bytes]:
         """Fetch blocks that others may wait for: whatever happens they are told."""
         try:
             found = self._from_disk(keys)
             found.update(self._from_store([key for key in keys if key not in found]))
         except BaseException as error:
-            told = error if isinstance(error, StokerError) else ShortReadError("read was interrupted")
-            with self._mutex:
-                flights = [self._flying.pop(key) for key in keys]
-            for flight in flights:
-                flight.set_exception(told)
+            self._landed(keys)
+            ours.set_exception(error if isinstance(error, StokerError) else ShortReadError("read was interrupted"))
             raise
-        for key, block in found.items():
-            self.cache.put(key, block)
-            with self._mutex:
-                flight = self._flying.pop(key)
-            flight.set_result(block)
+        self.cache.put_all(found)
+        self._landed(keys)
+        ours.set_result(found)
         return found
+
+    def _landed(self, keys: Iterable[Key]) -> None:
+        with self._mutex:
+            for key in keys:
+                del self._flying[key]
 
     def _from_disk(self, keys: list[Key]) -> dict[Key, Bytes]:
         if self.disk is None:

@@ -482,6 +482,7 @@ class Client:
                 self.holds.close()
         finally:
             self._pool.shutdown()
+            self.works.blocks.cache.clear()
             self.session.end()
 
     def __enter__(self) -> "Client":

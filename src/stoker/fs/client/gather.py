@@ -13,10 +13,15 @@ def ranges_of(spans: Sequence[Span]) -> list[SliceRange]:
     return [SliceRange(s.source, s.shift, s.stop - s.start) for s in spans if isinstance(s.source, Slice)]
 
 
-def gather(blocks: BlockReader, wanted: Sequence[tuple[Sequence[Span], int, int]]) -> list[list[Bytes]]:
-    """Return the bytes [start, stop) of each of several files, in pieces, from its spans: zeros lie between."""
+def gather(
+    blocks: BlockReader, wanted: Sequence[tuple[Sequence[Span], int, int]], *, passing: bool = False
+) -> list[list[Bytes]]:
+    """Return the bytes [start, stop) of each of several files, in pieces, from its spans: zeros lie between.
+
+    `passing` tells that the reader does not come back to them.
+    """
     ranges = [one for spans, _, _ in wanted for one in ranges_of(spans)]
-    found = iter(blocks.read(ranges) if ranges else ())
+    found = iter(blocks.read(ranges, passing=passing) if ranges else ())
     gathered = []
     for spans, start, stop in wanted:
         parts: list[Bytes] = []

@@ -368,12 +368,12 @@ class OpenInode:
 
     # -- reading
 
-    def read(self, offset: int, size: int) -> list[Bytes]:
-        """Return the bytes of a range as far as the file goes, in pieces."""
+    def read(self, offset: int, size: int, *, passing: bool = False) -> list[Bytes]:
+        """Return the bytes of a range as far as the file goes, in pieces; see `BlockReader.read` for `passing`."""
         for attempt in range(_READ_ATTEMPTS):
             spans, end = self.spans(offset, size)
             try:
-                return gather(self._works.blocks, [(spans, offset, end)])[0]
+                return gather(self._works.blocks, [(spans, offset, end)], passing=passing)[0]
             except NotFoundError:
                 # The slice may have been freed and removed since its extents were read: look again.
                 if attempt == _READ_ATTEMPTS - 1:

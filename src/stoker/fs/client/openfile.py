@@ -3,21 +3,19 @@
 import errno
 import os
 import threading
-from typing import Final, Protocol
+from typing import Protocol
 
 from stoker.core.errors import StokerError
 from stoker.fs.client.buffer import cells
 from stoker.fs.client.errors import refusing, stale
 from stoker.fs.client.inode import OpenInode
-from stoker.fs.client.readahead import Readahead
+from stoker.fs.client.readahead import Readahead, steps
 from stoker.fs.client.works import Works
 from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import READ, WRITE, Call, Caller, Close, GetAttr, Open
 from stoker.fs.meta.faults import MetaError, meta_error
 from stoker.fs.meta.records import FILE_BYTES_MAX, Attr
 from stoker.fs.store.interface import Bytes
-
-_AHEAD_STEP_BYTES: Final = 4 << 20
 
 
 class Host(Protocol):
@@ -120,7 +118,7 @@ class OpenFile:
         if not size:
             return []
         with refusing("read", self._inode.where):
-            parts = self._inode.read(offset, size)
+            parts = self._inode.read(offset, size, passing=self._passing)
             got_bytes = sum(len(part) for part in parts)
             self._works.counters.read_bytes += got_bytes
             if self._works.options.readahead_bytes and got_bytes == size:
@@ -130,11 +128,13 @@ class OpenFile:
     def _read_ahead(self, offset: int, size: int) -> None:
         with self._mutex:
             start, stop = self._ahead.step(offset, size)
-        stop = min(stop, self._inode.layout.size_bytes)
-        while start < stop:
-            step = min(stop, start + _AHEAD_STEP_BYTES)
-            self._works.pool.submit(self._inode.fetch_ahead, start, step)
-            start = step
+        for low, high in steps(start, min(stop, self._inode.layout.size_bytes)):
+            self._works.pool.submit(self._inode.fetch_ahead, low, high)
+
+    @property
+    def _passing(self) -> bool:
+        """Tell whether what is read now need not be kept: the file is read in order, and too large to stay whole."""
+        return self._ahead.steady and self._inode.layout.size_bytes > self._works.options.cache_bytes // 2
 
     def seek(self, offset: int, whence: int) -> int:
         """Return where the next data (os.SEEK_DATA) or hole (os.SEEK_HOLE) begins, from `offset` on.

@@ -19,7 +19,7 @@ from stoker.fs.cluster.works import Work
 from stoker.fs.disk.interface import ShardHeader, ShardHolder, ShardId
 from stoker.fs.meta.storage_class import StorageClass
 from stoker.fs.place import ClusterMap
-from stoker.fs.wire import Begun
+from stoker.fs.wire import Begun, is_no_answer
 
 T = TypeVar("T")
 _LISTED: Final = 1000
@@ -216,8 +216,7 @@ class Following(Awaited):
     def __init__(self, holders: Holders, disk: int, begun: Begun[Any], read_bytes: int) -> None:
         self._holders, self._disk, self._begun, self._read_bytes = holders, disk, begun, read_bytes
         self._lane: Task | None = None
-        start = holders.lanes.clock()
-        begun.future.add_done_callback(lambda future: self._came(future, holders.lanes.clock() - start))
+        begun.future.add_done_callback(_noting(holders, disk, begun.usable, read_bytes))
 
     @property
     def future(self) -> "Future[Any]":
@@ -250,13 +249,24 @@ class Following(Awaited):
     def _again(self) -> Any:
         return self._holders.call(self._disk, lambda _: self._begun.again(), read_bytes=self._read_bytes)
 
-    def _came(self, future: "Future[Any]", seconds: float) -> None:
-        """Note how the holder fared, also where nobody waits any more; called by the connection's thread."""
+
+def _noting(
+    holders: Holders, disk: int, usable: Callable[[], bool], read_bytes: int
+) -> "Callable[[Future[Any]], None]":  # fmt: skip
+    """Return what notes how a holder fared, also where nobody waits any more; called by the connection's thread.
+
+    It knows nothing of who waits: a future keeps its callbacks, and what came would stay in memory in a circle.
+    """
+    start = holders.lanes.clock()
+
+    def came(future: "Future[Any]") -> None:
         error = future.exception()
         if error is None:
-            self._holders.health.answered(self._disk, seconds, read_bytes=self._read_bytes)
-        elif isinstance(error, Exception) and not self._begun.is_no_answer(error):
-            self._holders.health.failed(self._disk, error)
+            holders.health.answered(disk, holders.lanes.clock() - start, read_bytes=read_bytes)
+        elif isinstance(error, Exception) and not is_no_answer(error, usable):
+            holders.health.failed(disk, error)
+
+    return came
 
 
 def _listing(after: ShardId | None, limit: int) -> Callable[[ShardHolder], Any]:

@@ -6,6 +6,7 @@ were, then with the stand-ins, and at last on every disk.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -44,11 +45,10 @@ class Gathering:
         self._tier = _FIRST_TIER
         self._copies = placed.shape.k == 1
         first = self._first_copy() if self._copies else 0
-        # Of a copy, which is the slice itself, each range is one piece.
+        layout = placed.layout
         self._spans = [
-            [Span(first, span.offset, length, offset) for span in spans[:1]] if self._copies else spans
-            for (offset, length), spans in zip(asked, (list(placed.layout.spans(*one)) for one in asked), strict=True)
-        ]
+            layout.copy_spans(first, *one) if self._copies else list(layout.spans(*one)) for one in asked
+        ]  # fmt: skip
         wanted = joined_ranges(span for spans in self._spans for span in spans)
         self._wanted = {index: tuple(ranges) for index, ranges in wanted.items()}
         self._have: dict[int, list[tuple[int, int, memoryview]]] = {}
@@ -141,8 +141,22 @@ class Gathering:
         missing = self._missing()
         if not missing:
             return True
+        if len(self._have) + self._ended < self.placed.shape.k:  # most answers find it so: no need to look closer
+            return False
         columns = self._columns(missing)
         return sum(self._covers(index, columns) for index in range(self.placed.width)) >= self.placed.shape.k
+
+    @cached_property
+    def _ended(self) -> int:
+        """How many shards are shorter than others: of columns behind their end they have all, which is nothing."""
+        layout = self.placed.layout
+        lengths = [layout.shard_bytes(index) for index in range(self.placed.width)]
+        return sum(length < lengths[0] for length in lengths)
+
+    @property
+    def failures(self) -> int:
+        """Return how many disks did not give what they were asked for."""
+        return len(self._errors)
 
     @property
     def waits(self) -> bool:

@@ -26,11 +26,10 @@ Pair = tuple[Gathering, Fetch]
 
 
 class _Batch(NamedTuple):
-    """What one request asks for, since when, and how much work that is."""
+    """What one request asks for, and when it is late."""
 
     pairs: Sequence[Pair]
-    begun: float
-    weight_bytes: int
+    due: float
 
 
 class Reading:
@@ -71,8 +70,8 @@ class Reading:
         return found
 
     def degraded(self) -> list[Placed]:
-        """Return the slices that were not read from where they belong."""
-        return [gathering.placed for gathering in self._gatherings if gathering.degraded]
+        """Return the slices that lack shards where they belong; one that is only late is not missing."""
+        return [gathering.placed for gathering in self._gatherings if gathering.degraded and gathering.failures]
 
     def _note(self) -> None:
         health = self._holders.health
@@ -87,7 +86,8 @@ class Reading:
         for disk, some, wanted in _batches(pairs):
             weight_bytes = sum(one.room_bytes + _SHARD_WEIGHT_BYTES for one in wanted)
             task = self._holders.begin(disk, Getting(wanted), read_bytes=weight_bytes)
-            self._pending[task] = _Batch(some, self._holders.lanes.clock(), weight_bytes)
+            late_seconds = self._holders.health.hedge_seconds(weight_bytes)
+            self._pending[task] = _Batch(some, self._holders.lanes.clock() + late_seconds)
 
     def _close(self, gatherings: Iterable[Gathering]) -> None:
         """Take out what is finished, and what is asked for in vain."""
@@ -97,12 +97,8 @@ class Reading:
 
     def _wait(self) -> None:
         """Wait until something comes, or until somebody is late, and act on it."""
-        lanes, hedge_seconds = self._holders.lanes, self._holders.health.hedge_seconds
-        due = {
-            task: batch.begun + hedge_seconds(batch.weight_bytes)
-            for task, batch in self._pending.items()
-            if task not in self._hedged
-        }
+        lanes = self._holders.lanes
+        due = {task: batch.due for task, batch in self._pending.items() if task not in self._hedged}
         lanes.wait(list(self._pending), max(min(due.values()) - lanes.clock(), 0.0) if due else None)
         for task in [task for task in self._pending if task.done()]:
             self._take(task)

@@ -59,9 +59,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     def spans(self, offset: int, length: int) -> Iterator[Span]:
         """Return where a range of the slice lies, in its order. Raises UsageError for one that leaves the slice."""
-        if not 0 <= offset <= offset + length <= self.slice_bytes:
-            got = f"{length} bytes from {offset} on"
-            raise UsageError("range leaves the slice", expected=f"within {self.slice_bytes} bytes", got=got)
+        self._check(offset, length)
         whole_end, end = self.whole_bytes * self.k, offset + length
         while offset < end:
             cell = self.cell_bytes if offset < whole_end else self.tail_cell_bytes
@@ -70,6 +68,16 @@ class Layout(msgspec.Struct, frozen=True):
             step = min(cell - within, end - offset)
             yield Span(index if self.k > 1 else 0, base // self.k + within, step, offset)
             offset += step
+
+    def copy_spans(self, index: int, offset: int, length: int) -> list[Span]:
+        """Return where a range of the slice lies in a copy, which is the slice itself. Raises the same."""
+        self._check(offset, length)
+        return [Span(index, offset, length, offset)] if length else []
+
+    def _check(self, offset: int, length: int) -> None:
+        if not 0 <= offset <= offset + length <= self.slice_bytes:
+            got = f"{length} bytes from {offset} on"
+            raise UsageError("range leaves the slice", expected=f"within {self.slice_bytes} bytes", got=got)
 
     def slice_spans(self, index: int, offset: int, length: int) -> Iterator[Span]:
         """Return which bytes of the slice a range of a data shard is, in the shard's order.

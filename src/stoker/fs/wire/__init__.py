@@ -1,6 +1,6 @@
 """Requests and answers over TCP: frames with checksums, a hello with versions and tokens, bounded memory."""
 
-from stoker.fs.wire.begun import AskAgainError, Begun
+from stoker.fs.wire.begun import AskAgainError, Begun, is_no_answer
 from stoker.fs.wire.connection import ClientOptions, Connection
 from stoker.fs.wire.faults import let_travel
 from stoker.fs.wire.operations import Asker, FileSpan, FileSpans, Operation
@@ -19,5 +19,6 @@ __all__ = [
     "Peer",
     "RpcServer",
     "ServerOptions",
+    "is_no_answer",
     "let_travel",
 ]

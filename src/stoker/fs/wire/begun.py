@@ -37,7 +37,8 @@ class Begun(Generic[T]):
         address: str,
     ) -> None:
         self.future, self.until = future, until
-        self._finish, self._again, self._usable = finish, again, usable
+        self.usable = usable
+        self._finish, self._again = finish, again
         self._clock, self._address = clock, address
         self._looked = self._lost = False
         self._value: T | None = None
@@ -74,12 +75,13 @@ class Begun(Generic[T]):
         try:
             self._value = self._finish(*self.future.result())
         except StokerError as error:
-            self._error, self._lost = error, self.is_no_answer(error)
+            self._error, self._lost = error, is_no_answer(error, self.usable)
 
-    def is_no_answer(self, error: BaseException) -> bool:
-        """Tell whether an error says nothing of what was asked: it may be asked again."""
-        if isinstance(error, AskAgainError | TransientError | RoomError):
-            return True
-        if isinstance(error, UsageError) and error.what == UNKNOWN_OPERATION:
-            return True
-        return isinstance(error, UnavailableError) and not self._usable()
+
+def is_no_answer(error: BaseException, usable: Callable[[], bool]) -> bool:
+    """Tell whether an error says nothing of what was asked, over a connection that is `usable`: ask again."""
+    if isinstance(error, AskAgainError | TransientError | RoomError):
+        return True
+    if isinstance(error, UsageError) and error.what == UNKNOWN_OPERATION:
+        return True
+    return isinstance(error, UnavailableError) and not usable()
