@@ -25,9 +25,10 @@ from stoker.cli.fs_volume import (
 from stoker.cli.screen import emit_json, emit_text
 from stoker.core.clock import utc_text_of_ns, wall_ns
 from stoker.core.errors import EXIT_GOOD, UsageError
-from stoker.core.units import format_bytes, parse_seconds
+from stoker.core.units import format_bytes, parse_bytes, parse_seconds
 from stoker.fs.client import FileTree
 from stoker.fs.client.garbage import GRACE_SECONDS, Removed, collect_garbage
+from stoker.fs.client.repacking import REPACK_BYTES, SPARSE_FRACTION, Repacked, repack
 from stoker.fs.doors.places import open_slices, opened_place, tidy
 from stoker.fs.meta.answers import Listed
 
@@ -209,29 +210,54 @@ def cat(volume: str, paths: tuple[str, ...]) -> int:
 @click.command("gc")
 @volume_argument
 @click.option("--grace", default=f"{GRACE_SECONDS:.0f}s", show_default=True, help="How old garbage is when it goes.")
+@click.option(
+    "--sparse",
+    type=click.FloatRange(0, 0.5),
+    default=SPARSE_FRACTION,
+    show_default=True,
+    help="Packs of which at most this fraction shows are emptied, 0 for none.",
+)
+@click.option(
+    "--repack-bytes",
+    default=f"{REPACK_BYTES >> 20}MiB",
+    show_default=True,
+    help="How many bytes to store anew at most.",
+)
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 @data_option
 @as_json
-def gc(volume: str, grace: str, dry_run: bool, as_json: bool) -> int:
-    """Remove the bytes that no file of VOLUME shows any more, and those that were stored and never shown."""
+def gc(volume: str, grace: str, sparse: float, repack_bytes: str, dry_run: bool, as_json: bool) -> int:
+    """Remove the bytes that no file of VOLUME shows any more, and those that were stored and never shown.
+
+    Of packs that hold many small files, most of which are gone, the rest is stored anew first, so that they go, too.
+    """
+    budget_bytes = parse_bytes(repack_bytes)
+    repacked = Repacked()
     removed: list[Removed] = []
     with metadata_of(volume) as opened:
         store = open_slices(volume, opened, access())
         try:
             if not dry_run:
                 tidy(opened)
+            if sparse and budget_bytes:
+                repacked = repack(opened, store, fraction=sparse, budget_bytes=budget_bytes, dry_run=dry_run)
             done = collect_garbage(
                 opened, store, parse_seconds(grace), now_ns=wall_ns(), dry_run=dry_run, tell=removed.append
             )
         finally:
             store.close()
     if as_json:
-        emit_json({"dry_run": dry_run, **msgspec.to_builtins(done), "removed": [_told(one) for one in removed]})
+        facts = {"dry_run": dry_run, **msgspec.to_builtins(done), "repacked": msgspec.to_builtins(repacked)}
+        emit_json({**facts, "removed": [_told(one) for one in removed]})
         return EXIT_GOOD
     for one in removed:
         facts = _told(one)
         reason = f"freed by inode {one.ino} at {facts['freed']}" if one.ino else "stored and never shown"
         emit_text(f"slice {one.slice.id}  {one.slice.size_bytes} bytes  {reason}")
+    if repacked.packs:
+        verb = "would be emptied" if dry_run else "emptied"
+        moved, freed = format_bytes(repacked.moved_bytes), format_bytes(repacked.freed_bytes)
+        emit_text(f"{verb}: {repacked.packs} packs of {freed}, of which {moved} showed")
     verb = "would go" if dry_run else "removed"
     emit_text(f"{verb}: {len(removed)} slices, {format_bytes(done.bytes)}; {done.waiting} wait for their grace")
     return EXIT_GOOD

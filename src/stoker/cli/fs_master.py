@@ -3,7 +3,7 @@
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from stoker.fs.store import SliceStore
     from stoker.fs.wire.keys import TlsFiles
 
-_UNTIL_TOLD = 3600.0
+_REPACK_BYTES: Final = 256 << 20
+"""What shows of sparse packs and is stored anew before each collection."""
+_UNTIL_TOLD: Final = 3600.0
 _PATIENCE_SECONDS = 5.0
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _SECONDS = click.FloatRange(1.0, 1e6)
@@ -75,6 +77,7 @@ def master(as_json: bool, **given: Any) -> int:
     try:
         from stoker.fs.care.care import serve_master
         from stoker.fs.client.garbage import collect_garbage
+        from stoker.fs.client.repacking import Repacked, repack
         from stoker.fs.master.daemon import MasterOptions
     except ImportError as error:
         raise missing_extra("the master", "ha", error) from error
@@ -91,8 +94,11 @@ def master(as_json: bool, **given: Any) -> int:
         tls=_tls(given),
     )
     grace_seconds = given["grace"]
+    repacked = Repacked()
 
     def collect(metadata: "Metadata", store: "SliceStore") -> object:
+        nonlocal repacked
+        repacked = repack(metadata, store, after=repacked.after, budget_bytes=_REPACK_BYTES)
         return collect_garbage(metadata, store, grace_seconds, now_ns=wall_ns())
 
     with serve_master(options, _care_options(given), collect) as running:

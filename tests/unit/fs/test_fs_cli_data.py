@@ -9,6 +9,10 @@ import pytest
 
 from stoker.cli.main import run
 from stoker.fs.disk.interface import ShardId
+from stoker.fs.doors.places import opened_place
+from stoker.fs.meta.calls import BeginSession, Put, TakeSlices
+from stoker.fs.meta.keys import ROOT
+from stoker.fs.meta.slices import Slice
 from stoker.fs.store.local import LocalStore
 
 Stoker = Callable[..., tuple[int, str, str]]
@@ -84,6 +88,31 @@ def test_garbage_is_named_and_removed(stoker: Stoker, local: Path) -> None:
     assert [(one["why"], one["inode"], one["bytes"]) for one in told["removed"]] == [("freed", ino, 8)]
     assert f"freed by inode {ino} at" in stoker("gc", VOLUME, "--grace", "0s")[1]
     assert json.loads(stoker("gc", VOLUME, "--grace", "0s", "--json")[1])["removed"] == []
+    assert stoker("fsck", VOLUME, "--bytes")[0] == 0
+
+
+def test_what_is_left_of_sparse_packs_is_stored_anew(stoker: Stoker) -> None:
+    with opened_place(VOLUME) as place:
+        session = place.volume.run(BeginSession(10**12)).value
+        number = place.volume.run(TakeSlices(1), session=session).value
+        data = Slice(number, 0, 8000)
+        place.store.write(data, [b"%d" % n * 1000 for n in range(8)], durable=True)
+        for n in range(8):
+            put = Put(ROOT, b"%d" % n, 0o644, (data,), parts=((n * 1000, 1000),))
+            place.volume.run(put, session=session)
+        place.volume.end_session(session)
+    for n in range(6):
+        assert stoker("rm", VOLUME, f"/{n}")[0] == 0
+    words = ("gc", VOLUME, "--grace", "0s", "--json")
+    none = {"packs": 0, "unchanged": 0, "moved_bytes": 0, "freed_bytes": 0, "after": 0}
+    assert json.loads(stoker(*words, "--sparse", "0.2")[1])["repacked"] == none
+    assert json.loads(stoker(*words, "--sparse", "0")[1])["repacked"] == none
+    assert json.loads(stoker(*words, "--repack-bytes", "0")[1])["repacked"] == none
+    told = json.loads(stoker(*words, "--dry-run")[1])
+    assert (told["repacked"], told["freed"]) == (none | {"packs": 1, "moved_bytes": 2000, "freed_bytes": 8000}, 0)
+    told = stoker("gc", VOLUME, "--grace", "0s")[1]
+    assert "emptied: 1 packs of 7.81 KiB, of which 1.95 KiB showed" in told and "removed: 1 slices" in told
+    assert stoker("cat", VOLUME, "/6", "/7")[1] == "6" * 1000 + "7" * 1000
     assert stoker("fsck", VOLUME, "--bytes")[0] == 0
 
 

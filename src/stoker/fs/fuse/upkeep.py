@@ -7,6 +7,7 @@ from typing import Final
 from stoker.core.clock import wall_ns
 from stoker.core.errors import StokerError
 from stoker.fs.client.garbage import GRACE_SECONDS, Collected, collect_garbage
+from stoker.fs.client.repacking import Repacked, repack
 from stoker.fs.meta import Volume
 from stoker.fs.store.interface import SliceStore
 
@@ -35,6 +36,7 @@ class Upkeep:
         self._clock = clock
         self._every_seconds = every_seconds
         self._looked_ns = clock()
+        self.repacked = Repacked()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stoker-fuse-upkeep", daemon=True)
 
@@ -47,11 +49,15 @@ class Upkeep:
         self._thread.join()
 
     def tidy(self) -> list[Collected]:
-        """End sessions that are over and remove what was freed a minute ago; each hour, what was never shown as well.
+        """End sessions that are over, store anew what is left of some sparse packs, and remove what was freed.
+
+        That is removed a minute after it was freed; each hour, what was never shown goes as well. `repacked` tells what
+        the last pass did with packs.
 
         Returns what the passes did. Raises StokerError: what was not done is done by the next.
         """
         self._volume.tidy()
+        self.repacked = repack(self._volume, self._store, after=self.repacked.after)
         now_ns = self._clock()
         done = [collect_garbage(self._volume, self._store, _FREED_GRACE_SECONDS, now_ns=now_ns, lost=False)]
         if now_ns - self._looked_ns >= _LOST_EVERY_NS:

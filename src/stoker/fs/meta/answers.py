@@ -109,6 +109,28 @@ class FreedSlices(msgspec.Struct, frozen=True, tag=True):
     slices: tuple[FreedSlice, ...]
 
 
+class Holder(msgspec.Struct, frozen=True):
+    """A chunk of an inode that shows parts of a pack: from where in the pack, how many bytes."""
+
+    ino: int
+    index: int
+    parts: tuple[tuple[int, int], ...]
+
+
+class SparsePack(msgspec.Struct, frozen=True):
+    """A pack of which little shows: how many bytes of it, and where."""
+
+    slice: Slice
+    shown_bytes: int
+    holders: tuple[Holder, ...]
+
+
+class SparsePacks(msgspec.Struct, frozen=True, tag=True):
+    """Packs of which little shows."""
+
+    packs: tuple[SparsePack, ...]
+
+
 class Judged(msgspec.Struct, frozen=True, tag=True):
     """What the metadata knows of each slice that it was asked about: one of the words of JudgeSlices."""
 
@@ -141,6 +163,7 @@ Answer = (
     | Used
     | FreedSlices
     | Judged
+    | SparsePacks
     | Classes
     | Refusal
 )

@@ -176,18 +176,20 @@ def need_writer(context: Context, ino: int) -> None:
 # -- what shows
 
 
-def _chunk(context: Context, ino: int, index: int) -> list[Extent]:
+def chunk_extents(context: Context, ino: int, index: int) -> list[Extent]:
+    """Return what shows in a chunk of an inode."""
     return unpack_extents(context.view.get(chunk_key(ino, index)))
 
 
-def _replace(
+def replace_extents(
     context: Context, references: References, ino: int, index: int, old: Sequence[Extent], new: Sequence[Extent]
 ) -> None:  # fmt: skip
+    """Show other extents in a chunk; the caller settles the references."""
     if len(new) > max(_EXTENTS_MAX, len(old)):
         raise Refused(errno.ENOSPC)
     head, tail = same_ends(old, new)
-    references.count(old[head : len(old) - tail], -1)
-    references.count(new[head : len(new) - tail], 1)
+    references.count(index, old[head : len(old) - tail], -1)
+    references.count(index, new[head : len(new) - tail], 1)
     context.view.put(chunk_key(ino, index), pack_extents(new) if new else None)
 
 
@@ -195,7 +197,7 @@ def _cut(context: Context, references: References, ino: int, offset_bytes: int, 
     """Make a hole. Chunks that have no row are passed over by their keys, not one by one."""
     first, last = offset_bytes // CHUNK_BYTES, (offset_bytes + length_bytes - 1) // CHUNK_BYTES
     if last - first < 4:
-        rows = [(index, _chunk(context, ino, index)) for index in range(first, last + 1)]
+        rows = [(index, chunk_extents(context, ino, index)) for index in range(first, last + 1)]
     else:
         rows = [(index, unpack_extents(value)) for index, value in _chunks(context, ino, first, last)]
     end_bytes = offset_bytes + length_bytes
@@ -203,7 +205,7 @@ def _cut(context: Context, references: References, ino: int, offset_bytes: int, 
         start = max(offset_bytes - index * CHUNK_BYTES, 0)
         kept = without(extents, start, min(end_bytes - index * CHUNK_BYTES, CHUNK_BYTES))
         if kept != extents:
-            _replace(context, references, ino, index, extents, kept)
+            replace_extents(context, references, ino, index, extents, kept)
 
 
 def _chunks(context: Context, ino: int, first: int, last: int) -> list[tuple[int, bytes]]:
@@ -306,8 +308,8 @@ def _lay(context: Context, references: References, ino: int, new: Iterable[tuple
     for index, extent in new:
         by_chunk.setdefault(index, []).append(extent)
     for index, extents in by_chunk.items():
-        old = _chunk(context, ino, index)
-        _replace(context, references, ino, index, old, laid(old, extents))
+        old = chunk_extents(context, ino, index)
+        replace_extents(context, references, ino, index, old, laid(old, extents))
 
 
 def compact(context: Context, request: Compact) -> Answer:
@@ -444,7 +446,7 @@ def _free_rows(context: Context, ino: int, limit: int) -> bool:
     references = References()
     for key, value in rows[:limit]:
         if key[9:10] == b"C":
-            references.count(unpack_extents(value), -1)
+            references.count(index_in(key), unpack_extents(value), -1)
         context.view.delete(key)
     references.settle(context, ino)
     return len(rows) > limit

@@ -66,6 +66,10 @@ class _Seen:
     sessions: set[int] = field(default_factory=set)
     references: dict[int, int] = field(default_factory=dict)
     used: Counter[int] = field(default_factory=Counter)
+    used_bytes: Counter[int] = field(default_factory=Counter)
+    pack_bytes: dict[int, int] = field(default_factory=dict)
+    held_bytes: Counter[int] = field(default_factory=Counter)
+    sparse: set[int] = field(default_factory=set)
     freed: set[int] = field(default_factory=set)
     orphans: set[int] = field(default_factory=set)
     doomed: set[int] = field(default_factory=set)
@@ -106,6 +110,7 @@ def fsck_rows(snapshot: Snapshot) -> list[Fault]:
         _check_reach,
         _check_inodes,
         _check_slices,
+        _check_packs,
         _check_classes,
         _check_sessions,
         _check_counts,
@@ -138,10 +143,10 @@ def _see(seen: _Seen, key: bytes, value: bytes) -> None:
         pass  # the client's affair
     elif kind in (b"r", b"g", b"t"):
         _see_slice(seen, kind, number, value)
-    elif kind == b"o":
-        seen.orphans.add(number)
-    elif kind == b"d":
-        seen.doomed.add(number)
+    elif kind in (b"p", b"q"):
+        _see_pack(seen, row, number, value)
+    elif kind in (b"o", b"d"):
+        (seen.orphans if kind == b"o" else seen.doomed).add(number)
     elif kind == b"k":
         _see_class(seen, number, unpack_class(value))
     elif kind == b"c":
@@ -160,6 +165,15 @@ def _see_slice(seen: _Seen, kind: bytes, number: int, value: bytes) -> None:
         seen.freed.add(number)
         data = unpack_freed(number, value)[0]
     seen.uses_class(data.storage_class, "slice", number)
+
+
+def _see_pack(seen: _Seen, row: bytes, number: int, value: bytes) -> None:
+    if row == b"A":
+        seen.pack_bytes[number] = unpack_count(value)
+    elif row == b"H":
+        seen.held_bytes[number] += unpack_count(value)
+    else:
+        seen.sparse.add(number)
 
 
 def _see_inode(seen: _Seen, ino: int, row: bytes, key: bytes, value: bytes) -> None:
@@ -206,6 +220,7 @@ def _see_chunk(seen: _Seen, ino: int, index: int, extents: list[Extent]) -> None
         return
     seen.used.update(extent.id for extent in extents)
     for extent in extents:
+        seen.used_bytes[extent.id] += extent.length
         seen.uses_class(extent.storage_class, "slice", extent.id)
     seen.data_ends[ino] = max(seen.data_ends.get(ino, 0), index * CHUNK_BYTES + extents[-1].end)
 
@@ -320,6 +335,15 @@ def _check_slices(seen: _Seen) -> None:
         if not end < first <= last or last >= seen.counters.get(keys.NEXT_SLICE, 0):
             seen.wrong("numbers of slices are taken once", f"slices {first} to {last}")
         end = last
+
+
+def _check_packs(seen: _Seen) -> None:
+    """Of each pack whose bytes are counted, as many show as are counted, in all and by chunk."""
+    for slice_id in seen.pack_bytes.keys() | seen.held_bytes.keys() | seen.sparse:
+        count, held = seen.pack_bytes.get(slice_id, 0), seen.held_bytes[slice_id]
+        if not count == held == seen.used_bytes[slice_id]:
+            expected, got = seen.used_bytes[slice_id], f"{count}, by chunk {held}"
+            seen.wrong("bytes of packs that show are counted", f"slice {slice_id}", expected, got)
 
 
 def _check_classes(seen: _Seen) -> None:

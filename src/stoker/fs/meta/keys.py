@@ -11,6 +11,9 @@ s <session> A            a session           s <session> O <ino>       what it h
 s <session> K            the digest of the secret by which masters know a session's owner
 s <session> R <seq>      the answer to a request, in case it is repeated
 r <slice> R              how often a slice is referred to
+p <slice> A              how many bytes of a pack show
+p <slice> H <ino><index> how many of them show in a chunk
+q <slice> Q              a pack of which little shows
 g <slice> G              a slice that nothing refers to any more
 t <last slice> T         numbers of slices that were taken: the first of them, in which session, when
 o <ino> O                an inode without a name that is still open
@@ -32,6 +35,7 @@ _NUMBER: Final = struct.Struct(">cQ")
 _ROW: Final = struct.Struct(">cQc")
 _PAIR: Final = struct.Struct(">cQcQ")
 _CHUNK: Final = struct.Struct(">cQcI")
+_HOLDER: Final = struct.Struct(">cQcQI")
 
 HEAD_BYTES: Final = 9
 """The letter and the number: what all rows of one inode, session or slice begin with."""
@@ -149,6 +153,31 @@ def slice_key(slice_id: int) -> bytes:
 def freed_key(slice_id: int) -> bytes:
     """Return the key of a slice that nothing refers to."""
     return _ROW.pack(b"g", slice_id, b"G")
+
+
+def pack_key(slice_id: int) -> bytes:
+    """Return the key that counts how many bytes of a pack show."""
+    return _ROW.pack(b"p", slice_id, b"A")
+
+
+def holder_key(slice_id: int, ino: int, index: int) -> bytes:
+    """Return the key that counts how many bytes of a pack show in chunk `index` of an inode."""
+    return _HOLDER.pack(b"p", slice_id, b"H", ino, index)
+
+
+def holder_rows(slice_id: int) -> bytes:
+    """Return the prefix of the counts of a pack's bytes by chunk."""
+    return _ROW.pack(b"p", slice_id, b"H")
+
+
+def holder_in(key: bytes) -> tuple[int, int]:
+    """Return the inode and the chunk's index at the end of the key of a count of a pack's bytes."""
+    return int.from_bytes(key[10:18], "big"), int.from_bytes(key[18:22], "big")
+
+
+def sparse_key(slice_id: int) -> bytes:
+    """Return the key of a pack of which little shows."""
+    return _ROW.pack(b"q", slice_id, b"Q")
 
 
 def taken_key(last: int) -> bytes:

@@ -25,7 +25,9 @@ from stoker.fs.meta import (
     listing,
     namehold,
     naming,
+    pack_calls,
     renaming,
+    sparse,
     taken,
     whole,
 )
@@ -104,6 +106,8 @@ _RUNS: Final[dict[type[Request[Any]], Callable[[Context, Any], Answer]]] = {
     calls.GetMap: cluster_map.get_map,
     calls.ListFreed: taken.list_freed,
     calls.JudgeSlices: taken.judge_slices,
+    pack_calls.ListSparse: sparse.list_sparse,
+    pack_calls.Repack: sparse.repack,
 }
 REQUESTS: Final = tuple(_RUNS)
 """All kinds of requests."""

@@ -13,6 +13,7 @@ from stoker.fs.meta.classes import need_class
 from stoker.fs.meta.context import Context
 from stoker.fs.meta.faults import Refused
 from stoker.fs.meta.keys import NEXT_SLICE, freed_key, slice_key
+from stoker.fs.meta.packing import note_shown
 from stoker.fs.meta.records import pack_freed, pack_references, packer_of, unpack_freed, unpack_references
 from stoker.fs.meta.slices import CHUNK_BYTES, Extent, Slice
 
@@ -27,31 +28,43 @@ class References:
         self._packer = packer
         self._changes: dict[int, int] = {}
         self._slices: dict[int, Slice] = {}
+        self._shown: dict[int, dict[int, int]] = {}  # of each slice, how many bytes more or fewer each chunk shows
 
-    def count(self, extents: Iterable[Extent], difference: int) -> None:
-        """Note that extents come to be, or go."""
+    def count(self, index: int, extents: Iterable[Extent], difference: int) -> None:
+        """Note that extents of chunk `index` come to be, or go."""
         for extent in extents:
             self._changes[extent.id] = self._changes.get(extent.id, 0) + difference
             self._slices[extent.id] = extent.slice
+            shown = self._shown.setdefault(extent.id, {})
+            shown[index] = shown.get(index, 0) + difference * extent.length
 
     def settle(self, context: Context, ino: int) -> None:
         """Write the counts; what nothing refers to any more is freed, by this inode."""
-        view = context.view
         for slice_id, difference in self._changes.items():
-            if not difference:
+            shown = self._shown[slice_id]
+            if not difference and not any(shown.values()):
                 continue
-            data = view.get(slice_key(slice_id))
-            count = difference + (unpack_references(slice_id, data)[1] if data is not None else 0)
-            if count < 0:
-                raise CorruptError("a slice is let go more often than it is referred to", where=f"slice {slice_id}")
-            if count:
-                packer = self._packer if data is None else packer_of(data)
-                if data is None and packer:
-                    view.delete(freed_key(slice_id))  # see `check_slices`
-                view.put(slice_key(slice_id), pack_references(self._slices[slice_id], count, packer))
-            else:
-                view.delete(slice_key(slice_id))
-                view.put(freed_key(slice_id), pack_freed(self._slices[slice_id], ino, context.now_ns))
+            data = context.view.get(slice_key(slice_id))
+            packer = self._packer if data is None else packer_of(data)
+            if difference:
+                self._count_anew(context, slice_id, data, difference, packer, ino)
+            if packer:
+                note_shown(context, self._slices[slice_id], ino, shown, is_new=data is None)
+
+    def _count_anew(
+        self, context: Context, slice_id: int, data: bytes | None, difference: int, packer: int, ino: int
+    ) -> None:  # fmt: skip
+        view = context.view
+        count = difference + (unpack_references(slice_id, data)[1] if data is not None else 0)
+        if count < 0:
+            raise CorruptError("a slice is let go more often than it is referred to", where=f"slice {slice_id}")
+        if count:
+            if data is None and packer:
+                view.delete(freed_key(slice_id))  # see `check_slices`
+            view.put(slice_key(slice_id), pack_references(self._slices[slice_id], count, packer))
+        else:
+            view.delete(slice_key(slice_id))
+            view.put(freed_key(slice_id), pack_freed(self._slices[slice_id], ino, context.now_ns))
 
 
 def check_slices(context: Context, slices: Sequence[Slice], parts: Sequence[tuple[int, int]] = ()) -> None:
