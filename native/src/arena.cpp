@@ -331,7 +331,8 @@ bool Arena::diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t
 }
 
 // Does to a page what a frame of ours says; `image` is what the page becomes, for frames made by diff_frame.
-void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame_at, const std::uint8_t* image) {
+void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame_at, const std::uint8_t* image,
+                      bool far) {
   const std::uint64_t sequence = begin_change(at);
   const std::uint8_t* const payload = frame_at + kFrameHeaderBytes;
   const std::size_t payload_bytes = get<std::uint32_t>(frame_at + 48);
@@ -339,7 +340,7 @@ void Arena::overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* 
   if (frame_at[40] == kImage) {
     copy_shared(page, payload, payload_bytes);
   } else if (frame_at[41] == kTwoLevel) {
-    two_level_copy(page, image, at[kSize], payload);
+    two_level_copy(page, image, at[kSize], payload, far);
   } else {
     copy_shared(page + get<std::uint64_t>(payload), payload + kRunRecordBytes, get<std::uint64_t>(payload + 8));
   }
@@ -423,7 +424,10 @@ ArenaResult Arena::update_many(const std::uint64_t* pages, std::size_t count_pag
   }
   if (changes.empty()) return {ArenaStatus::done, load(word(kCommittedLsn))};
   std::uint64_t lsn = intend(writing);
-  for (const Change& change : changes) overwrite(change.at, lsn++, change.frame, change.image);
+  // Pages and rows were read once from the first to the last: then the first are out of the nearer caches.
+  constexpr std::size_t kNearBytes = 512 << 10;
+  const bool far = count_pages * row_bytes > kNearBytes;
+  for (const Change& change : changes) overwrite(change.at, lsn++, change.frame, change.image, far);
   publish(writing);
   return {ArenaStatus::done, writing.lsn};
 }

@@ -160,7 +160,7 @@ DeltaSize diff(std::uint8_t* base, const std::uint8_t* fresh, std::size_t page_b
 
 }  // namespace
 
-const DeltaRows kDeltaRowsScalar = {diff_block, expand, copy};
+const DeltaRows kDeltaRowsScalar = {diff_block, expand, copy, nullptr};
 
 std::size_t two_level_bound(std::size_t page_bytes) {
   const Shape shape(page_bytes);
@@ -219,10 +219,28 @@ bool two_level_apply(std::uint8_t* page, std::size_t page_bytes, const std::uint
   return true;
 }
 
-void two_level_copy(std::uint8_t* page, const std::uint8_t* image, std::size_t page_bytes,
-                    const std::uint8_t* payload) {
+namespace {
+
+// The same from the payload alone.
+void spread_all(const DeltaRows& work, std::uint8_t* page, const Shape& shape, const std::uint8_t* payload) {
+  std::size_t dirty = 0;
+  for (std::size_t word = 0; word < shape.words; ++word) dirty += count_bits(load_u64(payload + kWordBytes * word));
+  const std::uint8_t* masks = payload + shape.bitmap_bytes();
+  const std::uint8_t* bytes = masks + kWordBytes * dirty;
+  for (std::size_t word = 0; word < shape.words; ++word) {
+    const std::uint64_t bitmap = load_u64(payload + kWordBytes * word);
+    bytes += work.spread(page + kBlockBytes * word, bitmap, masks, bytes);
+    masks += kWordBytes * count_bits(bitmap);
+  }
+}
+
+}  // namespace
+
+void two_level_copy(std::uint8_t* page, const std::uint8_t* image, std::size_t page_bytes, const std::uint8_t* payload,
+                    bool far) {
   const Shape shape(page_bytes);
   const DeltaRows& work = rows();
+  if (far && work.spread != nullptr) return spread_all(work, page, shape, payload);
   for (std::size_t word = 0; word < shape.words; ++word) {
     const std::size_t lines = whole_lines_of_block(shape, word);
     const std::uint64_t whole = lines == 64 ? kAllBytes : (std::uint64_t{1} << lines) - 1;

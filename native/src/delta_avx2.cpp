@@ -183,6 +183,6 @@ std::size_t expand(std::uint8_t* page, std::uint64_t bitmap, const std::uint8_t*
 
 }  // namespace
 
-const DeltaRows kDeltaRowsAvx2 = {diff_block, expand, copy};
+const DeltaRows kDeltaRowsAvx2 = {diff_block, expand, copy, nullptr};
 
 }  // namespace stoker

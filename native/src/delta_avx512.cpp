@@ -77,6 +77,19 @@ void copy(std::uint8_t* page, const std::uint8_t* image, std::uint64_t bitmap) {
   }
 }
 
+std::size_t spread(std::uint8_t* page, std::uint64_t bitmap, const std::uint8_t* masks, const std::uint8_t* bytes) {
+  const std::uint8_t* const begin = bytes;
+  for (; bitmap != 0; bitmap &= bitmap - 1, masks += kWordBytes) {
+    const std::uint64_t mask = load_u64(masks);
+    const std::size_t count = count_bits(mask);
+    __m512i packed = _mm512_maskz_loadu_epi8(_bzhi_u64(kAllBytes, static_cast<unsigned>(count)), bytes);
+    asm("" : "+v"(packed));  // else the compiler may expand straight from memory
+    _mm512_mask_storeu_epi8(page + kLineBytes * lowest_bit(bitmap), mask, _mm512_maskz_expand_epi8(mask, packed));
+    bytes += count;
+  }
+  return static_cast<std::size_t>(bytes - begin);
+}
+
 // A line's bytes, of which 64 need not be there.
 __m512i load_up_to_end(const std::uint8_t* bytes, const std::uint8_t* end, std::size_t count) {
   if (static_cast<std::size_t>(end - bytes) >= kLineBytes) return load(bytes);
@@ -104,6 +117,6 @@ std::size_t expand(std::uint8_t* page, std::uint64_t bitmap, const std::uint8_t*
 
 }  // namespace
 
-const DeltaRows kDeltaRowsAvx512 = {diff_block, expand, copy};
+const DeltaRows kDeltaRowsAvx512 = {diff_block, expand, copy, spread};
 
 }  // namespace stoker

@@ -35,6 +35,9 @@ struct DeltaRows {
                         const std::uint8_t* bytes, const std::uint8_t* end);
   // Copies the lines of the bitmap.
   void (*copy)(std::uint8_t* page, const std::uint8_t* image, std::uint64_t bitmap);
+  // Overwrites the bytes that the masks name, without reading the lines, and returns how many; null at a level that
+  // cannot.
+  std::size_t (*spread)(std::uint8_t* page, std::uint64_t bitmap, const std::uint8_t* masks, const std::uint8_t* bytes);
 };
 
 extern const DeltaRows kDeltaRowsScalar;

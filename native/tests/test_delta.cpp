@@ -93,6 +93,9 @@ void check_pair(const Bytes& base, const Bytes& fresh, std::size_t shift) {
     Room copied(base, shift);
     stoker::two_level_copy(copied.data, is.data, size, exact.data);
     CHECK(copied.bytes(size) == fresh);
+    Room spread(base, shift);
+    stoker::two_level_copy(spread.data, is.data, size, exact.data, true);
+    CHECK(spread.bytes(size) == fresh);
   }
 
   Room updated(base, shift);

@@ -67,7 +67,8 @@ class Arena {
              std::size_t payload_bytes);
   std::uint64_t intend(Writing& writing);
   void publish(const Writing& writing);
-  void overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame, const std::uint8_t* image);
+  void overwrite(std::uint64_t* at, std::uint64_t lsn, const std::uint8_t* frame, const std::uint8_t* image,
+                 bool far = false);
   bool diff_frame(Writing& writing, std::uint64_t page, const std::uint64_t* at, const std::uint8_t* data,
                   bool more);
   void raise_floor(std::uint64_t least);

@@ -26,9 +26,10 @@ DeltaSize two_level_diff_update(std::uint8_t* base, const std::uint8_t* fresh, s
                                 std::uint8_t* payload);
 
 // Does to a page what a payload of two_level_diff says, from the image that it leads to: lines that differ are copied
-// whole. The payload is ours and not checked.
-void two_level_copy(std::uint8_t* page, const std::uint8_t* image, std::size_t page_bytes,
-                    const std::uint8_t* payload);
+// whole, or what changed is taken from the payload where the image is `far` from the processor by now. The payload is
+// ours and not checked.
+void two_level_copy(std::uint8_t* page, const std::uint8_t* image, std::size_t page_bytes, const std::uint8_t* payload,
+                    bool far = false);
 
 // Overwrites what the payload says. False, and an untouched page, where the payload does not fit the page: masks
 // beyond its end, or fewer or more bytes than the masks ask for.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from stoker.pages.errors import OutOfSpace, PagesError
+from stoker.pages.reading_around import read_around
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_BYTES_MAX: Final = 1 << 30
@@ -71,7 +72,10 @@ class Disk(Protocol):
         """Return bytes of a file: fewer where it ends."""
 
     def read_into(self, path: Path, offset: int, memory: memoryview) -> int:
-        """Fill memory with bytes of a file; return how many: fewer where it ends."""
+        """Fill memory with bytes of a file; return how many: fewer where it ends.
+
+        What is not cached is read fastest into memory that begins with a block, from a block's beginning on.
+        """
 
     def size_bytes(self, path: Path) -> int:
         """Return a file's size."""
@@ -172,7 +176,7 @@ class OsDisk:
         """See Disk."""
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            done = 0
+            done = read_around(handle, offset, memory)
             while done < memory.nbytes:
                 got = os.preadv(handle, [memory[done : done + _READ_BYTES_MAX]], offset + done)
                 if not got:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.pages.arena.extents import Extent, Extents
-from stoker.pages.arena.layout import ATTACHED, PINNED, Counter, Geometry, Slot, Word
+from stoker.pages.arena.layout import ATTACHED, PINNED, RETIRED_BYTES, Counter, Geometry, Slot, Word
 from stoker.pages.arena.locks import AlreadyHeldError, RobustLock
 from stoker.pages.arena.mapping import Mapping, publish_mapping, unlink_mapping
 from stoker.pages.arena.readers import Readers
@@ -376,8 +376,7 @@ class Arena:
 
     def _back_retired(self) -> None:
         if not self.words[Word.RETIRED_BACKED]:
-            start = self.geometry.retired_offset
-            self.mapping.back(start, self.geometry.ring_offset - start)
+            self.mapping.back(self.geometry.retired_offset, self.geometry.retired_slots * RETIRED_BYTES)
             self.words[Word.RETIRED_BACKED] = 1
 
     def unpin(self, line: int) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from stoker.pages.arena.layout import (
     CLASS_BYTES,
+    HUGE_BYTES,
     LARGE_CLASS,
     PAGE_ALIGN,
     SMALL_CLASSES,
@@ -20,7 +21,6 @@ from stoker.pages.arena.layout import (
 from stoker.pages.arena.mapping import Mapping
 from stoker.pages.errors import OutOfSpace
 
-_STEP_BYTES: Final = 1 << 20
 _LARGE_LIST: Final = Word.FREE_LISTS + SMALL_CLASSES
 Extent = tuple[int, int]
 """Offset from the start of the arena, and class."""
@@ -116,7 +116,7 @@ class Extents:
             )
         if end > self._words[Word.BACKED]:
             try:
-                self._back(min(self._end, aligned(end, _STEP_BYTES)))
+                self._back(min(self._end, aligned(end, HUGE_BYTES)))
             except OutOfSpace:
                 self._back(aligned(end))
         before = self._words[Word.BREAK]

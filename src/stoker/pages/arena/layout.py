@@ -29,6 +29,8 @@ READER_BYTES: Final = 64
 SLOT_BYTES: Final = 128
 RETIRED_BYTES: Final = 32
 PAGE_ALIGN: Final = 4096
+HUGE_BYTES: Final = 2 << 20
+"""A huge page of the processor. What is as large begins with one, so that few addresses need translating."""
 STATIC: Final = struct.Struct("<8sII16sIIQQQQQQQQQQ")
 STATIC_CRC_OFFSET: Final = 248
 SKIP: Final = 0xFFFF_FFFF
@@ -195,14 +197,18 @@ def aligned(value: int, step: int = PAGE_ALIGN) -> int:
     return -(-value // step) * step
 
 
+def _step_of(size_bytes: int) -> int:
+    return HUGE_BYTES if size_bytes >= HUGE_BYTES else PAGE_ALIGN
+
+
 def plan_geometry(uuid: bytes, salt: int, *, data_bytes: int, page_slots: int, ring_bytes: int, flags: int) -> Geometry:
-    """Lay out an arena for so many pages and bytes; sizes are rounded up to 4 KiB."""
+    """Lay out an arena for so many pages and bytes; sizes are rounded up to 4 KiB, and large parts begin with 2 MiB."""
     reader_slots, retired_slots = 512, max(4096, page_slots)
     reader = HEADER_BYTES
     slot = aligned(reader + reader_slots * READER_BYTES)
     retired = aligned(slot + (page_slots + 1) * SLOT_BYTES)
-    ring = aligned(retired + retired_slots * RETIRED_BYTES)
-    data = aligned(ring + aligned(ring_bytes))
+    ring = aligned(retired + retired_slots * RETIRED_BYTES, _step_of(ring_bytes))
+    data = aligned(ring + aligned(ring_bytes), _step_of(data_bytes))
     return Geometry(
         uuid,
         salt,

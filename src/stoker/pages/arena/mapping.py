@@ -15,15 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.core.errors import AlreadyExistsError, UsageError
-from stoker.pages.arena.layout import Geometry, decode_static, encode_static
+from stoker.pages.arena.layout import HUGE_BYTES, PAGE_ALIGN, Geometry, aligned, decode_static, encode_static
 from stoker.pages.errors import OutOfSpace, PageNotFound
 
 FOLDER: Final = Path("/dev/shm")  # noqa: S108 - this is where Linux keeps shared memory
 PREFIX: Final = "stoker-pages-"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _MAP_NORESERVE: Final = 0x4000
+_MAP_FIXED: Final = 0x10
+_MADV_COLLAPSE: Final = 25
 _SEAL_SHRINK: Final = 0x0002
 _ADD_SEALS: Final = 1033
+_libc: Final = ctypes.CDLL(None)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
 
 
 class Mapping:
@@ -38,10 +43,11 @@ class Mapping:
         self.descriptor = descriptor
         self.geometry = geometry
         self.name = name
-        self._map = mmap.mmap(descriptor, geometry.arena_bytes)
-        self.data = memoryview(self._map)
+        self._map, self._lead = _mapped(descriptor, geometry.arena_bytes)
+        self.data = memoryview(self._map)[self._lead : self._lead + geometry.arena_bytes]
         self.words = self.data.cast("Q")
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map)) + self._lead
+        self._huge = self.address % HUGE_BYTES == 0
 
     @property
     def path(self) -> Path | None:
@@ -50,12 +56,28 @@ class Mapping:
 
     def back(self, offset: int, size_bytes: int) -> None:
         """Have the kernel give memory to a range; raises OutOfSpace instead of a fatal signal later."""
+        self._back_huge(aligned(offset, HUGE_BYTES), (offset + size_bytes) // HUGE_BYTES * HUGE_BYTES)
         try:
             os.posix_fallocate(self.descriptor, offset, size_bytes)
         except OSError as error:
             raise OutOfSpace(
                 "shared memory for pages is full", where=self.name, got=error.strerror or str(error)
             ) from error
+
+    def _back_huge(self, start: int, end: int) -> None:
+        """Have huge pages behind whole blocks, where the kernel gives them; what they do not reach is left as it was.
+
+        A block of which there is one page is made a huge page as it stands: that takes a tenth of what 512 small pages
+        take, and is done whatever the machine's settings for shared memory say, unless they are `deny`.
+        """
+        if not self._huge or start >= end:
+            return
+        try:
+            for block in range(start, end, HUGE_BYTES):
+                os.posix_fallocate(self.descriptor, block, PAGE_ALIGN)
+            self._map.madvise(_MADV_COLLAPSE, self._lead + start, end - start)
+        except OSError:
+            self._huge = False  # neither the kernel nor this moment has them: it is not asked again
 
     def is_named(self) -> bool:
         """Tell whether a name leads to it: the last one to leave takes the name away."""
@@ -80,6 +102,20 @@ class Mapping:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+def _mapped(descriptor: int, size_bytes: int) -> tuple[mmap.mmap, int]:
+    """Map a file where a huge page may begin; return the mapping, and where in it the file's bytes begin.
+
+    The mapping is of reserved addresses, over which the file is laid: they go together.
+    """
+    room = mmap.mmap(-1, size_bytes + HUGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    lead = -begin % HUGE_BYTES
+    access, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED
+    if _libc.mmap(begin + lead, size_bytes, access, flags, descriptor, 0) == begin + lead:
+        return room, lead
+    return mmap.mmap(descriptor, size_bytes), 0
 
 
 def check_name(name: str) -> str:

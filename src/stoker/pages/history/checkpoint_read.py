@@ -33,6 +33,7 @@ from stoker.pages.history.index import CODEC, DIGEST_BYTES, HOLDER, OFFSET, STOR
 from stoker.pages.history.packing import ALIGN, GROUP_BYTES, RAW, ZSTD
 from stoker.pages.history.state import PAGE_BYTES_MAX, State
 from stoker.pages.images import PageImage
+from stoker.pages.reading_around import BLOCK_BYTES, LEAST_BYTES, fresh_memory, have_ready
 
 _INDEX_BYTES_MAX: Final = 1 << 32
 _WORKERS: Final = 2
@@ -184,25 +185,36 @@ class _Reading:
 
     def room(self, rows: slice) -> NDArray[np.uint8]:
         """Return memory for a run: of a slab that many share, so that the system maps large pages where it can."""
-        wanted = int(self._ends[rows.stop - 1] - self._offsets[rows.start])
+        begin, end = self._window(rows)
+        wanted = end - begin
         if wanted > _SLAB_BYTES:
             return np.empty(0, np.uint8)  # larger than what a damaged index may ask for: its file is looked at first
         if self._slab.size < wanted:
             left = int(self._stored[rows.start :].sum()) + ALIGN * len(self._stored)
-            self._slab = np.empty(max(wanted, min(left, _SLAB_BYTES)), np.uint8)
-        room, self._slab = self._slab[:wanted], self._slab[-(-wanted // ALIGN * ALIGN) :]
+            left += 2 * BLOCK_BYTES * (left // GROUP_BYTES + 1)
+            self._slab = fresh_memory(max(wanted, min(left, _SLAB_BYTES)))
+        room, self._slab = self._slab[:wanted], self._slab[-(-wanted // BLOCK_BYTES * BLOCK_BYTES) :]
+        have_ready(room)  # while workers read what was asked for before
         return room
+
+    def _window(self, rows: slice) -> tuple[int, int]:
+        """Return from where to where a run is read: whole blocks of the file, if it is large."""
+        start, end = int(self._offsets[rows.start]), int(self._ends[rows.stop - 1])
+        if end - start < LEAST_BYTES:
+            return start, end
+        return start // BLOCK_BYTES * BLOCK_BYTES, -(-end // BLOCK_BYTES) * BLOCK_BYTES
 
     def read(self, holder: Path, rows: slice, room: NDArray[np.uint8]) -> None:
         """Read a run and check its pages."""
-        start, end = int(self._offsets[rows.start]), int(self._ends[rows.stop - 1])
+        end = int(self._ends[rows.stop - 1])
         if end > self._disk.size_bytes(holder):
             raise ChecksumError("page in the checkpoint lies behind its end", where=str(holder))
-        room = room if room.size else np.empty(end - start, np.uint8)
-        got = self._disk.read_into(holder, start, room.data)
-        if got < room.size:
+        begin, stop = self._window(rows)
+        room = room if room.size else fresh_memory(stop - begin)
+        got = self._disk.read_into(holder, begin, room.data)
+        if got < end - begin:
             raise ChecksumError("file of the checkpoint became shorter", where=str(holder))
-        self._check(holder, rows, room, start)
+        self._check(holder, rows, room, begin)
 
     def _check(self, holder: Path, rows: slice, room: NDArray[np.uint8], start: int) -> None:
         """Keep the pages of a run that was read to `room`, each a part of it where it is stored as it was."""
