@@ -13,29 +13,41 @@ import msgspec
 import pytest
 from benchmarks.fsfailover import Cluster, Creators, MasterProcess, names_in, run_kills
 
-from stoker.core.errors import StokerError
+from stoker.core.errors import StokerError, UnavailableError
+from stoker.fs.client import Client, ClientOptions
+from stoker.fs.client.garbage import collect_garbage
+from stoker.fs.client.repacking import Repacked, repack
 from stoker.fs.journal.servers import EtcdServers, etcd_program, free_ports
 from stoker.fs.master.daemon import Master, MasterOptions
 from stoker.fs.master.keeping import KeeperOptions
 from stoker.fs.master.opening import open_metadata
 from stoker.fs.master.remote import RemoteMetadata, ask_status
+from stoker.fs.master.within import OwnMetadata
 from stoker.fs.meta import Volume, fsck
+from stoker.fs.meta.answers import Answer
 from stoker.fs.meta.calls import (
     READ,
     WRITE,
     BeginSession,
     Call,
+    Close,
     Create,
     EndSession,
     GetAttr,
     Lookup,
     Mkdir,
     Open,
+    Peek,
+    Put,
     ReadDir,
     TakeSlices,
+    Unlink,
 )
 from stoker.fs.meta.faults import MetaError
 from stoker.fs.meta.keys import ROOT
+from stoker.fs.meta.slices import Slice
+from stoker.fs.store.interface import SliceRange
+from stoker.fs.store.memory import MemorySliceStore
 
 pytestmark = pytest.mark.skipif(etcd_program() is None, reason="etcd is not installed (apt install etcd-server)")
 
@@ -319,3 +331,56 @@ def answers(address: str) -> bool:
         return bool(ask_status(address, token=None).revision)
     except StokerError:
         return False
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_close_that_was_put_off_is_done_once_when_its_answer_is_lost(
+    master: Callable[..., Master], monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    """Two handles have the file open: done twice, the close of one would be that of the other as well."""
+    running = master()
+    with RemoteMetadata([running.address]) as metadata:
+        client = Client(metadata, MemorySliceStore(), ClientOptions(), threads=True)
+        ino = metadata.run(Create(ROOT, b"f", 0o600)).ino
+        call = Close(ino, READ)
+        for _ in range(2):
+            metadata.run(Open(ino, READ), session=client.session.number)
+        plain, lost = metadata._combiner.ask, []
+
+        def ask(calls: list[Call]) -> list[Answer]:
+            if len(lost) < 3 and any(one.request == call for one in calls):
+                lost.append(calls[0].seq)
+                if done:
+                    plain(calls)
+                raise UnavailableError("the answer got lost")
+            return plain(calls)
+
+        monkeypatch.setattr(metadata._combiner, "ask", ask)
+        group = client.works.commits
+        group.later(Call(call, session=client.session.number))
+        eventually(lambda: group.put_off == 0)  # the client's own thread goes on with it
+        assert len(lost) == 3 and len(set(lost)) == 1, "always under one number"
+        assert metadata.run(GetAttr(ino)).attr.opens == 1
+        metadata.run(Close(ino, READ), session=client.session.number)  # the other's: it is still there
+        assert metadata.run(GetAttr(ino)).attr.opens == 0
+        client.close()
+
+
+def test_a_leading_master_packs_anew_what_is_left_of_packs(master: Callable[..., Master]) -> None:
+    running, store = master(), MemorySliceStore()
+    with RemoteMetadata([running.address]) as metadata:
+        session = metadata.run(BeginSession(60 * 10**9)).value
+        data = Slice(metadata.run(TakeSlices(1), session=session).value, 0, 4000)
+        store.write(data, [b"%d" % number * 1000 for number in range(4)], durable=True)
+        for number in range(4):
+            put = Put(ROOT, b"%d" % number, 0o600, (data,), parts=((number * 1000, 1000),))
+            metadata.run(put, session=session)
+        for number in range(3):
+            metadata.run(Unlink(ROOT, b"%d" % number))
+        own = OwnMetadata(running)
+        assert repack(own, store) == Repacked(packs=1, moved_bytes=1000, freed_bytes=4000)
+        assert collect_garbage(own, store, 0, now_ns=time.time_ns()).freed == 1
+        [shown] = metadata.run(Peek(ROOT, b"3", limit_bytes=1000)).shown
+        [read] = store.read([SliceRange(shown.extent.slice, shown.extent.offset, shown.extent.length)])
+        assert bytes(read) == b"3" * 1000
+        assert sum(one.size_bytes for one in store.inventory()) == 1000

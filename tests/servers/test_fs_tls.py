@@ -106,6 +106,41 @@ def test_a_cluster_speaks_tls_throughout(tmp_path: Path, authority: Any, monkeyp
                                  code=1)  # fmt: skip
 
 
+@pytest.mark.slow
+def test_a_cluster_whose_certificates_end_and_are_renewed_goes_on(
+    tmp_path: Path, authority: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Master and chunk server are never started anew; in between nobody new believes them."""
+    served = authority.issue("server", hours=30 / 3600)
+    ends = time.monotonic() + 31
+    server, mine = words(authority, served), words(authority, authority.issue("client"))
+    with ExitStack() as held:
+        etcd, uuid = held.enter_context(volume_in_etcd(tmp_path, authority, monkeypatch))
+        master = MasterProcess(etcd, "volume", tmp_path, free_ports(1)[0])
+        master._command += server
+        master.start()
+        held.callback(master.kill)
+        held.enter_context(
+            chunk_server(
+                [tmp_path / "disk"], "--volume", uuid, "--masters", master.address, "--host-name", "h", *server
+            )
+        )
+        status = lambda: json.loads(stoker("disks", "--masters", master.address, "--json", *mine))  # noqa: E731
+        eventually(lambda: [one for one in status()["disks"] if one["disk"]["health"] == "up"])
+        (tmp_path / "a").write_bytes(b"sealed" * 50_000)
+        url = f"master://{master.address}/volume"
+        stoker("put", url, str(tmp_path / "a"), "/a", *mine)
+        assert time.monotonic() < ends, "this machine is too slow to see a certificate end"
+        time.sleep(ends - time.monotonic())
+        assert "certificate has expired" in stoker("ls", url, *mine, code=1)
+        for fresh, old in zip(authority.issue("renewed"), served, strict=True):
+            fresh.replace(old)
+        stoker("get", url, "/a", str(tmp_path / "b"), *mine)
+        assert (tmp_path / "b").read_bytes() == b"sealed" * 50_000
+        stoker("put", url, str(tmp_path / "b"), "/b", *mine)
+        eventually(lambda: [one for one in status()["disks"] if one["disk"]["health"] == "up"])
+
+
 @pytest.fixture
 def master(
     tmp_path: Path, authority: Any, monkeypatch: pytest.MonkeyPatch

@@ -1,11 +1,13 @@
 """The engine `postgresql` keeps the engines' contract, over a real server of its own."""
 
+import gc
 import os
 import re
 import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from stoker.fs.meta.engines.postgres import told_of
 from stoker.fs.meta.engines.urls import open_engine
 from stoker.fs.meta.keys import ROOT
 from stoker.fs.meta.kv import ReadSet
+from stoker.storage.opening import open_store
 from stoker.testing.meta_contract import MetaEngineContract
 
 ENDS_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stoker'"
@@ -174,6 +177,37 @@ def test_the_commands_work_on_it(url: str, tmp_path: Path) -> None:
     stoker("put", url, str(tmp_path / "a"), "/d/a", "--data", data)
     assert "bytes" in stoker("cat", url, "/d/a", "--data", data)
     assert "sound" in stoker("fsck", url, "--deep", "--data", data)
+
+
+@pytest.mark.parametrize("engine", ["postgres", "postgresql"])
+def test_it_is_a_store_and_a_file_system_of_fsspec(url: str, engine: str, tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="pip install 'stoker[fsspec]'")
+    Volume.format(url.replace("postgresql", engine)).close()
+    data = tmp_path / "data"
+    place = f"stoker://{url.removeprefix('postgresql://')}!/in?engine={engine}&data={data}"
+    with closing(open_store(place, create=True)) as store:
+        store.put("a/b", b"bytes")
+        assert fsspec.open(place.replace("!/in?", "!/in/a/b?")).open().read() == b"bytes"
+        files = fsspec.filesystem("stoker", volume=url, data=str(data))
+        assert files.ls("/in", detail=False) == ["/in/a"]
+        told = files.unstrip_protocol("/in/a/b")
+        assert fsspec.open(told).open().read() == b"bytes"
+        type(files).clear_instance_cache()
+        del files
+        gc.collect()  # gives the volume back while its server still runs
+    with pytest.raises(UsageError, match="give --data FOLDER"):
+        open_store(place.partition("&")[0])
+
+
+def test_a_store_is_given_no_password_in_its_url(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="pip install 'stoker[fsspec]'")
+    place = f"stoker://me:very-secret@127.0.0.1:1/db/v!/in?engine=postgresql&data={tmp_path}"
+    for opened in (open_store, fsspec.open_files):
+        with pytest.raises(UsageError, match="credentials") as caught:
+            opened(place)
+        assert "very-secret" not in str(caught.value)
+    with pytest.raises(UnavailableError, match="database does not answer"):
+        open_store(place.replace("me:very-secret@", ""))
 
 
 def test_off_is_an_option(url: str) -> None:

@@ -28,6 +28,8 @@ class LossyMetadata:
         self.submitted = 0
         self.asked = 0
         self.end_session = volume.end_session
+        self.numbered = volume.numbered
+        self.answered = volume.answered
         self.make_durable = volume.make_durable
         self.close = volume.close
 

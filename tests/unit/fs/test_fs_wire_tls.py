@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,71 @@ def test_a_server_that_is_none_is_unavailable_in_time(authority: Authority) -> N
 
 def hang_up(listener: socket.socket) -> None:
     listener.accept()[0].close()
+
+
+def moved_over(pair: tuple[Path, Path], goal: tuple[Path, Path]) -> None:
+    """Put a certificate and its key in the place of others, as those do who renew them: by renaming."""
+    for source, target in zip(pair, goal, strict=True):
+        source.replace(target)
+
+
+def test_renewed_certificates_are_used_by_the_next_connection(authority: Authority) -> None:
+    """The server's ends while it runs, then a client's; each is renewed in its place, and nobody starts anew."""
+    served, mine = authority.issue("server", hours=1.5 / 3600), authority.issue("alice", hours=-1)
+    server_files, client_files = server_tls(*served, authority.path), client_tls(authority.path, *mine)
+    with RpcServer(Room().handlers(), tls=server_files) as server:
+        with pytest.raises(UntrustedError, match=r"does not believe.*certificate expired"):
+            Connection(address_of(server), tls=client_files)
+        moved_over(authority.issue("alice-anew"), mine)
+        with Connection(address_of(server), tls=client_files) as first:
+            assert first.call(QUICK, Number(1))[0] == Number(1)
+            time.sleep(2.5)
+            with pytest.raises(UntrustedError, match="certificate of the server: certificate has expired"):
+                Connection(address_of(server), tls=client_files)
+            moved_over(authority.issue("server-anew"), served)
+            with Connection(address_of(server), tls=client_files) as second:
+                assert second.call(QUICK, Number(2))[0] == Number(2)
+            assert first.call(QUICK, Number(3))[0] == Number(3)  # what was agreed on goes on
+
+
+def test_files_that_cannot_be_used_leave_the_old_ones_in_use_and_are_told_once(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = authority.issue("server")
+    tls = client_tls(authority.path)
+
+    def connects(server: RpcServer) -> None:
+        for number in range(2):
+            with Connection(address_of(server), tls=tls) as connection:
+                assert connection.call(QUICK, Number(number))[0] == Number(number)
+
+    with RpcServer(Room().handlers(), tls=server_tls(*served)) as server:
+        connects(server)
+        good = served[0].read_bytes()
+        fresh = authority.issue("fresh")
+        fresh[0].replace(served[0])  # its key is not there yet
+        connects(server)
+        assert [one.levelname for one in caplog.records] == ["WARNING"]
+        assert "stay in use" in caplog.text and "server.crt" in caplog.text
+        served[0].write_bytes(good[:100])
+        connects(server)
+        served[0].unlink()
+        connects(server)
+        assert len(caplog.records) == 3
+        moved_over(authority.issue("other"), served)
+        connects(server)
+        assert len(caplog.records) == 3  # good ones are nothing to warn of
+
+
+def test_another_authority_replaces_the_one_before(authority: Authority, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    old, new = (client_tls(one.path, *one.issue(one.path.stem + "-client")) for one in (authority, stranger))
+    served, believed = authority.issue("server"), tmp_path / "believed.pem"
+    believed.write_bytes(authority.path.read_bytes())
+    with RpcServer(Room().handlers(), tls=server_tls(*served, believed)) as server:
+        Connection(address_of(server), tls=old).close()
+        moved_over(stranger.issue("server-anew"), served)
+        believed.write_bytes(stranger.path.read_bytes())
+        Connection(address_of(server), tls=new).close()
+        with pytest.raises(UntrustedError):
+            Connection(address_of(server), tls=old)

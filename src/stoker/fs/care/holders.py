@@ -1,6 +1,5 @@
 """The disks of a cluster map behind their addresses."""
 
-import ssl
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -9,6 +8,7 @@ from stoker.core.errors import UnavailableError
 from stoker.fs.chunk.target import Target
 from stoker.fs.place import ClusterMap
 from stoker.fs.wire import Peer
+from stoker.fs.wire.keys import Tls
 
 WITHIN_SECONDS: Final = 10.0
 UNREACHED_SECONDS: Final = 1.0
@@ -27,7 +27,7 @@ class Targets:
         volume: str,
         *,
         token: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         within_seconds: float = WITHIN_SECONDS,
     ) -> None:
         self._source = source

@@ -1,6 +1,5 @@
 """The store of a volume whose bytes are on chunk servers, as everybody opens it: mounts, clients, and care."""
 
-import ssl
 import time
 
 from stoker.fs.care.holders import WITHIN_SECONDS, Targets
@@ -10,6 +9,7 @@ from stoker.fs.care.notes import Notes
 from stoker.fs.cluster import ClusterStore, Lanes, Options, Short
 from stoker.fs.master.remote import RemoteMetadata
 from stoker.fs.meta.service import Metadata
+from stoker.fs.wire.keys import Tls
 
 
 class OpenedCluster(ClusterStore):
@@ -20,7 +20,7 @@ class OpenedCluster(ClusterStore):
         metadata: Metadata,
         *,
         token: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         options: Options | None = None,
         lanes: Lanes | None = None,
         within_seconds: float = WITHIN_SECONDS,
@@ -55,7 +55,7 @@ def open_cluster(
     metadata: Metadata,
     *,
     token: str | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: Tls | None = None,
     options: Options | None = None,
     lanes: Lanes | None = None,
     within_seconds: float = WITHIN_SECONDS,

@@ -1,7 +1,6 @@
 """A disk behind a network: `ShardHolder` over a connection to a chunk server, verified at this end once more."""
 
 import itertools
-import ssl
 from collections.abc import Callable, Sequence
 from typing import Final, Self, TypeVar
 
@@ -24,6 +23,7 @@ from stoker.fs.disk.interface import (
 )
 from stoker.fs.wire import AskAgainError, Begun, ClientOptions, Peer
 from stoker.fs.wire.faults import UNKNOWN_OPERATION, RoomError
+from stoker.fs.wire.keys import Tls
 from stoker.fs.wire.operations import Operation
 
 Q = TypeVar("Q")
@@ -44,7 +44,7 @@ class Target:
         address: str,
         *,
         token: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         volume: str = "",
         role: str = "client",
         within_seconds: float = WITHIN_SECONDS,

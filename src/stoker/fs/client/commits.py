@@ -11,6 +11,7 @@ small files cost one request to each disk, and one wait.
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from stoker.core.errors import StokerError, TransientError
@@ -96,13 +97,15 @@ class CommitGroup:
     def later(self, call: Call) -> None:
         """Do a call with the next group, or when `settle` is called; its answer is nobody's.
 
-        It is for what changes nothing that anybody waits for. When a group's outcome is unknown it is not repeated.
+        It is for what changes nothing that anybody waits for. When a group's outcome is unknown it goes with the next
+        one under the same number; where the metadata numbers no calls, it is not repeated.
         """
         with self._mutex:
             self._later.append(call)
-            many = len(self._later) >= _LATER_MAX
+            many = len(self._later) % _LATER_MAX == 0
         if many:
-            self.settle()
+            with suppress(StokerError):  # whoever puts off a call does not wait for it
+                self.settle()
 
     def settle(self) -> None:
         """Do the calls that were put off. Raises what the metadata raises."""
@@ -215,7 +218,15 @@ class CommitGroup:
         asked = [ticket.calls(ticket.parts) for ticket in group]
         with self._mutex:
             later, self._later = self._later, []
+        later = [self._metadata.numbered(call) for call in later]
         calls = [*(call for some in asked for call in some), *later]
-        answers = iter(self._metadata.submit(calls) if calls else ())
+        try:
+            answers = iter(self._metadata.submit(calls) if calls else ())
+        except BaseException:
+            with self._mutex:
+                self._later[:0] = [call for call in later if call.seq]
+            raise
+        for call in later:
+            self._metadata.answered(call)
         for ticket, some in zip(group, asked, strict=True):
             ticket.answers = [next(answers) for _ in some]

@@ -42,6 +42,12 @@ class _Asked:
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         return self._client.submit(batch)
 
+    def numbered(self, call: Call) -> Call:
+        return self._client.metadata.numbered(call)
+
+    def answered(self, call: Call) -> None:
+        self._client.metadata.answered(call)
+
     def make_durable(self) -> None:
         self._client.metadata.make_durable()
 

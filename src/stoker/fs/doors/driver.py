@@ -18,7 +18,7 @@ from fsspec.spec import AbstractFileSystem
 
 from stoker.core.errors import StokerError
 from stoker.fs.client.filetree import FileTree, TreeFile
-from stoker.fs.doors.objects import access_of, masters_url, split_path, volume_url
+from stoker.fs.doors.objects import DATABASES, access_of, metadata_url, split_path, volume_url
 from stoker.fs.doors.places import Access, Place, close_place, open_place
 from stoker.fs.meta.calls import Caller, CopyRange
 from stoker.fs.meta.faults import MetaError
@@ -65,14 +65,18 @@ class StokerFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         known = {name: options[name] for name in _URL_OPTIONS if name in options}
         volume = split_path(text)[0]
         host, _, name = volume.partition("/")
-        if host:
-            volume = masters_url(host, name, known.get("engine", ""), known.get("sync", "full"))
+        engine = known.get("engine", "")
+        if host or engine in DATABASES:
+            volume = metadata_url(host, "/" + name, engine, known.get("sync", "full"))
         return {"volume": volume, **known}
 
     def unstrip_protocol(self, name: str) -> str:
         """Return the URL of a path, with its volume."""
-        volume = str(self.storage_options.get("volume", "")).removeprefix("master://")
-        return f"stoker://{volume}!{self._strip_protocol(name)}"
+        scheme, mark, place = str(self.storage_options.get("volume", "")).partition("?")[0].partition("://")
+        inner = self._strip_protocol(name)
+        if scheme in DATABASES:
+            return f"stoker://{place}!{inner}?engine={scheme}&data={self.storage_options.get('data', '')}"
+        return f"stoker://{place if mark and scheme == 'master' else scheme + mark + place}!{inner}"
 
     # -- looking
 

@@ -1,7 +1,8 @@
 """`stoker:///path/volume.db!/folder`: the files below a folder of a volume, as a store of objects.
 
 What stands before the `!` is the volume's metadata, an SQLite file or an LMDB folder; behind it the root of the keys.
-`stoker://host:port,host:port/VOLUME!/folder` is a volume that masters serve.
+`stoker://host:port,host:port/VOLUME!/folder` is a volume that masters serve, and with `?engine=postgresql&data=…`
+`stoker://host:port/database/volume!/folder` one whose names are in a database.
 An object is read as it was when it was opened, whatever is put over it meanwhile.
 """
 
@@ -47,8 +48,11 @@ from stoker.storage.url import StoreURL, UrlOption
 
 _FILE: Final = 8  # the highest four bits of its mode
 _STEP_BYTES: Final = 8 << 20
+DATABASES: Final = ("postgresql", "postgres")
 OPTIONS: Final = (
-    UrlOption("engine", "text", "what the volume's metadata is", default="", choices=("", "sqlite", "lmdb")),
+    UrlOption(
+        "engine", "text", "what the volume's metadata is", default="", choices=("", "sqlite", "lmdb", *DATABASES)
+    ),
     UrlOption("sync", "text", "whether commits wait for the disk", default="full", choices=("full", "off")),
     UrlOption("data", "text", "the folder of the volume's bytes; beside the metadata unless told", default=""),
     UrlOption("token_file", "text", "file with the token of masters and chunk servers", default=""),
@@ -90,6 +94,16 @@ def masters_url(host: str, path: str, engine: str, sync: str) -> str:
     if engine or sync != "full":
         raise UsageError("masters decide about engine and sync themselves", where=host)
     return f"master://{host}/{path.strip('/')}"
+
+
+def metadata_url(host: str, path: str, engine: str, sync: str) -> str:
+    """Return the URL of the metadata that a URL of ours names: at a path, at masters, or in a database.
+
+    User and password of a database come from libpq's own environment and files, as the commands take them.
+    """
+    if engine in DATABASES:
+        return f"{DATABASES[0]}://{host}{quote(path)}" + ("?sync=off" if sync == "off" else "")
+    return masters_url(host, path, engine, sync) if host else volume_url(path, engine, sync)
 
 
 def volume_url(path: str, engine: str = "", sync: str = "full") -> str:
@@ -289,16 +303,15 @@ def open_objects(parsed: StoreURL) -> VolumeStore:
     """Open a `stoker://` URL. Raises UsageError where no volume is, NotFoundError for a root that is missing."""
     settings = parsed.settings(OPTIONS)
     path, inner = split_path(parsed.path)
-    if not path.strip("/") or not all(":" in one for one in parsed.host.split(",") if parsed.host):
+    in_database = settings["engine"] in DATABASES
+    ported = in_database or all(":" in one for one in parsed.host.split(",") if parsed.host)
+    if not path.strip("/") or not ported:
         raise UsageError(
             "URL names no volume",
             where=parsed.redacted,
             expected="stoker:///path/volume.db!/folder, with three slashes, or stoker://host:port/VOLUME!/folder",
         )
-    if parsed.host:
-        url = masters_url(parsed.host, path, settings["engine"], settings["sync"])
-    else:
-        url = volume_url(path, settings["engine"], settings["sync"])
+    url = metadata_url(parsed.host, path, settings["engine"], settings["sync"])
     place = open_place(
         url, access_of(settings), cache_folder=settings["cache_folder"], cache_bytes=settings["cache_bytes"]
     )  # fmt: skip

@@ -6,7 +6,6 @@ The slices of `master://host:port,host:port/VOLUME` are on the chunk servers tha
 """
 
 import os
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from stoker.fs.meta.volume import Volume
 from stoker.fs.store.interface import SliceStore
 from stoker.fs.store.local import LocalStore
 from stoker.fs.store.memory import MemorySliceStore
-from stoker.fs.wire.keys import client_tls, read_token
+from stoker.fs.wire.keys import Tls, client_tls, read_token
 
 _DEFAULTS: Final = ClientOptions()
 _MASTERS: Final = "master://"
@@ -55,7 +54,7 @@ class Access(msgspec.Struct, frozen=True):
         """Return the token, None for none. Raises UsageError."""
         return read_token(Path(self.token_file) if self.token_file else None)
 
-    def tls(self) -> ssl.SSLContext | None:
+    def tls(self) -> Tls | None:
         """Return how connections are encrypted, None where they are not. Raises UsageError."""
         if not self.tls_ca:
             if self.tls_cert or self.tls_key:

@@ -348,6 +348,16 @@ class RemoteMetadata:
                 answers[place] = answer
         return answers
 
+    def numbered(self, call: Call) -> Call:
+        """Return a call of a session under a number, so that it may be submitted again and is done once."""
+        return self._numbered(call, 0)[0] if call.session else call
+
+    def answered(self, call: Call) -> None:
+        """Note that the answer to a call from `numbered` has come."""
+        numbers = self._numbers.get(call.session)
+        if numbers is not None and call.seq:
+            numbers.done(call.seq)
+
     def _numbered(self, call: Call, own: int) -> tuple[Call, bool]:
         """Return a call with a number, and whether it was given here."""
         if call.seq or isinstance(call.request, Question):

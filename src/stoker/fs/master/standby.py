@@ -5,7 +5,6 @@ for 300 ms, or whose connection breaks and is refused, is taken to be dead: that
 moment's pause, for the journal's fence and not this decision keeps two from leading.
 """
 
-import ssl
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +16,7 @@ from stoker.core.errors import StokerError
 from stoker.fs.journal.entries import Leader
 from stoker.fs.master.messages import BEAT, Beat
 from stoker.fs.wire import ClientOptions, Connection
+from stoker.fs.wire.keys import Tls
 
 BEAT_SECONDS: Final = 0.1
 SUSPECT_NS: Final = 300_000_000
@@ -51,7 +51,7 @@ class Listener:
         leader: Callable[[], tuple[Leader | None, int]],
         told: Callable[[Heard], None],
         token: str | None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._name = name
         self._own = own_address

@@ -47,6 +47,13 @@ class OwnMetadata:
             return self._master.core.read(batch, b"")
         return self._master.commit(batch, b"", self._within_seconds)
 
+    def numbered(self, call: Call) -> Call:
+        """Return the call: requests bear no number here."""
+        return call
+
+    def answered(self, call: Call) -> None:
+        """Do nothing; see `numbered`."""
+
     def make_durable(self) -> None:
         """Do nothing: what is answered is in the journal."""
 

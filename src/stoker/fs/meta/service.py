@@ -28,6 +28,15 @@ class Metadata(Protocol):
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         """Do calls in their order, each answered by itself; a Refusal carries an errno."""
 
+    def numbered(self, call: Call) -> Call:
+        """Return a call under a number, so that it may be submitted again and is done once.
+
+        It is as it was where calls have no numbers, or it has one. `answered` must be told of it in the end.
+        """
+
+    def answered(self, call: Call) -> None:
+        """Note that the answer to a call from `numbered` has come."""
+
     def make_durable(self) -> None:
         """Return when all that can be seen now survives a power failure."""
 

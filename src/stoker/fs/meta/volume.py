@@ -85,6 +85,13 @@ class Volume:
         """Do one request and return its answer. Raises MetaError with the errno when it is refused."""
         return granted(request, self.submit([Call(request, caller, session)])[0])
 
+    def numbered(self, call: Call) -> Call:
+        """Return the call: in this process calls have no numbers, whose answers would be rows to write."""
+        return call
+
+    def answered(self, call: Call) -> None:
+        """Do nothing; see `numbered`."""
+
     def submit(self, batch: Sequence[Call]) -> list[Answer]:
         """Do calls in their order, in as few transactions as they and those of other threads allow.
 

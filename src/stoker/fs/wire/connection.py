@@ -6,7 +6,6 @@ this end's own, of which each request sets aside what it has room for. A server 
 """
 
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from stoker.fs.wire.budget import Budget, GivenBuffers
 from stoker.fs.wire.faults import error_of
 from stoker.fs.wire.frames import BODY_IN_PAYLOAD, PAYLOAD_BYTES_MAX, FrameType, frame_head
 from stoker.fs.wire.handshake import Head, greet, new_hello, receive_head
-from stoker.fs.wire.keys import parse_address
+from stoker.fs.wire.keys import Tls, parse_address
 from stoker.fs.wire.messages import AnswerHead, Fault, RequestHead, Welcome, pack, read_with, unpack
 from stoker.fs.wire.operations import Bytes, Operation
 from stoker.fs.wire.outbox import Outbox, Outgoing
@@ -68,7 +67,7 @@ class Connection:
         address: str,
         *,
         token: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         volume: str = "",
         role: str = "client",
         options: ClientOptions | None = None,
@@ -354,14 +353,14 @@ class Connection:
         self.close()
 
 
-def _connect(address: str, tls: ssl.SSLContext | None, options: ClientOptions, clock: Clock) -> Stream:
+def _connect(address: str, tls: Tls | None, options: ClientOptions, clock: Clock) -> Stream:
     host, port = parse_address(address)
     try:
         connected = socket.create_connection((host, port), timeout=options.connect_seconds)
     except OSError as error:
         raise UnavailableError("server does not answer", where=address, got=error.strerror or str(error)) from error
     try:
-        return Stream(connected, clock) if tls is None else tls_stream(connected, tls, host, clock)
+        return Stream(connected, clock) if tls is None else tls_stream(connected, tls.current(), host, clock)
     except (OSError, ValueError) as error:
         connected.close()
         raise UnavailableError("connection was lost", where=address, got=str(error)) from error

@@ -7,10 +7,13 @@ changes the hello unnoticed. Without TLS what follows is neither secret nor seal
 import hashlib
 import hmac
 import ipaddress
+import logging
 import os
 import socket
 import ssl
 import stat
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +21,7 @@ import msgspec
 
 from stoker.core.errors import UsageError
 
+_log: Final = logging.getLogger("stoker.fs.wire")
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_BYTES_MAX: Final = 4096
 TOKEN_VARIABLE: Final = "STOKER_FS_TOKEN"  # noqa: S105 - the name of a variable
@@ -32,11 +36,11 @@ class TlsFiles(msgspec.Struct, frozen=True):
     key: str
     authority: str = ""
 
-    def for_server(self) -> ssl.SSLContext:
+    def for_server(self) -> "Tls":
         """Return how this process serves: with an authority clients must show a certificate. Raises UsageError."""
         return server_tls(Path(self.certificate), Path(self.key), Path(self.authority) if self.authority else None)
 
-    def for_client(self) -> ssl.SSLContext | None:
+    def for_client(self) -> "Tls | None":
         """Return how this process asks others, None without an authority that they could be held against."""
         if not self.authority:
             return None
@@ -84,28 +88,82 @@ def server_proof(token: str, said: bytes) -> bytes:
     return hmac.new(token.encode(), _SERVER + hashlib.sha256(said).digest(), hashlib.sha256).digest()
 
 
-def server_tls(certificate: Path, key: Path, authority: Path | None = None) -> ssl.SSLContext:
+class Tls:
+    """Certificates by their files, which are read again once they have changed: each new connection asks for `current`.
+
+    Files that cannot be used, such as a certificate whose key has not been put beside it yet, leave what was in use in
+    use; that is told once for each state of the files, to the log.
+    """
+
+    def __init__(self, files: Sequence[Path], make: Callable[[], ssl.SSLContext]) -> None:
+        self._files = tuple(files)
+        self._make = make
+        self._mutex = threading.Lock()
+        self._seen = self._look()  # before reading: what is changed meanwhile differs at the next look
+        self._context = make()
+        self.asks_peers = self._context.verify_mode == ssl.CERT_REQUIRED
+
+    def current(self) -> ssl.SSLContext:
+        """Return how a new connection is encrypted."""
+        with self._mutex:
+            seen = self._look()
+            if seen != self._seen:
+                self._seen = seen
+                self._read_again()
+            return self._context
+
+    def _read_again(self) -> None:
+        names = ", ".join(map(str, self._files))
+        try:
+            self._context = self._make()
+        except UsageError as error:
+            _log.warning("TLS files have changed and cannot be used; those read before stay in use: %s", error)
+        else:
+            _log.info("TLS files have changed and were read again: %s", names)
+
+    def _look(self) -> tuple[tuple[int, int, int, int] | None, ...]:
+        return tuple(map(_state_of, self._files))
+
+
+def _state_of(path: Path) -> tuple[int, int, int, int] | None:
+    """Return what differs between two states of a file, None where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def server_tls(certificate: Path, key: Path, authority: Path | None = None) -> Tls:
     """Return how a server shows its certificate; with `authority` clients must show one that it has signed.
 
     Raises UsageError for files that are no such thing.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    _load(context, certificate, key, authority)
-    if authority is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+
+    def made() -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        _load(context, certificate, key, authority)
+        if authority is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    return Tls([path for path in (certificate, key, authority) if path is not None], made)
 
 
-def client_tls(authority: Path, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+def client_tls(authority: Path, certificate: Path | None = None, key: Path | None = None) -> Tls:
     """Return how a client verifies servers, by their names or addresses, and shows its own certificate if it has one.
 
     Raises UsageError for files that are no such thing.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    _load(context, certificate, key, authority)
-    return context
+
+    def made() -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        _load(context, certificate, key, authority)
+        return context
+
+    return Tls([path for path in (certificate, key, authority) if path is not None], made)
 
 
 def _load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, authority: Path | None) -> None:
@@ -119,9 +177,9 @@ def _load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, a
         raise UsageError("TLS files cannot be used", where=", ".join(files), got=str(error)) from error
 
 
-def may_listen(host: str, token: str | None, tls: ssl.SSLContext | None) -> None:
+def may_listen(host: str, token: str | None, tls: Tls | None) -> None:
     """Raise UsageError for a server that whoever reaches it could use: beyond loopback it must know its clients."""
-    if token is not None or (tls is not None and tls.verify_mode == ssl.CERT_REQUIRED) or is_loopback(host):
+    if token is not None or (tls is not None and tls.asks_peers) or is_loopback(host):
         return
     raise UsageError(
         "a server beyond loopback must know its clients",

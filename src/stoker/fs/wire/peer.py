@@ -1,7 +1,6 @@
 """A server that may come and go: a connection that is made when it is needed, and made anew when it was lost."""
 
 import math
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from msgspec import structs
 from stoker.core.errors import StokerError, TransientError, UnavailableError
 from stoker.fs.wire.begun import Begun
 from stoker.fs.wire.connection import WITHIN_SECONDS, ClientOptions, Connection
+from stoker.fs.wire.keys import Tls
 from stoker.fs.wire.operations import Bytes, Operation
 from stoker.fs.wire.streams import Clock
 
@@ -65,7 +65,7 @@ class Peer:
         address: str,
         *,
         token: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         volume: str = "",
         role: str = "client",
         options: ClientOptions | None = None,

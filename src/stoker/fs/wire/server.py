@@ -6,7 +6,6 @@ payload is received, and a client whose request finds none waits, for its bytes 
 
 import logging
 import socket
-import ssl
 import threading
 import time
 from contextlib import suppress
@@ -19,7 +18,7 @@ from stoker.core.units import MiB
 from stoker.fs.wire.budget import Budget, BufferPool
 from stoker.fs.wire.frames import PAYLOAD_BYTES_MAX
 from stoker.fs.wire.handshake import Host
-from stoker.fs.wire.keys import address_text, check_token, may_listen
+from stoker.fs.wire.keys import Tls, address_text, check_token, may_listen
 from stoker.fs.wire.operations import Handlers
 from stoker.fs.wire.serving import ServedConnection, Serving
 from stoker.fs.wire.streams import Clock, Stream, tls_stream
@@ -60,7 +59,7 @@ class RpcServer:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         volume: str = "",
         options: ServerOptions | None = None,
         clock: Clock = time.monotonic,
@@ -125,7 +124,7 @@ class RpcServer:
             stream = (
                 Stream(accepted, self._serving.clock)
                 if self._tls is None
-                else tls_stream(accepted, self._tls, None, self._serving.clock)
+                else tls_stream(accepted, self._tls.current(), None, self._serving.clock)
             )
         except (OSError, ValueError):  # it is gone already
             accepted.close()

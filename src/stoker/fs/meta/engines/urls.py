@@ -15,6 +15,9 @@ from stoker.core.files import redact_url
 from stoker.core.registry import Registry, nearest
 from stoker.fs.meta.kv import Engine
 
+_SAME: Final = {"postgres": "postgresql"}
+"""Schemes that name an engine by another word, as libpq has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineURL:
@@ -84,7 +87,8 @@ def parse_engine_url(url: str, *, create: bool) -> EngineURL:
         if name in query:
             raise UsageError("option is given twice in the URL", where=name)
         query[name] = value
-    return EngineURL(parts.scheme, unquote(parts.netloc + parts.path), query, redact_url(url), create)
+    scheme = _SAME.get(parts.scheme, parts.scheme)
+    return EngineURL(scheme, unquote(parts.netloc + parts.path), query, redact_url(url), create)
 
 
 def refuse_taken(path: Path, url: str) -> None:
