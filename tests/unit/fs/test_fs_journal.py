@@ -35,7 +35,8 @@ from stoker.fs.journal.snapshots import (
 from stoker.fs.journal.state import Following, Position
 from stoker.fs.master.keeping import Followers, floor_for
 from stoker.fs.master.messages import pack_call, unpack_calls
-from stoker.fs.master.remote import Combiner, Numbers, master_place
+from stoker.fs.master.numbers import Numbers
+from stoker.fs.master.remote import Combiner, master_place
 from stoker.fs.master.standby import SUSPECT_NS, Heard, should_claim
 from stoker.fs.meta.answers import Number
 from stoker.fs.meta.calls import Call, Create, TakeSlices

@@ -32,6 +32,7 @@ from stoker.fs.master.messages import (
     Submit,
     pack_call,
 )
+from stoker.fs.master.numbers import Numbers
 from stoker.fs.meta.answers import Answer, Number, Refusal
 from stoker.fs.meta.calls import BeginSession, Call, Caller, EndSession, Question, RenewSession, Request
 from stoker.fs.meta.faults import HELD
@@ -61,28 +62,6 @@ def master_place(url: str) -> tuple[tuple[str, ...], str]:
     if scheme != "master" or not addresses or "@" in listed or "?" in rest or (slash and "/" in volume):
         raise UsageError("not the URL of masters", where=url, expected="master://host:port,host:port/VOLUME")
     return addresses, volume
-
-
-class Numbers:
-    """The numbers of one session's calls: which come next, and below which all answers have come."""
-
-    def __init__(self) -> None:
-        self._next = 1
-        self._open: set[int] = set()
-        self._lock = threading.Lock()
-
-    def take(self) -> tuple[int, int]:
-        """Return a new number, and the one below which all answers have come."""
-        with self._lock:
-            number = self._next
-            self._next += 1
-            self._open.add(number)
-            return number, min(self._open)
-
-    def done(self, number: int) -> None:
-        """Note that an answer has come."""
-        with self._lock:
-            self._open.discard(number)
 
 
 class _Ticket:
