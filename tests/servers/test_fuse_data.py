@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from demo_place import NEEDS_ETCD, cluster_in
 from fuse_fsx import Exercise
-from fuse_place import Mounts, mounted, sound
+from fuse_place import Mounts, mounted, need_fuse, sound
 
+from stoker.fs.demo.show import mounted as cluster_mounted
 from stoker.fs.journal.servers import EtcdServers, etcd_program
 
 pytestmark = pytest.mark.timeout(7200)
@@ -55,7 +57,19 @@ def test_a_file_is_what_was_written_a_million_times(mounts: Mounts, count: int, 
 @pytest.mark.slow
 @HELD
 def test_pjdfstest_passes_whole(mounts: Mounts) -> None:
-    _pass_pjdfstest(mounts)
+    _pass_pjdfstest(mounts.points[0])
+
+
+@pytest.mark.slow
+@NEEDS_ETCD
+def test_pjdfstest_passes_whole_over_masters(tmp_path: Path) -> None:
+    """As users mount a cluster: names are held, and files made without asking."""
+    need_fuse()
+    with (
+        cluster_in(tmp_path / "cluster") as cluster,
+        cluster_mounted(cluster, tmp_path / "mount", lambda: False, "--allow-other"),
+    ):
+        _pass_pjdfstest(tmp_path / "mount")
 
 
 @pytest.mark.slow
@@ -66,18 +80,16 @@ def test_pjdfstest_passes_whole_over_a_journal_in_etcd(tmp_path: Path) -> None:
     with EtcdServers(tmp_path / "etcd") as servers:
         servers.wait()
         with mounted(tmp_path, url=f"etcd://{servers.addresses}/pjdfstest") as mounts:
-            _pass_pjdfstest(mounts)
+            _pass_pjdfstest(mounts.points[0])
 
 
-def _pass_pjdfstest(mounts: Mounts) -> None:
+def _pass_pjdfstest(point: Path) -> None:
     """STOKER_PJDFSTEST names a checkout of github.com/pjd/pjdfstest, built: `tests/` and the program beside it."""
     suite = os.environ.get("STOKER_PJDFSTEST", "")
     if not suite or not (Path(suite) / "pjdfstest").exists() or not shutil.which("prove"):
         pytest.skip("STOKER_PJDFSTEST does not name a built pjdfstest, or there is no prove")
-    mounts.points[0].parent.chmod(0o755)
-    done = subprocess.run(
-        ["prove", "-r", f"{suite}/tests"], cwd=mounts.points[0], capture_output=True, text=True, timeout=7200
-    )
+    point.parent.chmod(0o755)
+    done = subprocess.run(["prove", "-r", f"{suite}/tests"], cwd=point, capture_output=True, text=True, timeout=7200)
     assert "Result: PASS" in done.stdout, done.stdout[-5000:]
     told = next(line for line in done.stdout.splitlines() if line.startswith("Files="))
     assert int(told.split("Tests=")[1].split(",")[0]) > 8000

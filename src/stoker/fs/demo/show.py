@@ -79,12 +79,14 @@ def _remove(folder: Path) -> None:
 
 
 @contextmanager
-def mounted(cluster: LoopbackCluster, point: Path, stop_wanted: Callable[[], bool]) -> Iterator[Child]:
+def mounted(
+    cluster: LoopbackCluster, point: Path, stop_wanted: Callable[[], bool], *options: str
+) -> Iterator[Child]:  # fmt: skip
     """Mount a cluster's volume by a process of its own, and unmount it, whatever has become of that process."""
     point.mkdir()
     child = Child(
         "mount",
-        command("fs", "mount", cluster.url, str(point), "--foreground", "--json", mountpoint=point),
+        command("fs", "mount", cluster.url, str(point), "--foreground", "--json", *options, mountpoint=point),
         cluster.folder / "mount.log",
         token=cluster.token,
     )
